@@ -1,0 +1,1 @@
+//! Hard filters: which arms can take a request at all, and why the others cannot.

@@ -1,0 +1,1 @@
+//! Configuration: TOML and environment to a checked form.

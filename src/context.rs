@@ -1,0 +1,1 @@
+//! The context of a decision: what is known of a request before an arm is chosen.

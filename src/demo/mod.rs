@@ -1,0 +1,1 @@
+//! The demonstration: prompts, recorded rates and a small load.

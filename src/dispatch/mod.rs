@@ -1,0 +1,1 @@
+//! Runs a decision: one deadline, fallbacks, hedges, health.

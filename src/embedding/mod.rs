@@ -1,0 +1,1 @@
+//! fastembed behind the `Embedder` trait, in a bounded pool.

@@ -1,0 +1,1 @@
+//! Statistics of experiments and off-policy estimates.

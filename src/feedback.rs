@@ -1,0 +1,1 @@
+//! Joins scores to decisions.

@@ -1,0 +1,1 @@
+//! Policies: from a context to a probability for each eligible arm.

@@ -1,0 +1,1 @@
+//! Dated prices, usage to dollars, estimates and budgets.

@@ -1,0 +1,1 @@
+//! Prequential replay over recorded outcomes.

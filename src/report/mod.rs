@@ -1,0 +1,1 @@
+//! Reports in Markdown, HTML and JSON.

@@ -1,0 +1,1 @@
+//! The only composer of the pure rooms: from a request to a decision.

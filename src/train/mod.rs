@@ -1,0 +1,1 @@
+//! Fits projections, classifier and priors from recorded outcomes.

@@ -1,0 +1,1 @@
+//! Statistical tests: scenarios as data, accepted ranges with their reason, a stated false-alarm rate.
