@@ -105,7 +105,7 @@ pub struct AttemptError {
     /// What went wrong.
     pub kind: FailureKind,
     /// Whose fault it is.
-    pub source: FaultSource,
+    pub fault: FaultSource,
     /// Where it may be tried again.
     pub retry: Retry,
     /// How long the provider asks to be left alone.
