@@ -1,1 +1,258 @@
-//! Joins scores to decisions.
+//! Reads scores as clients send them, and checks them. What a score is joined to is looked up by the caller.
+//!
+//! The words of other systems' users are understood too: `value` for `score`, `metric_name` for `metric`, and
+//! `request_id`, `inference_id`, `decision_id` or `episode_id` for `id`.
+
+use serde_json::{Map, Value};
+
+/// Who scores when the client does not say.
+pub const ANONYMOUS: &str = "anonymous";
+/// The metric when the client does not name one.
+pub const QUALITY: &str = "quality";
+/// Longest text kept of any one field, in bytes.
+const MAX_TEXT: usize = 4096;
+
+/// A checked score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feedback {
+    /// A response, decision or episode id of ours.
+    pub target: Target,
+    /// What is scored; [`QUALITY`] is what the policy learns from.
+    pub metric: String,
+    /// In [0,1].
+    pub score: f64,
+    /// Who scored.
+    pub rater: String,
+    /// Free text.
+    pub comment: Option<String>,
+    /// Further tags, as sent.
+    pub tags: Map<String, Value>,
+}
+
+/// What a score is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Any id; which kind is found out by looking it up.
+    Any(String),
+    /// An episode: the score is for each of its decisions.
+    Episode(String),
+}
+
+impl Target {
+    /// The id itself.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Any(id) | Self::Episode(id) => id,
+        }
+    }
+}
+
+/// Why a score was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedbackError {
+    /// The item is no object.
+    #[error("feedback must be a JSON object, or an array of them")]
+    NotAnObject,
+    /// No id was given.
+    #[error("`id` is missing: send the response id (`chatcmpl-...`), the decision id or an episode id")]
+    NoId,
+    /// A field has the wrong type.
+    #[error("`{field}` must be {expected}")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// No score was given.
+    #[error("`score` is missing: send a number in [0,1] or a boolean")]
+    NoScore,
+    /// The score is not in [0,1].
+    #[error("`score` is {score}, but must be a number in [0,1] or a boolean")]
+    OutOfRange {
+        /// What was sent.
+        score: String,
+    },
+    /// A field is not known.
+    #[error("`{field}` is not a field of feedback; known are id, metric, score, rater, comment, tags")]
+    Unknown {
+        /// The field.
+        field: String,
+    },
+    /// A field is too long.
+    #[error("`{field}` is longer than {MAX_TEXT} bytes")]
+    TooLong {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl FeedbackError {
+    /// The field at fault, for the error's `param`.
+    #[must_use]
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::NotAnObject => None,
+            Self::NoId => Some("id"),
+            Self::NoScore | Self::OutOfRange { .. } => Some("score"),
+            Self::WrongType { field, .. } | Self::TooLong { field } => Some(field),
+            Self::Unknown { field } => Some(field),
+        }
+    }
+}
+
+impl Feedback {
+    /// Reads one item.
+    ///
+    /// # Errors
+    /// See [`FeedbackError`]: nothing is guessed and nothing out of range is clamped.
+    pub fn from_json(item: &Value) -> Result<Self, FeedbackError> {
+        let Value::Object(fields) = item else {
+            return Err(FeedbackError::NotAnObject);
+        };
+        if let Some(field) = fields.keys().find(|field| !FIELDS.contains(&field.as_str())) {
+            return Err(FeedbackError::Unknown { field: field.clone() });
+        }
+        let episode = text(fields, "episode_id")?;
+        let id = first_text(fields, &["id", "request_id", "decision_id", "inference_id"])?;
+        let target = match (id, episode) {
+            (Some(id), _) => Target::Any(id),
+            (None, Some(id)) => Target::Episode(id),
+            (None, None) => return Err(FeedbackError::NoId),
+        };
+        let score = fields
+            .get("score")
+            .or_else(|| fields.get("value"))
+            .ok_or(FeedbackError::NoScore)?;
+        Ok(Self {
+            target,
+            metric: first_text(fields, &["metric", "metric_name"])?.unwrap_or_else(|| QUALITY.into()),
+            score: number(score)?,
+            rater: text(fields, "rater")?.unwrap_or_else(|| ANONYMOUS.into()),
+            comment: text(fields, "comment")?,
+            tags: match fields.get("tags") {
+                None | Some(Value::Null) => Map::new(),
+                Some(Value::Object(tags)) => tags.clone(),
+                Some(_) => {
+                    return Err(FeedbackError::WrongType {
+                        field: "tags",
+                        expected: "an object",
+                    });
+                }
+            },
+        })
+    }
+}
+
+const FIELDS: [&str; 13] = [
+    "id",
+    "request_id",
+    "decision_id",
+    "inference_id",
+    "episode_id",
+    "metric",
+    "metric_name",
+    "score",
+    "value",
+    "rater",
+    "comment",
+    "tags",
+    "source",
+];
+
+/// A score: a number in [0,1] or a boolean. JSON has no NaN; a huge number is out of range like any other.
+fn number(score: &Value) -> Result<f64, FeedbackError> {
+    let value = match score {
+        Value::Bool(good) => f64::from(u8::from(*good)),
+        Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
+        Value::Null => return Err(FeedbackError::NoScore),
+        _ => {
+            return Err(FeedbackError::WrongType {
+                field: "score",
+                expected: "a number in [0,1] or a boolean",
+            });
+        }
+    };
+    if (0.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(FeedbackError::OutOfRange {
+            score: score.to_string(),
+        })
+    }
+}
+
+fn first_text(fields: &Map<String, Value>, names: &[&'static str]) -> Result<Option<String>, FeedbackError> {
+    for name in names {
+        if let Some(value) = text(fields, name)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn text(fields: &Map<String, Value>, field: &'static str) -> Result<Option<String>, FeedbackError> {
+    match fields.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) if value.len() > MAX_TEXT => Err(FeedbackError::TooLong { field }),
+        Some(Value::String(value)) if value.is_empty() => Err(FeedbackError::WrongType {
+            field,
+            expected: "a text that is not empty",
+        }),
+        Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(_) => Err(FeedbackError::WrongType {
+            field,
+            expected: "a text",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn other_systems_words_are_understood() {
+        let read =
+            Feedback::from_json(&json!({"inference_id": "d1", "metric_name": "task_success", "value": true}));
+        let read = read.unwrap();
+        assert_eq!(
+            (read.target.id(), read.metric.as_str(), read.score),
+            ("d1", "task_success", 1.0)
+        );
+        assert_eq!(read.rater, ANONYMOUS);
+        let episode = Feedback::from_json(&json!({"episode_id": "e1", "score": 0.25})).unwrap();
+        assert_eq!(episode.target, Target::Episode("e1".into()));
+    }
+
+    #[test]
+    fn nothing_out_of_range_is_clamped() {
+        for score in [json!(1.01), json!(-0.1), json!(1e300)] {
+            let refused = Feedback::from_json(&json!({"id": "x", "score": score}));
+            assert!(
+                matches!(refused, Err(FeedbackError::OutOfRange { .. })),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(
+            Feedback::from_json(&json!({"id": "x"})),
+            Err(FeedbackError::NoScore)
+        );
+        assert_eq!(
+            Feedback::from_json(&json!({"score": 1})),
+            Err(FeedbackError::NoId)
+        );
+        assert_eq!(
+            Feedback::from_json(&json!({"id": "x", "score": 1, "scroe": 2})),
+            Err(FeedbackError::Unknown {
+                field: "scroe".into()
+            })
+        );
+        assert!(matches!(
+            Feedback::from_json(&json!({"id": "x", "score": "0.5"})),
+            Err(FeedbackError::WrongType { field: "score", .. })
+        ));
+    }
+}

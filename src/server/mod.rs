@@ -1,1 +1,5 @@
 //! HTTP: routes, wire shapes, statuses.
+
+pub mod auth;
+pub mod error;
+pub mod wire;
