@@ -1,4 +1,7 @@
 //! The only reader of time. Everything else takes `now` as an argument.
+//!
+//! The monotonic clock is read through tokio's, which is the system's own unless a test has paused the runtime's
+//! time: then deadlines, circuits and sleeps all stand on the same simulated clock. It works outside a runtime too.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +11,7 @@ use crate::units::UnixMs;
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this module is the one reader of time")]
 pub fn monotonic() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
 /// Now by the wall clock: for logs, price windows and budgets' periods.

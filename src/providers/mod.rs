@@ -1,1 +1,5 @@
 //! One adapter for each wire format.
+
+mod call;
+
+pub use call::{Call, EventStream, Upstream};
