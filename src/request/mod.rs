@@ -3,6 +3,12 @@
 //! `body` keeps the client's own bytes, so that an OpenAI-shaped provider can be sent every field, known or
 //! not, untouched. Adapters for other wire formats read the typed fields.
 
+mod error;
+mod extras;
+mod message;
+mod parse;
+mod raw;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +20,9 @@ use serde_json::value::RawValue;
 use crate::arm::ArmId;
 use crate::units::Usd;
 
+pub use error::RequestError;
+pub use parse::parse;
+
 /// A chat completion request, parsed and checked.
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
@@ -23,8 +32,11 @@ pub struct ChatRequest {
     pub model: String,
     /// The conversation, oldest first; never empty.
     pub messages: Vec<Message>,
-    /// Tools the model may call.
+    /// Functions the model may call.
     pub tools: Vec<Tool>,
+    /// Tools that are not functions (a provider's own web search, ...), as sent. Only OpenAI-shaped providers
+    /// can be given these.
+    pub other_tools: Vec<Value>,
     /// `tool_choice`, as sent.
     pub tool_choice: Option<Value>,
     /// `parallel_tool_calls`, as sent.
@@ -72,8 +84,44 @@ pub struct Message {
     pub tool_call_id: Option<String>,
     /// `name`.
     pub name: Option<String>,
+    /// Prompt-cache breakpoints the client set (`cache_control` on a content part).
+    pub cache_points: Vec<CachePoint>,
     /// Fields of this message that this version does not know (thinking signatures among them).
     pub extra: Vec<(String, Value)>,
+}
+
+impl Message {
+    /// A message of one text.
+    #[must_use]
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self {
+            role,
+            parts: vec![Part::Text(text.into())],
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+            cache_points: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// An unknown field of this message.
+    #[must_use]
+    pub fn extra(&self, key: &str) -> Option<&Value> {
+        self.extra
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
+    }
+}
+
+/// A prompt-cache breakpoint: everything up to and with `part` is to be cached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachePoint {
+    /// Index into [`Message::parts`].
+    pub part: usize,
+    /// `cache_control`, as sent.
+    pub control: Value,
 }
 
 /// Who speaks.
@@ -142,6 +190,8 @@ pub struct Tool {
     pub parameters: Option<Value>,
     /// OpenAI's `strict`.
     pub strict: Option<bool>,
+    /// `cache_control`, as sent: everything up to and with this tool is to be cached.
+    pub cache_control: Option<Value>,
 }
 
 /// A call of a tool.
@@ -196,8 +246,7 @@ pub struct Sampling {
 }
 
 /// OpenRouter's `provider` object: which providers may serve.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProviderPreferences {
     /// Providers to try first, in this order.
     pub order: Vec<String>,
@@ -212,8 +261,7 @@ pub struct ProviderPreferences {
 }
 
 /// Ceilings on list prices: USD per million tokens, and USD per request.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MaxPrice {
     /// Per million input tokens.
     pub prompt: Option<f64>,
@@ -224,8 +272,7 @@ pub struct MaxPrice {
 }
 
 /// Our own `routing` object. An unknown key inside it is an error.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingExtras {
     /// Least expected quality, in [0,1].
     pub quality_floor: Option<f64>,
@@ -245,6 +292,17 @@ pub struct RoutingExtras {
     pub episode_id: Option<String>,
     /// The prompt's category, if the client knows it.
     pub category: Option<String>,
+}
+
+impl ChatRequest {
+    /// A top-level field that this version does not know, as sent.
+    #[must_use]
+    pub fn extra(&self, key: &str) -> Option<&RawValue> {
+        self.extra
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, raw)| raw.as_ref())
+    }
 }
 
 impl RoutingExtras {
