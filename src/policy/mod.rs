@@ -1,1 +1,78 @@
 //! Policies: from a context to a probability for each eligible arm.
+//!
+//! A policy never draws. Deciding has three steps (as in Vowpal Wabbit's exploration library): a policy
+//! *proposes* a pmf over the candidates, the exploration floor is *mixed in*, and one arm is *drawn* with the
+//! caller's random numbers. So the propensity of the chosen arm is exact by construction and never zero.
+//!
+//! Reading and learning are apart. A [`Policy`] is immutable and decides without a lock; readers share it behind
+//! an `Arc`. A [`Learner`] is owned by one writer, takes observations, and publishes policies.
+
+mod round;
+
+pub mod pmf;
+pub mod simple;
+
+use std::sync::Arc;
+
+use rand::RngCore;
+
+use crate::arm::ArmId;
+
+pub use pmf::Pmf;
+pub use round::{
+    ArmScore, Candidate, Contexts, Decision, Demands, Observation, Proposal, Revision, Round, Strategy,
+    UsageSample, View,
+};
+
+/// Proposes a pmf for a round. Immutable and free of locks.
+pub trait Policy: Send + Sync {
+    /// The policy's name, by its paper where it has one.
+    fn name(&self) -> &'static str;
+
+    /// The probability of each candidate of `round`, with the scores it came from. `round.candidates` must not
+    /// be empty.
+    fn propose(&self, round: &Round<'_>) -> Proposal;
+
+    /// Tokens that `arm` is expected to write for this context, when the policy has learned it.
+    fn output_tokens(&self, _arm: &ArmId, _contexts: &Contexts<'_>) -> Option<f64> {
+        None
+    }
+
+    /// Factor from our own estimate of the input tokens to the count that `arm`'s provider bills.
+    fn token_correction(&self, _arm: &ArmId) -> f64 {
+        1.0
+    }
+}
+
+/// Learns from outcomes. Owned by one writer.
+pub trait Learner: Send {
+    /// Takes a decided round into account before its outcome is known (reservoir, pacing, audit).
+    fn record_round(&mut self, round: &Round<'_>, decision: &Decision);
+
+    /// Takes a score into account. One whose `seq` is not above the last one seen is ignored, so that a log can
+    /// be replayed over a saved state.
+    fn record_reward(&mut self, observation: &Observation<'_>);
+
+    /// Takes the usage and the price of a finished call into account, with the same rule for its own `seq`.
+    fn record_usage(&mut self, sample: &UsageSample<'_>);
+
+    /// What decides now, for readers.
+    fn snapshot(&self) -> Arc<dyn Policy>;
+}
+
+/// Proposes, mixes the floor in and draws: the whole decision.
+///
+/// A proposal for a request that opted out of exploration carries no floor.
+pub fn decide(policy: &dyn Policy, round: &Round<'_>, rng: &mut dyn RngCore) -> Decision {
+    let proposal = policy.propose(round);
+    let draw = proposal.pmf.draw(rng);
+    Decision {
+        chosen: draw.index,
+        propensity: draw.propensity,
+        explored: draw.explored,
+        pmf: proposal.pmf.probabilities(),
+        scores: proposal.scores,
+        lambda: proposal.lambda,
+        strategy: proposal.strategy,
+    }
+}
