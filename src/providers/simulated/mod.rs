@@ -15,11 +15,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 
 pub use profile::{Difficulty, Outcome, PROMPT_TAG, PromptTraits, Recorded, SimulatedModel, recorded};
 
-use super::{Call, EventStream};
+use super::{Call, EventStream, Upstream};
 use crate::completion::{Completion, StreamEvent};
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 
@@ -230,6 +231,16 @@ impl SimulatedProvider {
             ),
             provider_code: None,
         }
+    }
+}
+
+impl Upstream for SimulatedProvider {
+    fn complete<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Completion, AttemptError>> {
+        Box::pin(Self::complete(self, call))
+    }
+
+    fn stream<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<EventStream, AttemptError>> {
+        Box::pin(Self::stream(self, call))
     }
 }
 

@@ -6,40 +6,19 @@ use serde_json::{Value, json};
 use super::*;
 use crate::arm::{Arm, ArmId, Modalities};
 use crate::completion::FinishReason;
-use crate::request::{
-    ChatRequest, Message, Part, ProviderPreferences, ResponseFormat, Role, RoutingExtras, Sampling, Tool,
-};
+use crate::request::{self, ChatRequest};
 
-fn request(text: &str) -> ChatRequest {
-    ChatRequest {
-        body: Bytes::new(),
-        model: "auto".to_owned(),
-        messages: vec![Message {
-            role: Role::User,
-            parts: vec![Part::Text(text.to_owned())],
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-            name: None,
-            extra: Vec::new(),
-        }],
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
-        response_format: ResponseFormat::Text,
-        max_output_tokens: None,
-        sampling: Sampling::default(),
-        reasoning_effort: None,
-        stream: false,
-        include_usage: false,
-        fallbacks: Vec::new(),
-        provider: ProviderPreferences::default(),
-        routing: RoutingExtras::default(),
-        session_id: None,
-        user: None,
-        prompt_cache_key: None,
-        metadata: Vec::new(),
-        extra: Vec::new(),
-    }
+/// A request with these fields beside the model.
+fn request(fields: Value) -> ChatRequest {
+    let mut body = json!({"model": "auto"});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    request::parse(Bytes::from(body.to_string())).unwrap()
+}
+
+fn question(text: &str) -> ChatRequest {
+    request(json!({"messages": [{"role": "user", "content": text}]}))
 }
 
 fn call(model: &str, request: ChatRequest) -> Call {
@@ -127,7 +106,7 @@ fn many_prompts_score_what_was_recorded() {
 #[test]
 fn the_same_prompt_is_answered_alike_and_a_tag_decides_its_kind() {
     let models = recorded().unwrap().models;
-    let mut tagged = request("How many apples are left?");
+    let mut tagged = question("How many apples are left?");
     tagged
         .metadata
         .push((PROMPT_TAG.to_owned(), "gsm8k/hard".to_owned()));
@@ -149,7 +128,7 @@ async fn whole_and_streamed_answers_agree() {
     let provider = provider("simulated:?speed=10");
     let asked = call(
         "mistral-large-2512",
-        request("Why is the sky blue on a clear afternoon?"),
+        question("Why is the sky blue on a clear afternoon?"),
     );
     let whole = provider.complete(&asked).await.unwrap();
     let text = message(&whole)["content"].as_str().unwrap().to_owned();
@@ -176,7 +155,7 @@ async fn whole_and_streamed_answers_agree() {
 #[tokio::test(start_paused = true)]
 #[expect(clippy::disallowed_methods, reason = "reads the paused clock")]
 async fn speed_scales_time() {
-    let asked = call("gemini-2.5-pro", request("Name three rivers."));
+    let asked = call("gemini-2.5-pro", question("Name three rivers."));
     let mut taken = Vec::new();
     for address in ["simulated:?speed=1", "simulated:?speed=10"] {
         let started = tokio::time::Instant::now();
@@ -190,48 +169,36 @@ async fn speed_scales_time() {
 #[tokio::test(start_paused = true)]
 async fn calls_the_tool_then_answers_with_its_result() {
     let provider = provider("simulated:");
-    let mut asked = request("What is the weather in Oslo?");
-    asked.tools.push(Tool {
-        name: "get_weather".to_owned(),
-        description: None,
-        parameters: Some(json!({"type": "object", "properties": {"city": {"type": "string"}}})),
-        strict: None,
-    });
-    let first = provider
-        .complete(&call("llama-3.1-8b", asked.clone()))
-        .await
-        .unwrap();
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tools = json!([{"type": "function", "function": {"name": "get_weather", "parameters": schema}}]);
+    let asks = json!({"role": "user", "content": "What is the weather in Oslo?"});
+    let asked = request(json!({"tools": tools, "messages": [asks]}));
+    let first = provider.complete(&call("llama-3.1-8b", asked)).await.unwrap();
     assert_eq!(first.finish, FinishReason::ToolCalls);
+    let called = message(&first);
     assert_eq!(
-        message(&first)["tool_calls"][0]["function"]["arguments"],
+        called["tool_calls"][0]["function"]["arguments"],
         r#"{"city":"simulated"}"#
     );
-    asked.messages.push(Message {
-        role: Role::Tool,
-        parts: vec![Part::Text("4 degrees".to_owned())],
-        tool_calls: Vec::new(),
-        tool_call_id: Some("call_1".to_owned()),
-        name: None,
-        extra: Vec::new(),
-    });
-    let second = provider.complete(&call("llama-3.1-8b", asked)).await.unwrap();
+
+    let result =
+        json!({"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": "4 degrees"});
+    let told = request(json!({"tools": tools, "messages": [asks, called, result]}));
+    let second = provider.complete(&call("llama-3.1-8b", told)).await.unwrap();
     assert_eq!(second.finish, FinishReason::Stop);
 }
 
 #[tokio::test(start_paused = true)]
 async fn obeys_a_limit_and_a_schema() {
     let provider = provider("simulated:");
-    let mut short = request("Tell me all about the history of tea.");
-    short.max_output_tokens = Some(5);
+    let messages = json!([{"role": "user", "content": "Tell me all about the history of tea."}]);
+    let short = request(json!({"messages": messages, "max_tokens": 5}));
     let cut = provider.complete(&call("llama-3.1-8b", short)).await.unwrap();
     assert_eq!((cut.finish, cut.usage.unwrap().output), (FinishReason::Length, 5));
 
-    let mut formed = request("Give me a number.");
-    formed.response_format = ResponseFormat::JsonSchema {
-        name: "number".to_owned(),
-        schema: json!({"type": "object", "properties": {"n": {"type": "integer"}}}),
-        strict: Some(true),
-    };
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "number", "schema": schema}});
+    let formed = request(json!({"messages": messages, "response_format": format}));
     let filled = provider.complete(&call("llama-3.1-8b", formed)).await.unwrap();
     assert_eq!(message(&filled)["content"], r#"{"n":1}"#);
     assert_eq!(filled.signals.json_valid, Some(true));
@@ -242,7 +209,7 @@ async fn fails_as_often_as_told() {
     let provider = provider("simulated:?error_rate=0.3");
     let mut failed = 0;
     for _ in 0..1000 {
-        let answer = provider.complete(&call("llama-3.1-8b", request("Hello"))).await;
+        let answer = provider.complete(&call("llama-3.1-8b", question("Hello"))).await;
         failed += u32::from(answer.is_err_and(|error| error.kind == FailureKind::ProviderOverloaded));
     }
     // Binomial(1000, 0.3) has a standard deviation of 14.5.
@@ -252,7 +219,7 @@ async fn fails_as_often_as_told() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_model_is_named() {
     let error = provider("simulated:")
-        .complete(&call("gpt-9", request("Hello")))
+        .complete(&call("gpt-9", question("Hello")))
         .await
         .unwrap_err();
     assert!(
