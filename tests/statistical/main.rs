@@ -1,1 +1,3 @@
 //! Statistical tests: scenarios as data, accepted ranges with their reason, a stated false-alarm rate.
+
+mod experiments;

@@ -1,0 +1,241 @@
+//! Checks that come before any result: if the traffic was not split as designed, or one arm's scores go missing
+//! more often, the difference of means measures something else.
+
+use serde::{Deserialize, Serialize};
+
+use super::special::{chi_square_tail, normal_two_sided};
+
+/// Below this p-value a mismatch is an alarm. Strict, because it is looked at all the time.
+pub const ALARM_P: f64 = 0.001;
+/// Expected samples per arm below which a chi-square test says nothing.
+pub const MIN_EXPECTED: f64 = 8.0;
+/// Share of units seen in more than one arm above which assignment is broken.
+pub const MAX_MULTIPLE_EXPOSURE: f64 = 0.01;
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing wrong.
+    Passed,
+    /// Something is wrong: no verdict until it is understood.
+    Failed,
+    /// Too little data to tell.
+    TooFew,
+}
+
+/// A check with its figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was found.
+    pub health: Health,
+    /// The test's statistic: chi-square, or the largest |z|.
+    pub statistic: f64,
+    /// Probability of so large a statistic if all is well, in [0, 1].
+    pub p_value: f64,
+}
+
+impl Check {
+    const TOO_FEW: Self = Self {
+        health: Health::TooFew,
+        statistic: 0.0,
+        p_value: 1.0,
+    };
+
+    fn at(statistic: f64, p_value: f64) -> Self {
+        let health = if p_value < ALARM_P {
+            Health::Failed
+        } else {
+            Health::Passed
+        };
+        Self {
+            health,
+            statistic,
+            p_value,
+        }
+    }
+}
+
+/// Sample-ratio mismatch against a fixed design: Pearson's chi-square of the counts with the designed shares
+/// (Fabijan et al., *Diagnosing sample ratio mismatch in online controlled experiments*, KDD 2019). Arms with a
+/// zero share must have no samples. Too few below [`MIN_EXPECTED`] expected in any arm.
+#[must_use]
+pub fn sample_ratio(counts: &[u64], shares: &[f64]) -> Check {
+    let total: u64 = counts.iter().sum();
+    let sum: f64 = shares.iter().sum();
+    if counts.len() != shares.len() || counts.len() < 2 || sum <= 0.0 {
+        return Check::TOO_FEW;
+    }
+    if counts
+        .iter()
+        .zip(shares)
+        .any(|(count, share)| *share <= 0.0 && *count > 0)
+    {
+        return Check {
+            health: Health::Failed,
+            statistic: f64::MAX,
+            p_value: 0.0,
+        };
+    }
+    let cells: Vec<(f64, f64)> = counts
+        .iter()
+        .zip(shares)
+        .filter(|(_, share)| **share > 0.0)
+        .map(|(count, share)| (*count as f64, share / sum * total as f64))
+        .collect();
+    if cells.len() < 2 || cells.iter().any(|(_, expected)| *expected < MIN_EXPECTED) {
+        return Check::TOO_FEW;
+    }
+    let statistic: f64 = cells
+        .iter()
+        .map(|(count, expected)| (count - expected).powi(2) / expected)
+        .sum();
+    Check::at(statistic, chi_square_tail(statistic, cells.len() as f64 - 1.0))
+}
+
+/// One arm's count beside the sum of the probabilities with which it was chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Propensities {
+    /// Times chosen.
+    pub chosen: f64,
+    /// Σ π over every assignment, whoever was chosen.
+    pub expected: f64,
+    /// Σ π(1-π) over every assignment.
+    pub variance: f64,
+}
+
+impl Propensities {
+    /// Records one assignment in which this arm had probability `propensity`.
+    pub fn record(&mut self, chosen: bool, propensity: f64) {
+        self.chosen += f64::from(u8::from(chosen));
+        self.expected += propensity;
+        self.variance += propensity * (1.0 - propensity);
+    }
+}
+
+/// Sample-ratio mismatch against logged propensities, for a split that moves: `z_a = (n_a - Σ π_a) /
+/// sqrt(Σ π_a(1-π_a))` for each arm; the largest counts, Bonferroni over the arms. Too few while the variance is
+/// below [`MIN_EXPECTED`] in every arm.
+#[must_use]
+pub fn propensity_ratio(arms: &[Propensities]) -> Check {
+    let tested: Vec<f64> = arms
+        .iter()
+        .filter(|arm| arm.variance >= MIN_EXPECTED)
+        .map(|arm| (arm.chosen - arm.expected).abs() / arm.variance.sqrt())
+        .collect();
+    let Some(largest) = tested.iter().copied().reduce(f64::max) else {
+        return Check::TOO_FEW;
+    };
+    Check::at(
+        largest,
+        (normal_two_sided(largest) * tested.len() as f64).min(1.0),
+    )
+}
+
+/// Whether the arms' rates (scores per exposure, exposures per assignment) differ: chi-square of the 2 × K table
+/// of hits and misses. Each arm is `(hits, trials)`.
+#[must_use]
+pub fn equal_rates(arms: &[(u64, u64)]) -> Check {
+    let (hits, trials) = arms
+        .iter()
+        .fold((0, 0), |(h, t), (hit, trial)| (h + hit, t + trial));
+    if arms.len() < 2 || trials == 0 {
+        return Check::TOO_FEW;
+    }
+    let rate = hits as f64 / trials as f64;
+    if hits == trials || hits == 0 {
+        return Check {
+            health: Health::Passed,
+            statistic: 0.0,
+            p_value: 1.0,
+        };
+    }
+    let smallest = arms
+        .iter()
+        .map(|(_, trials)| *trials as f64 * rate.min(1.0 - rate))
+        .fold(f64::MAX, f64::min);
+    if smallest < MIN_EXPECTED {
+        return Check::TOO_FEW;
+    }
+    let statistic: f64 = arms
+        .iter()
+        .map(|(hit, trial)| {
+            let expected = *trial as f64 * rate;
+            (*hit as f64 - expected).powi(2) / (expected * (1.0 - rate))
+        })
+        .sum();
+    Check::at(statistic, chi_square_tail(statistic, arms.len() as f64 - 1.0))
+}
+
+/// Whether too many units were seen in more than one arm: above [`MAX_MULTIPLE_EXPOSURE`] of `units`.
+#[must_use]
+pub fn multiple_exposure(in_several: u64, units: u64) -> Check {
+    if units == 0 {
+        return Check::TOO_FEW;
+    }
+    let share = in_several as f64 / units as f64;
+    let health = if share > MAX_MULTIPLE_EXPOSURE {
+        Health::Failed
+    } else {
+        Health::Passed
+    };
+    Check {
+        health,
+        statistic: share,
+        p_value: 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_split_is_an_alarm() {
+        // (821 - 875.5)² / 875.5 · 2 = 6.785, p = .0092: not yet; twice as many is.
+        let once = sample_ratio(&[821, 930], &[0.5, 0.5]);
+        assert!(
+            (once.statistic - 6.785).abs() < 0.01 && (once.p_value - 0.0092).abs() < 2e-4,
+            "{once:?}"
+        );
+        assert_eq!(once.health, Health::Passed);
+        assert_eq!(sample_ratio(&[1642, 1860], &[0.5, 0.5]).health, Health::Failed);
+        assert_eq!(sample_ratio(&[10, 2], &[0.5, 0.5]).health, Health::TooFew);
+        assert_eq!(sample_ratio(&[10, 2], &[1.0, 0.0]).health, Health::Failed);
+    }
+
+    #[test]
+    fn a_moving_split_is_judged_by_what_was_logged() {
+        // 100 at .9 then 100 at .1: 100 expected of each, although no single design fits.
+        let mut arm = Propensities::default();
+        for i in 0..200 {
+            let propensity = if i < 100 { 0.9 } else { 0.1 };
+            arm.record(if i < 100 { i < 90 } else { i < 110 }, propensity);
+        }
+        assert!((arm.expected - 100.0).abs() < 1e-9 && (arm.variance - 18.0).abs() < 1e-9);
+        assert_eq!(propensity_ratio(&[arm]).health, Health::Passed);
+        // Four deviations of 4.243 more.
+        let off = Propensities { chosen: 117.0, ..arm };
+        let check = propensity_ratio(&[off]);
+        assert!((check.statistic - 17.0 / 18f64.sqrt()).abs() < 1e-9);
+        assert_eq!(check.health, Health::Failed);
+    }
+
+    #[test]
+    fn unequal_feedback_is_an_alarm() {
+        // Pooled rate .35; (300-350)²/(350·.65)·2 = 21.98.
+        let check = equal_rates(&[(300, 1000), (400, 1000)]);
+        assert!((check.statistic - 21.978).abs() < 0.01, "{check:?}");
+        assert_eq!(check.health, Health::Failed);
+        assert_eq!(equal_rates(&[(300, 1000), (310, 1000)]).health, Health::Passed);
+        assert_eq!(equal_rates(&[(3, 10), (4, 10)]).health, Health::TooFew);
+        assert_eq!(equal_rates(&[(10, 10), (10, 10)]).health, Health::Passed);
+    }
+
+    #[test]
+    fn one_unit_in_two_arms_is_tolerated_many_are_not() {
+        assert_eq!(multiple_exposure(1, 100).health, Health::Passed);
+        assert_eq!(multiple_exposure(2, 100).health, Health::Failed);
+        assert_eq!(multiple_exposure(0, 0).health, Health::TooFew);
+    }
+}
