@@ -21,3 +21,10 @@ pub fn wall() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+/// Now by the runtime's clock, which tests can pause: for timers only.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this module is the one reader of time")]
+pub fn tokio_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
