@@ -1,1 +1,285 @@
-//! The only composer of the pure rooms: from a request to a decision.
+//! The only composer of the pure rooms: prices each candidate for this very request, asks the policy, and orders
+//! the fallbacks.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use rand::RngCore;
+
+use crate::arm::{Arm, ArmId};
+use crate::completion::Usage;
+use crate::policy::{self, Candidate, Contexts, Decision, Demands, Policy, Round};
+use crate::pricing::{Tariff, Units};
+use crate::units::Usd;
+
+/// Tokens that an answer is taken to have while the arm's own length is not known.
+const UNKNOWN_OUTPUT_TOKENS: f64 = 300.0;
+
+/// What an arm of unknown price is taken to cost beside the dearest of known price. Never nothing.
+const UNKNOWN_PRICE_FACTOR: f64 = 2.0;
+/// The same, in dollars, when no price is known at all.
+const UNKNOWN_PRICE_USD: f64 = 0.01;
+
+/// An eligible arm, with what is known of its price and speed.
+#[derive(Clone, Debug)]
+pub struct Offer<'a> {
+    /// The arm.
+    pub arm: &'a Arc<Arm>,
+    /// What it would be billed by now. `None`: the price is unknown.
+    pub tariff: Option<Tariff<'a>>,
+    /// Expected milliseconds to the answer that the objective counts; 0 for no latency term.
+    pub latency_ms: f64,
+    /// What the arm's provider is expected to bill besides text: our estimate of the input tokens on this arm.
+    pub input_tokens: u64,
+}
+
+/// One request to route.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// The route's name, whose objective and budget apply.
+    pub route: &'a str,
+    /// Feature views that are ready.
+    pub contexts: Contexts<'a>,
+    /// The prompt's category.
+    pub category: Option<&'a str>,
+    /// Eligible arms, never empty.
+    pub offers: &'a [Offer<'a>],
+    /// Images, pages and seconds of the request.
+    pub units: Units,
+    /// The client's limit on the answer.
+    pub max_output_tokens: Option<u32>,
+    /// The request's own wishes.
+    pub demands: Demands,
+}
+
+/// A decision with its estimates.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// What was drawn, with its propensity.
+    pub decision: Decision,
+    /// What was expected of each offer, in the order of the offers.
+    pub expected: Vec<Expected>,
+}
+
+/// What a call on an arm is expected to use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// Dollars; a pessimistic stand-in when `priced` is false.
+    pub cost: Usd,
+    /// Whether the arm's price is known.
+    pub priced: bool,
+    /// Input tokens.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+}
+
+/// Prices every offer, then lets the policy propose, mixes the exploration floor in and draws.
+pub fn decide(policy: &dyn Policy, question: &Question<'_>, rng: &mut dyn RngCore) -> Choice {
+    let expected = estimate(policy, question);
+    let candidates = candidates(question, &expected);
+    let round = round(question, &candidates);
+    Choice {
+        decision: policy::decide(policy, &round, rng),
+        expected,
+    }
+}
+
+/// What each offer is expected to use and to cost.
+#[must_use]
+pub fn estimate(policy: &dyn Policy, question: &Question<'_>) -> Vec<Expected> {
+    let mut expected: Vec<Expected> = question
+        .offers
+        .iter()
+        .map(|offer| {
+            let limit = question
+                .max_output_tokens
+                .unwrap_or(u32::MAX)
+                .min(offer.arm.max_output_tokens);
+            let output = policy
+                .output_tokens(&offer.arm.id, &question.contexts)
+                .unwrap_or(UNKNOWN_OUTPUT_TOKENS);
+            let output_tokens = (output.clamp(1.0, f64::from(limit.max(1)))).round() as u64;
+            let usage = Usage {
+                input: offer.input_tokens,
+                output: output_tokens,
+                ..Usage::default()
+            };
+            Expected {
+                cost: offer
+                    .tariff
+                    .map_or(Usd::ZERO, |tariff| tariff.cost(&usage, &question.units)),
+                priced: offer.tariff.is_some(),
+                input_tokens: offer.input_tokens,
+                output_tokens,
+            }
+        })
+        .collect();
+    let dearest = expected
+        .iter()
+        .filter(|expected| expected.priced)
+        .map(|expected| expected.cost)
+        .max();
+    let stand_in = dearest
+        .and_then(|cost| Usd::from_dollars(cost.dollars() * UNKNOWN_PRICE_FACTOR))
+        .or_else(|| Usd::from_dollars(UNKNOWN_PRICE_USD))
+        .unwrap_or(Usd::MAX);
+    expected
+        .iter_mut()
+        .filter(|expected| !expected.priced)
+        .for_each(|expected| expected.cost = stand_in);
+    expected
+}
+
+fn candidates<'a>(question: &'a Question<'_>, expected: &[Expected]) -> Vec<Candidate<'a>> {
+    question
+        .offers
+        .iter()
+        .zip(expected)
+        .map(|(offer, expected)| Candidate {
+            arm: &offer.arm.id,
+            cost_usd: expected.cost.dollars(),
+            latency_ms: offer.latency_ms,
+        })
+        .collect()
+}
+
+fn round<'a>(question: &'a Question<'_>, candidates: &'a [Candidate<'a>]) -> Round<'a> {
+    Round {
+        route: question.route,
+        contexts: question.contexts,
+        category: question.category,
+        candidates,
+        demands: question.demands,
+    }
+}
+
+/// The order in which arms are tried: the drawn one, then those that the client or the route names, in their
+/// order, then the rest by the policy's own value. Indices into the offers.
+#[must_use]
+pub fn order(decision: &Decision, offers: &[Offer<'_>], preferred: &[ArmId]) -> Vec<usize> {
+    let mut rest: Vec<usize> = (0..offers.len())
+        .filter(|&index| index != decision.chosen)
+        .collect();
+    let rank = |index: usize| {
+        preferred
+            .iter()
+            .position(|arm| *arm == offers[index].arm.id)
+            .unwrap_or(preferred.len())
+    };
+    let value = |index: usize| decision.scores.get(index).map_or(0.0, |score| score.value);
+    rest.sort_by(|&a, &b| {
+        rank(a)
+            .cmp(&rank(b))
+            .then(value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal))
+            .then(a.cmp(&b))
+    });
+    let mut order = Vec::with_capacity(offers.len());
+    order.push(decision.chosen);
+    order.extend(rest);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arm::Modalities;
+    use crate::policy::{ArmScore, Strategy};
+    use crate::pricing::{PartialRates, Price, PriceSpec};
+    use crate::units::{UnixMs, UsdPerMtok};
+
+    fn arm(id: &str) -> Arc<Arm> {
+        Arc::new(Arm {
+            id: ArmId::new(id),
+            upstream: id.into(),
+            family: "f".into(),
+            context_window: 1000,
+            max_output_tokens: 100,
+            modalities: Modalities::TEXT,
+            tools: true,
+            structured_output: true,
+        })
+    }
+
+    fn price(input: f64, output: f64) -> Price {
+        let rates = PartialRates {
+            input: UsdPerMtok::from_dollars(input),
+            output: UsdPerMtok::from_dollars(output),
+            ..PartialRates::default()
+        };
+        Price::new(PriceSpec {
+            rates,
+            ..PriceSpec::default()
+        })
+        .unwrap()
+    }
+
+    fn question<'a>(offers: &'a [Offer<'a>]) -> Question<'a> {
+        Question {
+            route: "auto",
+            contexts: Contexts::default(),
+            category: None,
+            offers,
+            units: Units::default(),
+            max_output_tokens: None,
+            demands: Demands::default(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_price_is_dearer_than_the_dearest_known_one() {
+        let (known, unknown) = (arm("a/known"), arm("b/unknown"));
+        let price = price(1.0, 2.0);
+        let offers = [
+            Offer {
+                arm: &known,
+                tariff: Some(price.at(UnixMs(0))),
+                latency_ms: 0.0,
+                input_tokens: 1000,
+            },
+            Offer {
+                arm: &unknown,
+                tariff: None,
+                latency_ms: 0.0,
+                input_tokens: 1000,
+            },
+        ];
+        let expected = estimate(&crate::policy::simple::Random, &question(&offers));
+        // 1000 tokens at $1 and 100 (the arm's limit) at $2 per million.
+        assert_eq!(expected[0].cost, Usd::from_nanos(1_200_000));
+        assert_eq!(
+            (expected[1].cost, expected[1].priced),
+            (Usd::from_nanos(2_400_000), false)
+        );
+    }
+
+    #[test]
+    fn named_fallbacks_come_before_the_policys_own_ranking() {
+        let arms = [arm("a/1"), arm("a/2"), arm("a/3"), arm("a/4")];
+        let offers: Vec<Offer<'_>> = arms
+            .iter()
+            .map(|arm| Offer {
+                arm,
+                tariff: None,
+                latency_ms: 0.0,
+                input_tokens: 1,
+            })
+            .collect();
+        let decision = Decision {
+            chosen: 2,
+            propensity: 1.0,
+            explored: false,
+            pmf: vec![0.0, 0.0, 1.0, 0.0],
+            scores: [0.1, 0.9, 0.5, 0.3]
+                .map(|value| ArmScore {
+                    value,
+                    ..ArmScore::default()
+                })
+                .to_vec(),
+            lambda: 0.0,
+            strategy: Strategy::Contextual,
+        };
+        assert_eq!(order(&decision, &offers, &[]), [2, 1, 3, 0]);
+        assert_eq!(order(&decision, &offers, &[ArmId::new("a/1")]), [2, 0, 1, 3]);
+    }
+}
