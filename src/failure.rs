@@ -43,6 +43,25 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Every kind, in the order of its discriminant.
+    pub const ALL: [Self; 15] = [
+        Self::InvalidRequest,
+        Self::ContextLengthExceeded,
+        Self::ContentPolicyViolation,
+        Self::Authentication,
+        Self::BudgetExceeded,
+        Self::PermissionDenied,
+        Self::NotFound,
+        Self::PayloadTooLarge,
+        Self::IdempotencyConflict,
+        Self::RateLimitExceeded,
+        Self::Server,
+        Self::ProviderUnavailable,
+        Self::ProviderOverloaded,
+        Self::NoCandidates,
+        Self::Timeout,
+    ];
+
     /// The word used in errors, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -116,4 +135,16 @@ pub struct AttemptError {
     pub message: String,
     /// The provider's own status and code, for our log only.
     pub provider_code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_discriminant() {
+        for (index, kind) in FailureKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index, "{kind}");
+        }
+    }
 }
