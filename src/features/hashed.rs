@@ -1,0 +1,132 @@
+//! Hashed word 1-2-grams through a frozen tf-idf and a truncated SVD.
+//!
+//! Weight of bucket b: (1 + ln count_b) idf_b, divided by the Euclidean norm over all buckets. Then z = V'x with the
+//! right singular vectors V of the training prompts (Deerwester et al. 1990; hashing after Weinberger et al. 2009).
+//! Numbers count by their length only: which number it is does not make a prompt hard.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::artefact::{Artefact, ArtefactError};
+use super::numeric::{from_bf16, standardise};
+
+/// Number of hash buckets.
+pub const BUCKETS: usize = 1 << 15;
+const WORD_BYTES: usize = 24;
+
+/// Counts of hashed n-grams, gathered word by word.
+#[derive(Clone, Debug, Default)]
+pub struct NGrams {
+    buckets: Vec<u16>,
+    previous: u64,
+}
+
+impl NGrams {
+    /// Takes the next word in.
+    pub fn push(&mut self, word: &str) {
+        let hash = hash(word);
+        self.buckets.push((hash >> 49) as u16);
+        if self.previous != 0 {
+            let pair = (self.previous.rotate_left(21) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.buckets.push((pair >> 49) as u16);
+        }
+        self.previous = hash;
+    }
+
+    /// Each bucket once with 1 + ln of its count, in increasing order of buckets.
+    pub fn weights(&mut self) -> Vec<(u16, f32)> {
+        self.buckets.sort_unstable();
+        self.buckets
+            .chunk_by(|a, b| a == b)
+            .map(|run| (run[0], 1.0 + (run.len() as f32).ln()))
+            .collect()
+    }
+}
+
+fn hash(word: &str) -> u64 {
+    let bytes = word.as_bytes();
+    if bytes.iter().all(u8::is_ascii_digit) {
+        return xxh3_64(match bytes.len() {
+            1 => b"0",
+            2 | 3 => b"00",
+            _ => b"0000",
+        });
+    }
+    xxh3_64(&bytes[..bytes.len().min(WORD_BYTES)]) | 1
+}
+
+/// The frozen projection of n-gram counts.
+#[derive(Clone, Debug)]
+pub(super) struct HashProjection {
+    idf: Vec<f32>,
+    /// `BUCKETS` rows of `width` bfloat16.
+    basis: Vec<u16>,
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    width: usize,
+}
+
+impl HashProjection {
+    pub(super) fn read(artefact: &Artefact) -> Result<Self, ArtefactError> {
+        let width = artefact.shape("hash.mean").map_or(0, |(_, columns)| columns);
+        Ok(Self {
+            idf: artefact.floats("hash.idf", 1, BUCKETS)?,
+            basis: artefact.words_u16("hash.basis", BUCKETS, width)?,
+            mean: artefact.floats("hash.mean", 1, width)?,
+            scale: artefact.floats("hash.scale", 1, width)?,
+            width,
+        })
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Appends `width` values, each standardised.
+    pub(super) fn extract(&self, ngrams: &mut NGrams, out: &mut Vec<f32>) {
+        let start = out.len();
+        out.resize(start + self.width, 0.0);
+        let sums = &mut out[start..];
+        let mut squares = 0.0;
+        for (bucket, weight) in ngrams.weights() {
+            let bucket = usize::from(bucket);
+            let weight = weight * self.idf[bucket];
+            squares += weight * weight;
+            let row = &self.basis[bucket * self.width..(bucket + 1) * self.width];
+            for (sum, loading) in sums.iter_mut().zip(row) {
+                *sum += weight * from_bf16(*loading);
+            }
+        }
+        let norm = if squares > 0.0 { squares.sqrt() } else { 1.0 };
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = standardise(*sum / norm, self.mean[index], self.scale[index]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(words: &[&str]) -> Vec<(u16, f32)> {
+        let mut ngrams = NGrams::default();
+        words.iter().for_each(|word| ngrams.push(word));
+        ngrams.weights()
+    }
+
+    #[test]
+    fn counts_are_dampened_and_pairs_are_ordered() {
+        let once = weights(&["a"]);
+        assert_eq!(once.len(), 1);
+        assert_eq!(once[0].1, 1.0);
+        let thrice = weights(&["a", "a", "a"]);
+        assert!(thrice.contains(&(once[0].0, 1.0 + 3.0_f32.ln())));
+        assert_ne!(weights(&["a", "b"]), weights(&["b", "a"]));
+    }
+
+    #[test]
+    fn numbers_count_by_length() {
+        assert_eq!(weights(&["7"]), weights(&["3"]));
+        assert_eq!(weights(&["1984"]), weights(&["20240101"]));
+        assert_ne!(weights(&["7"]), weights(&["77"]));
+    }
+}

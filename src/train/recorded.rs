@@ -1,0 +1,191 @@
+//! Recorded outcomes of real models on real prompts: JSON Lines, plain or gzip.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// One prompt with what each model made of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recorded {
+    /// Unique within the file.
+    pub id: String,
+    /// The source's own name for the kind of prompt.
+    #[serde(default)]
+    pub category: String,
+    /// The prompt.
+    pub prompt: String,
+    /// By model name.
+    pub outcomes: BTreeMap<String, Outcome>,
+    /// `val`, `test`, ... where the source has splits.
+    pub split: Option<String>,
+}
+
+/// What one model made of one prompt.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Outcome {
+    /// Quality in [0,1].
+    pub score: f64,
+    /// Tokens of the prompt.
+    pub input_tokens: Option<f64>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<f64>,
+    /// What the call cost.
+    pub cost_usd: f64,
+}
+
+/// A source of recorded outcomes.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's name without its extensions.
+    pub name: String,
+    /// Its prompts, each text once.
+    pub prompts: Vec<Recorded>,
+}
+
+/// Why recorded outcomes cannot be read.
+#[derive(Debug, Error)]
+pub enum RecordedError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A line is not an outcome.
+    #[error("{} line {line}: {cause}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        cause: String,
+    },
+    /// There is no prompt in it.
+    #[error("{} holds no prompt", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads a source; a prompt that comes twice is kept once, so that no fold can learn its own answers.
+///
+/// # Errors
+/// When the file cannot be read, a line does not parse, or a score lies outside [0,1].
+pub fn read(path: &Path) -> Result<Source, RecordedError> {
+    let failed = |cause| RecordedError::Read {
+        path: path.to_owned(),
+        cause,
+    };
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
+    let lines: Box<dyn Read> = if gzipped {
+        Box::new(MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
+    let mut prompts = Vec::new();
+    let mut seen = HashSet::new();
+    for (index, line) in BufReader::new(lines).lines().enumerate() {
+        let line = line.map_err(failed)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |cause: String| RecordedError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            cause,
+        };
+        let recorded: Recorded = serde_json::from_str(&line).map_err(|cause| wrong(cause.to_string()))?;
+        if let Some((model, outcome)) = recorded.outcomes.iter().find(|(_, outcome)| !outcome.is_sound()) {
+            return Err(wrong(format!(
+                "{model}: score {} or cost {} is out of range",
+                outcome.score, outcome.cost_usd
+            )));
+        }
+        if seen.insert(recorded.prompt.clone()) {
+            prompts.push(recorded);
+        }
+    }
+    if prompts.is_empty() {
+        return Err(RecordedError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    Ok(Source {
+        name: source_name(path),
+        prompts,
+    })
+}
+
+impl Outcome {
+    fn is_sound(&self) -> bool {
+        (0.0..=1.0).contains(&self.score) && self.cost_usd >= 0.0 && self.cost_usd.is_finite()
+    }
+}
+
+fn source_name(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    const LINE: &str =
+        r#"{"id":"1","category":"math","prompt":"2+2?","outcomes":{"m":{"score":1.0,"cost_usd":0.1}}}"#;
+
+    fn write(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn plain_and_gzip_read_alike_and_doubles_count_once() {
+        let text = format!("{LINE}\n\n{LINE}\n");
+        let (_plain_dir, plain) = write("some.jsonl", text.as_bytes());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let (_gzip_dir, gzip) = write("some.jsonl.gz", &encoder.finish().unwrap());
+        for path in [plain, gzip] {
+            let source = read(&path).unwrap();
+            assert_eq!((source.name.as_str(), source.prompts.len()), ("some", 1));
+            assert_eq!(source.prompts[0].outcomes["m"].score, 1.0);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let (_dir, path) = write(
+            "bad.jsonl",
+            format!("{LINE}\n{}\n", LINE.replace("1.0", "1.5")).as_bytes(),
+        );
+        let message = read(&path).unwrap_err().to_string();
+        assert!(message.contains("line 2") && message.contains("1.5"), "{message}");
+        let (_dir, path) = write("none.jsonl", b"\n");
+        assert!(matches!(read(&path), Err(RecordedError::Empty { .. })));
+        assert!(matches!(
+            read(Path::new("/nowhere/x")),
+            Err(RecordedError::Read { .. })
+        ));
+    }
+}
