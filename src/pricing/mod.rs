@@ -8,6 +8,7 @@
 //! tariff, and a slow answer cannot become dearer than what was promised.
 
 mod book;
+pub mod budget;
 mod price;
 mod rates;
 mod window;

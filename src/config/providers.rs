@@ -1,0 +1,276 @@
+//! `[[providers]]`: where models are served, and by which wire format.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::Env;
+use super::models::Placed;
+use super::read::{Ledger, Section};
+
+/// A secret. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps it.
+    #[must_use]
+    pub const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself, for the one place that sends or digests it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The wire format that a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// OpenAI's chat completions, and everyone who speaks it.
+    OpenAi,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Gemini's generateContent.
+    Gemini,
+    /// No network: simulated answers.
+    Simulated,
+}
+
+impl ProviderKind {
+    pub(super) const WORDS: [(&'static str, Self); 4] = [
+        ("openai", Self::OpenAi),
+        ("anthropic", Self::Anthropic),
+        ("gemini", Self::Gemini),
+        ("simulated", Self::Simulated),
+    ];
+
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
+/// A provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name: the part of a model's id before the slash.
+    pub name: String,
+    /// The wire format.
+    pub kind: ProviderKind,
+    /// The root of its API, without a slash at the end; empty for a simulated one.
+    pub base_url: String,
+    /// Our key there; none for local servers.
+    pub api_key: Option<Secret>,
+    /// Further headers to send.
+    pub headers: Vec<(String, String)>,
+    /// How long connecting may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+}
+
+/// A provider that needs no block: its address and the variables that hold its key and another address.
+pub(super) struct KnownProvider {
+    pub(super) name: &'static str,
+    pub(super) kind: ProviderKind,
+    pub(super) base_url: &'static str,
+    pub(super) key_vars: &'static [&'static str],
+    pub(super) base_url_var: &'static str,
+}
+
+pub(super) const KNOWN: [KnownProvider; 7] = [
+    KnownProvider {
+        name: "openai",
+        kind: ProviderKind::OpenAi,
+        base_url: "https://api.openai.com/v1",
+        key_vars: &["OPENAI_API_KEY"],
+        base_url_var: "OPENAI_BASE_URL",
+    },
+    KnownProvider {
+        name: "anthropic",
+        kind: ProviderKind::Anthropic,
+        base_url: "https://api.anthropic.com",
+        key_vars: &["ANTHROPIC_API_KEY"],
+        base_url_var: "ANTHROPIC_BASE_URL",
+    },
+    KnownProvider {
+        name: "google",
+        kind: ProviderKind::Gemini,
+        base_url: "https://generativelanguage.googleapis.com",
+        key_vars: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        base_url_var: "GEMINI_BASE_URL",
+    },
+    KnownProvider {
+        name: "deepseek",
+        kind: ProviderKind::OpenAi,
+        base_url: "https://api.deepseek.com",
+        key_vars: &["DEEPSEEK_API_KEY"],
+        base_url_var: "DEEPSEEK_BASE_URL",
+    },
+    KnownProvider {
+        name: "qwen",
+        kind: ProviderKind::OpenAi,
+        base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        key_vars: &["DASHSCOPE_API_KEY"],
+        base_url_var: "DASHSCOPE_BASE_URL",
+    },
+    KnownProvider {
+        name: "mistral",
+        kind: ProviderKind::OpenAi,
+        base_url: "https://api.mistral.ai/v1",
+        key_vars: &["MISTRAL_API_KEY"],
+        base_url_var: "MISTRAL_BASE_URL",
+    },
+    KnownProvider {
+        name: "openrouter",
+        kind: ProviderKind::OpenAi,
+        base_url: "https://openrouter.ai/api/v1",
+        key_vars: &["OPENROUTER_API_KEY"],
+        base_url_var: "OPENROUTER_BASE_URL",
+    },
+];
+
+impl KnownProvider {
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        KNOWN.iter().find(|known| known.name == name)
+    }
+
+    pub(super) fn key(&self, env: Env<'_>) -> Option<String> {
+        self.key_vars.iter().find_map(|var| env(var))
+    }
+
+    fn address(&self, env: Env<'_>) -> String {
+        env(self.base_url_var).unwrap_or_else(|| self.base_url.to_owned())
+    }
+}
+
+/// Reads the providers and adds the known ones that a model names without a block. Notes models whose provider
+/// is nowhere.
+pub(super) fn providers(
+    sections: &[Section<'_>],
+    models: &[Placed],
+    env: Env<'_>,
+    ledger: &Ledger<'_>,
+) -> Vec<Provider> {
+    let mut providers = Vec::new();
+    let mut names = BTreeSet::new();
+    for section in sections {
+        let name = section.string("name");
+        let provider = provider(section, env);
+        section.done();
+        if let Some(name) = name
+            && !names.insert(name.clone())
+        {
+            section.problem("name", format!("\"{name}\" is the name of another provider too"));
+        }
+        providers.extend(provider);
+    }
+    for Placed { model, place } in models {
+        let name = model.arm.id.provider();
+        if !names.insert(name.to_owned()) {
+            continue;
+        }
+        let Some(known) = KnownProvider::named(name) else {
+            ledger.report_at(
+                place,
+                format!(
+                    "provider \"{name}\" is not defined; add a [[providers]] block with name = \"{name}\""
+                ),
+            );
+            continue;
+        };
+        let key = known.key(env);
+        if key.is_none() {
+            let vars = known.key_vars.join(" or ");
+            ledger.report_at(place, format!("needs the key of {name}; set {vars}"));
+        }
+        providers.push(Provider {
+            name: name.to_owned(),
+            kind: known.kind,
+            base_url: trimmed(&known.address(env)),
+            api_key: key.map(Secret::new),
+            headers: Vec::new(),
+            connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
+        });
+    }
+    providers
+}
+
+const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
+
+fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
+    let name = section.required_string("name", "it is the part of a model's id before the slash");
+    if let Some(name) = name.as_deref().filter(|name| name.contains('/')) {
+        section.problem("name", format!("\"{name}\" must not contain a slash"));
+    }
+    let known = name.as_deref().and_then(KnownProvider::named);
+    let kind = section
+        .word("kind", &ProviderKind::WORDS)
+        .or_else(|| known.map(|known| known.kind));
+    if kind.is_none() && !section.has("kind") {
+        section.problem(
+            "",
+            "`kind` is missing; one of openai, anthropic, gemini, simulated",
+        );
+    }
+    let base_url = section
+        .string("base_url")
+        .or_else(|| known.map(|known| known.address(env)));
+    if let Some(url) = &base_url
+        && !["http://", "https://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme) && url.len() > scheme.len())
+    {
+        section.problem(
+            "base_url",
+            format!("is \"{url}\", but must begin with http:// or https://"),
+        );
+    }
+    if base_url.is_none() && kind.is_some_and(|kind| kind != ProviderKind::Simulated) {
+        section.problem(
+            "",
+            "`base_url` is missing; the root of the provider's API, such as \"https://api.mistral.ai/v1\"",
+        );
+    }
+    let api_key = match section.string("api_key_env") {
+        Some(var) => {
+            let key = env(&var);
+            if key.is_none() {
+                section.problem(
+                    "api_key_env",
+                    format!("{var} is not set; put the provider's key into it"),
+                );
+            }
+            key
+        }
+        None => known.and_then(|known| known.key(env)),
+    };
+    let headers = section.string_table("headers");
+    let connect_timeout_ms = section
+        .integer("connect_timeout_ms", 1..=600_000)
+        .unwrap_or(DEFAULT_CONNECT_TIMEOUT_MS);
+    Some(Provider {
+        name: name?,
+        kind: kind?,
+        base_url: trimmed(&base_url.unwrap_or_default()),
+        api_key: api_key.map(Secret::new),
+        headers,
+        connect_timeout_ms,
+    })
+}
+
+fn trimmed(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,320 @@
+//! `[[routes]]`: names that a client may ask for, and how their models are chosen.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::budgets;
+use super::models::Placed;
+use super::read::{Ledger, Place, Section};
+use crate::arm::{ArmId, Modality};
+use crate::candidates::{Rule, When};
+use crate::pricing::budget::{BudgetRule, Scope};
+use crate::units::Usd;
+
+/// What counts as capable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum QualityRule {
+    /// Expected quality no more than this below the best model's, in [0, 1].
+    Margin(f64),
+    /// Expected quality of at least this, in [0, 1].
+    Floor(f64),
+}
+
+/// What a route aims at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Objective {
+    /// The cheapest model that is good enough.
+    CheapestCapable {
+        /// What is good enough.
+        quality: QualityRule,
+        /// With at least this probability, in [0.5, 1).
+        confidence: f64,
+    },
+    /// The best model, within the budget if there is one.
+    MaxQuality,
+    /// quality − lambda × dollars − latency_weight × excess latency.
+    Weighted {
+        /// Quality points that a dollar is worth.
+        lambda: f64,
+        /// Quality points lost for each time budget that the answer is late by.
+        latency_weight: f64,
+    },
+}
+
+/// Whether and how often a second model is asked when the first is slow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// Whether.
+    pub enabled: bool,
+    /// At most this share of requests, in [0, 1].
+    pub max_rate: f64,
+}
+
+/// A name that clients may ask for.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The model name in the request.
+    pub name: String,
+    /// Its models, each once; never empty.
+    pub models: Vec<ArmId>,
+    /// What it aims at.
+    pub objective: Objective,
+    /// Most that a request may cost.
+    pub max_cost: Option<Usd>,
+    /// When the first token must have come, before a hedge is sent. `None`: learned, per model.
+    pub ttft_budget: Option<Duration>,
+    /// When the whole answer must have come.
+    pub deadline: Duration,
+    /// Hedging.
+    pub hedge: Hedge,
+    /// Its own budget; it is among the configuration's budgets too.
+    pub budget: Option<BudgetRule>,
+    /// Fixed order of fallbacks. `None`: the policy's own ranking.
+    pub fallbacks: Option<Vec<ArmId>>,
+    /// Plain rules before the policy; the first that matches holds.
+    pub rules: Vec<Rule>,
+}
+
+const DEFAULT_DEADLINE_MS: u64 = 60_000;
+const DEFAULT_MARGIN: f64 = 0.02;
+const DEFAULT_CONFIDENCE: f64 = 0.9;
+const DEFAULT_HEDGE: Hedge = Hedge {
+    enabled: true,
+    max_rate: 0.05,
+};
+
+/// A route as read, its names not yet looked up.
+pub(super) struct RawRoute {
+    route: Option<Route>,
+    names: Vec<(String, Place)>,
+    place: Place,
+}
+
+impl RawRoute {
+    /// Every model that it names.
+    pub(super) fn models(&self) -> impl Iterator<Item = &(String, Place)> {
+        self.names.iter()
+    }
+}
+
+fn ids(names: &[(String, Place)]) -> Vec<ArmId> {
+    names.iter().map(|(name, _)| ArmId::new(name)).collect()
+}
+
+pub(super) fn raw(section: &Section<'_>) -> RawRoute {
+    let name = section.required_string("name", "it is what clients ask for, such as \"auto\"");
+    let models = model_list(section, "models");
+    if models.is_none() && !section.contains("models") {
+        section.problem("", "`models` is missing; the models that this route may choose");
+    }
+    let fallbacks = model_list(section, "fallbacks");
+    let rule_sections = section.sections("rules");
+    let rules: Vec<_> = rule_sections.iter().map(rule).collect();
+    let objective = objective(section);
+    let max_cost = section.positive_usd("max_cost_usd");
+    let ttft_budget = section.integer("ttft_budget_ms", 1..=3_600_000);
+    let deadline = section
+        .integer("deadline_ms", 1..=3_600_000)
+        .unwrap_or(DEFAULT_DEADLINE_MS);
+    let hedge = section.section("hedge").map_or(DEFAULT_HEDGE, |section| {
+        let hedge = Hedge {
+            enabled: section.bool("enabled").unwrap_or(DEFAULT_HEDGE.enabled),
+            max_rate: section
+                .number("max_rate", 0.0..=1.0)
+                .unwrap_or(DEFAULT_HEDGE.max_rate),
+        };
+        section.done();
+        hedge
+    });
+    let budget = section.section("budget").and_then(|inner| {
+        let route = name.clone().unwrap_or_default();
+        let rule = budgets::rule(&inner, format!("route {route}"), Scope::Route, Some(route));
+        inner.done();
+        rule
+    });
+    section.done();
+    let mut names = models.clone().unwrap_or_default();
+    names.extend(fallbacks.iter().flatten().cloned());
+    names.extend(rules.iter().flat_map(|(_, names)| names.iter().cloned()));
+    let route = name.zip(models).map(|(name, models)| Route {
+        name,
+        models: ids(&models),
+        objective,
+        max_cost,
+        ttft_budget: ttft_budget.map(Duration::from_millis),
+        deadline: Duration::from_millis(deadline),
+        hedge,
+        budget,
+        fallbacks: fallbacks.as_deref().map(ids),
+        rules: rules
+            .into_iter()
+            .map(|(when, names)| Rule {
+                when,
+                models: ids(&names),
+            })
+            .collect(),
+    });
+    RawRoute {
+        route,
+        names,
+        place: section.place_of("name"),
+    }
+}
+
+/// A list of model ids without repetition; `None` when absent or empty.
+fn model_list(section: &Section<'_>, key: &'static str) -> Option<Vec<(String, Place)>> {
+    let names = section.strings(key)?;
+    if names.is_empty() {
+        section.problem(key, "must name at least one model");
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    for (name, place) in &names {
+        if !seen.insert(name.as_str()) {
+            section
+                .ledger()
+                .report_at(place, format!("\"{name}\" is in the list twice"));
+        }
+    }
+    Some(names)
+}
+
+fn objective(section: &Section<'_>) -> Objective {
+    let words = [("cheapest_capable", 0), ("max_quality", 1), ("weighted", 2)];
+    let which = section.word("objective", &words).unwrap_or(0);
+    let margin = section.number("quality_margin", 0.0..=1.0);
+    let floor = section.number("quality_floor", 0.0..=1.0);
+    let confidence = section.number("confidence", 0.5..=0.999_9);
+    let lambda = section.number("lambda", 0.0..=f64::INFINITY);
+    let latency_weight = section.number("latency_weight", 0.0..=f64::INFINITY);
+    if margin.is_some() && floor.is_some() {
+        section.problem(
+            "quality_floor",
+            "stands beside quality_margin; write only one of them",
+        );
+    }
+    let only_for = |key: &str, belongs: u8, name: &str| {
+        if which != belongs && section.contains(key) {
+            section.problem(key, format!("has a meaning only with objective = \"{name}\""));
+        }
+    };
+    for key in ["quality_margin", "quality_floor", "confidence"] {
+        only_for(key, 0, "cheapest_capable");
+    }
+    only_for("lambda", 2, "weighted");
+    only_for("latency_weight", 2, "weighted");
+    match which {
+        0 => Objective::CheapestCapable {
+            quality: floor.map_or(
+                QualityRule::Margin(margin.unwrap_or(DEFAULT_MARGIN)),
+                QualityRule::Floor,
+            ),
+            confidence: confidence.unwrap_or(DEFAULT_CONFIDENCE),
+        },
+        1 => Objective::MaxQuality,
+        _ => {
+            if !section.contains("lambda") {
+                section.problem(
+                    "",
+                    "`lambda` is missing; the quality points that a dollar is worth",
+                );
+            }
+            Objective::Weighted {
+                lambda: lambda.unwrap_or(0.0),
+                latency_weight: latency_weight.unwrap_or(0.0),
+            }
+        }
+    }
+}
+
+fn rule(section: &Section<'_>) -> (When, Vec<(String, Place)>) {
+    let when = section.section("when").map_or_else(When::default, |when| {
+        let modalities = [
+            ("text", Modality::Text),
+            ("image", Modality::Image),
+            ("audio", Modality::Audio),
+            ("video", Modality::Video),
+            ("pdf", Modality::Pdf),
+        ];
+        let read = When {
+            modality: when.word("modality", &modalities),
+            category: when.string("category"),
+            min_input_tokens: when.integer("min_input_tokens", 0..=u64::MAX),
+            max_input_tokens: when.integer("max_input_tokens", 0..=u64::MAX),
+            tools: when.bool("tools"),
+            structured_output: when.bool("structured_output"),
+            code: when.bool("code"),
+            language: when.string("language"),
+            header: when.string_table("header"),
+            tag: when.string_table("tag"),
+        };
+        when.done();
+        if let (Some(least), Some(most)) = (read.min_input_tokens, read.max_input_tokens)
+            && least > most
+        {
+            when.problem(
+                "min_input_tokens",
+                "is more than max_input_tokens: nothing matches",
+            );
+        }
+        read
+    });
+    if !section.contains("when") {
+        section.problem(
+            "",
+            "`when` is missing; write when = {} for a rule that always holds",
+        );
+    }
+    let models = model_list(section, "models");
+    if models.is_none() && !section.contains("models") {
+        section.problem("", "`models` is missing; where matching requests go");
+    }
+    section.done();
+    (when, models.unwrap_or_default())
+}
+
+/// The routes, with unique names. With none in the file: `auto`, over every model.
+pub(super) fn check(raw: Vec<RawRoute>, models: &[Placed], ledger: &Ledger<'_>) -> Vec<Route> {
+    if raw.is_empty() {
+        if models.is_empty() {
+            ledger.report(
+                "",
+                None,
+                "there is nothing to route to; add [[routes]] with models, or [[models]]",
+            );
+        }
+        return vec![Route {
+            name: "auto".into(),
+            models: models.iter().map(|placed| placed.model.arm.id.clone()).collect(),
+            objective: Objective::CheapestCapable {
+                quality: QualityRule::Margin(DEFAULT_MARGIN),
+                confidence: DEFAULT_CONFIDENCE,
+            },
+            max_cost: None,
+            ttft_budget: None,
+            deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
+            hedge: DEFAULT_HEDGE,
+            budget: None,
+            fallbacks: None,
+            rules: Vec::new(),
+        }];
+    }
+    let mut routes: Vec<Route> = Vec::new();
+    for RawRoute { route, place, .. } in raw {
+        let Some(route) = route else { continue };
+        if routes.iter().any(|other| other.name == route.name) {
+            ledger.report_at(
+                &place,
+                format!("\"{}\" is the name of another route too", route.name),
+            );
+        }
+        if models
+            .iter()
+            .any(|placed| placed.model.arm.id.as_str() == route.name)
+        {
+            ledger.report_at(&place, format!("\"{}\" is the id of a model too", route.name));
+        }
+        routes.push(route);
+    }
+    routes
+}

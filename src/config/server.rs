@@ -1,0 +1,176 @@
+//! `[server]`, `[log]` and `[embedding]`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::Env;
+use super::providers::Secret;
+use super::read::{Ledger, Section};
+
+/// Address, data directory, clients' keys.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The address to bind. Not a loopback one only if there are client keys.
+    pub listen: SocketAddr,
+    /// Where the database and the reports are.
+    pub data_dir: PathBuf,
+    /// Keys that clients may use. Empty: anyone on the loopback address may.
+    pub api_keys: Vec<Secret>,
+    /// Most bytes of a request's body.
+    pub max_body_bytes: usize,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How it is written.
+    pub format: LogFormat,
+    /// `RUST_LOG` syntax; that variable overrides it.
+    pub filter: String,
+}
+
+/// Which embedding model looks at prompts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EmbeddingModel {
+    /// The one shipped under `models/`.
+    Shipped,
+    /// None: hashed features only.
+    Off,
+    /// One of fastembed's list, fetched from its hub (cargo feature `hub`).
+    Hub(String),
+}
+
+/// The embedding model and its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedding {
+    /// Which.
+    pub model: EmbeddingModel,
+    /// Threads that embed; 0: one for each two cores, at least one.
+    pub threads: usize,
+    /// How long a request waits for its embedding before it is decided without; milliseconds.
+    pub budget_ms: u64,
+    /// Prompts that may wait; more are dropped.
+    pub queue: usize,
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_MAX_BODY_BYTES: u64 = 32 << 20;
+
+pub(super) fn server(
+    section: Option<&Section<'_>>,
+    env: Env<'_>,
+    ledger: &Ledger<'_>,
+    warnings: &Ledger<'_>,
+) -> Option<Server> {
+    let mut listen = Some(DEFAULT_LISTEN);
+    let mut names = vec!["POINTSMAN_API_KEY".to_owned()];
+    let mut data_dir = PathBuf::from("data");
+    let mut max_body_bytes = DEFAULT_MAX_BODY_BYTES;
+    let mut named_in_file = false;
+    if let Some(section) = section {
+        if let Some(text) = section.string("listen") {
+            listen = text.parse().ok();
+            if listen.is_none() {
+                section.problem(
+                    "listen",
+                    format!("is \"{text}\", but must be an address and a port such as \"127.0.0.1:8080\""),
+                );
+            }
+        }
+        data_dir = section.string("data_dir").map_or(data_dir, PathBuf::from);
+        if let Some(given) = section.strings("api_keys_env") {
+            names = given.into_iter().map(|(name, _)| name).collect();
+            named_in_file = true;
+        }
+        max_body_bytes = section
+            .integer("max_body_bytes", 1_024..=1 << 30)
+            .unwrap_or(max_body_bytes);
+        section.done();
+    }
+    if let (Some(port), Some(address)) = (env("PORT"), &mut listen) {
+        match port.parse() {
+            Ok(port) => address.set_port(port),
+            Err(_) => ledger.report("PORT", None, format!("is \"{port}\", but must be a port number")),
+        }
+    }
+    let mut api_keys = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        match env(name) {
+            Some(key) => api_keys.push(Secret::new(key)),
+            None if named_in_file => warnings.report(
+                &format!("server.api_keys_env[{i}]"),
+                None,
+                format!("{name} is not set, so no client can use that key"),
+            ),
+            None => {}
+        }
+    }
+    let listen = listen?;
+    if api_keys.is_empty() && !listen.ip().is_loopback() {
+        ledger.report(
+            "server.listen",
+            None,
+            format!(
+                "{listen} can be reached from other machines, but no client key is set; set {} or listen on 127.0.0.1",
+                names.join(" or ")
+            ),
+        );
+    }
+    Some(Server {
+        listen,
+        data_dir,
+        api_keys,
+        max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+    })
+}
+
+pub(super) fn log(section: Option<&Section<'_>>) -> Log {
+    let mut log = Log {
+        format: LogFormat::Text,
+        filter: "info".into(),
+    };
+    if let Some(section) = section {
+        log.format = section
+            .word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            .unwrap_or(log.format);
+        log.filter = section.string("filter").unwrap_or(log.filter);
+        section.done();
+    }
+    log
+}
+
+pub(super) fn embedding(section: Option<&Section<'_>>) -> Embedding {
+    let mut embedding = Embedding {
+        model: EmbeddingModel::Shipped,
+        threads: 0,
+        budget_ms: 20,
+        queue: 64,
+    };
+    if let Some(section) = section {
+        embedding.model = match section.string("model").as_deref() {
+            None | Some("shipped") => EmbeddingModel::Shipped,
+            Some("off") => EmbeddingModel::Off,
+            Some(name) => EmbeddingModel::Hub(name.to_owned()),
+        };
+        if let Some(threads) = section.integer("threads", 0..=256) {
+            embedding.threads = usize::try_from(threads).unwrap_or(0);
+        }
+        embedding.budget_ms = section
+            .integer("budget_ms", 0..=10_000)
+            .unwrap_or(embedding.budget_ms);
+        if let Some(queue) = section.integer("queue", 1..=100_000) {
+            embedding.queue = usize::try_from(queue).unwrap_or(embedding.queue);
+        }
+        section.done();
+    }
+    embedding
+}
