@@ -1,0 +1,88 @@
+//! What the demonstration shows on the terminal: a head that says what this is, and one compact line every few
+//! seconds.
+
+use std::fmt::Write;
+
+use super::ledger::{Ledger, Rival, Tally};
+
+/// Width of a model's column.
+const COLUMN: usize = 10;
+
+/// The head: what is simulated, what to look at, what the columns mean.
+pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) -> String {
+    let mut text = format!(
+        "\n  pointsman demonstration. The providers are SIMULATED: no key, no network, no money spent.\n\
+         \x20 Prompts are ours; quality, length and price of the answers are figures recorded for real models\n\
+         \x20 ({source}).\n\
+         \x20 The router does not know them. It learns from the scores that a simulated rater posts.\n\n\
+         \x20 dashboard  {base_url}/\n\
+         \x20 report     {report}\n\
+         \x20 ask it     curl {base_url}/v1/chat/completions -H 'content-type: application/json' \\\n\
+         \x20            -d '{{\"model\":\"auto\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
+         \x20 Each line: the requests since the line before, beside the same prompts answered by {} alone.\n\n\
+         \x20   time  requests   $/1000      alone   saved   quality  alone  ",
+        rival.name()
+    );
+    for model in rival.models() {
+        let _ = write!(text, " {:>COLUMN$}", short(model));
+    }
+    text.push('\n');
+    text
+}
+
+/// One line.
+pub(super) fn line(seconds: u64, recent: &Tally, rival: &Rival) -> String {
+    if recent.requests == 0 {
+        return format!("  {seconds:>5} s         0\n");
+    }
+    let mut text = format!(
+        "  {seconds:>5} s  {:>8}  {:>7.3}  {:>9.3}  {:>4.0} %   {:>7.3}  {:>5.3}  ",
+        recent.requests,
+        recent.mean_cost_usd() * 1000.0,
+        recent.mean_best_cost_usd() * 1000.0,
+        recent.saved() * 100.0,
+        recent.mean_quality(),
+        recent.mean_best_quality(),
+    );
+    for model in rival.models() {
+        let _ = write!(
+            text,
+            " {:>width$.0} %",
+            recent.share(model) * 100.0,
+            width = COLUMN - 2
+        );
+    }
+    text.push('\n');
+    text
+}
+
+/// The sum, when the load has slowed down or ended.
+pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
+    let total = &ledger.total;
+    let mut text = format!(
+        "\n  So far {} requests for ${:.4}; {} alone would have cost ${:.4}: {:.0} % saved,\n\
+         \x20 at a quality of {:.3} against {:.3}. {} scores posted, {} requests failed.\n\
+         \x20 The report is in {report}.\n\n",
+        total.requests,
+        total.cost_usd,
+        rival.name(),
+        total.best_cost_usd,
+        total.saved() * 100.0,
+        total.mean_quality(),
+        total.mean_best_quality(),
+        ledger.rated,
+        ledger.failed,
+    );
+    if total.requests == 0 {
+        text = format!("\n  No request was answered; {} failed.\n\n", ledger.failed);
+    }
+    text
+}
+
+/// The start of a model's name, as wide as its column.
+fn short(model: &str) -> String {
+    let name = model.strip_suffix("-2512").unwrap_or(model);
+    let name = name.replace("gemini-2.5-", "gemini-").replace("-3.1", "");
+    let name = name.replace("mistral-large", "mistral-l");
+    name.chars().take(COLUMN).collect()
+}
