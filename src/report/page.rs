@@ -1,0 +1,186 @@
+//! The frame of an HTML report: one page without any outside asset, readable in light and dark, on paper and on a
+//! phone.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::Provenance;
+use super::format;
+
+/// Colours of the series as CSS custom properties `--c0` to `--c7`, for light and dark. Neighbours differ in
+/// lightness too, so that they stay apart in grey and for colour-blind readers.
+pub const SERIES: usize = 8;
+
+const STYLE: &str = include_str!("page.css");
+
+/// How a key figure is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Needs attention.
+    Bad,
+    /// Neither, or not known.
+    Plain,
+}
+
+impl Tone {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// A key figure at the head of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What it is.
+    pub label: String,
+    /// The figure.
+    pub value: String,
+    /// How sure, out of how many, compared with what.
+    pub note: String,
+    /// Good, bad or neither.
+    pub tone: Tone,
+}
+
+/// A whole page.
+#[must_use]
+pub fn page(title: &str, provenance: &Provenance, body: &Markup) -> String {
+    let whole = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                title { (title) " · pointsman" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    (body)
+                    footer {
+                        p {
+                            "pointsman " (provenance.version) " · made " (format::moment(provenance.generated))
+                            " · configuration " code { (provenance.config_hash) }
+                            @if let Some(seed) = provenance.seed { " · seed " code { (seed) } }
+                        }
+                        p { "The same figures for programs: " a href="report.json" { "report.json" } "; as text: " a href="report.md" { "report.md" } "." }
+                    }
+                }
+            }
+        }
+    };
+    whole.into_string()
+}
+
+/// The sentence that data is simulated. Shown wherever it is.
+pub const SIMULATED: &str = "Simulated data: the answers, speeds and scores come from the built-in demo \
+     providers, drawn at figures recorded for real models. No money was spent.";
+
+/// A banner for simulated data.
+#[must_use]
+pub fn banner(provenance: &Provenance) -> Markup {
+    html! { @if provenance.simulated { p.banner role="note" { (SIMULATED) } } }
+}
+
+/// Key figures side by side.
+#[must_use]
+pub fn figures(figures: &[Figure]) -> Markup {
+    html! {
+        div.figures {
+            @for figure in figures {
+                div.figure.(figure.tone.class()) {
+                    div.label { (figure.label) }
+                    div.value { (figure.value) }
+                    div.note { (figure.note) }
+                }
+            }
+        }
+    }
+}
+
+/// A table whose first column is text and whose others are figures. `caption` says what it shows.
+#[must_use]
+pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead { tr { @for name in head { th scope="col" { (name) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (index, cell) in row.iter().enumerate() {
+                                @if index == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A plot with its heading and legend.
+#[must_use]
+pub fn plot(title: &str, note: &str, svg: &str, legend: &[(String, usize)]) -> Markup {
+    html! {
+        figure.plot {
+            figcaption {
+                strong { (title) }
+                @if !note.is_empty() { span.note { (note) } }
+            }
+            (PreEscaped(svg))
+            @if !legend.is_empty() {
+                ul.legend {
+                    @for (name, colour) in legend {
+                        li { span.swatch style={ "background:var(--c" (colour) ")" } {} (name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The same table in Markdown, pipes escaped.
+#[must_use]
+pub fn markdown_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: &mut dyn Iterator<Item = String>| {
+        let joined = cells
+            .map(|cell| cell.replace('|', "\\|").replace('\n', " "))
+            .collect::<Vec<_>>();
+        format!("| {} |\n", joined.join(" | "))
+    };
+    let mut out = line(&mut head.iter().map(|name| (*name).to_owned()));
+    out += &line(&mut (0..head.len()).map(|i| if i == 0 { "---" } else { "---:" }.to_owned()));
+    for row in rows {
+        out += &line(&mut row.iter().cloned());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_break_the_page() {
+        let rows = vec![vec!["<script>alert(1)</script>".to_owned(), "a|b".to_owned()]];
+        let shown = table("x", &["model", "n"], &rows).into_string();
+        assert!(!shown.contains("<script>"));
+        assert!(markdown_table(&["model", "n"], &rows).contains("a\\|b"));
+    }
+
+    #[test]
+    fn a_page_asks_for_nothing_from_outside() {
+        let whole = page("t", &Provenance::default(), &html! {});
+        for outside in ["http:", "https:", "src=", "@import"] {
+            assert!(!whole.contains(outside), "{outside}");
+        }
+    }
+}
