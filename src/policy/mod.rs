@@ -7,10 +7,22 @@
 //! Reading and learning are apart. A [`Policy`] is immutable and decides without a lock; readers share it behind
 //! an `Arc`. A [`Learner`] is owned by one writer, takes observations, and publishes policies.
 
+mod packed;
 mod round;
 
+pub mod arm_model;
+pub mod contextual;
+pub mod drift;
+pub mod guard;
+pub mod learner;
+pub mod linear;
+pub mod lognormal;
+pub mod pacer;
 pub mod pmf;
+pub mod route;
+pub mod seed;
 pub mod simple;
+pub mod solver;
 
 use std::sync::Arc;
 
@@ -18,10 +30,12 @@ use rand::RngCore;
 
 use crate::arm::ArmId;
 
+pub use contextual::Snapshot;
+pub use learner::{ArmFacts, ContextualLearner, DriftEvent, LoadError};
 pub use pmf::Pmf;
 pub use round::{
-    ArmScore, Candidate, Contexts, Decision, Demands, Observation, Proposal, Revision, Round, Strategy,
-    UsageSample, View,
+    ArmScore, Candidate, Contexts, Decision, Demands, Logged, Observation, Proposal, Revision, Round,
+    Strategy, UsageSample, View,
 };
 
 /// Proposes a pmf for a round. Immutable and free of locks.

@@ -45,12 +45,12 @@ impl<'a> Contexts<'a> {
         }
     }
 
-    /// The best view there is: the embedding when it was ready, else the text.
+    /// The features of `preferred` when they are there, else of another view.
     #[must_use]
-    pub fn best(&self) -> Option<(View, &'a [f32])> {
-        self.embedding
-            .map(|features| (View::Embedding, features))
-            .or_else(|| self.text.map(|features| (View::Text, features)))
+    pub fn best_of(&self, preferred: View) -> Option<(View, &'a [f32])> {
+        std::iter::once(preferred)
+            .chain(View::ALL)
+            .find_map(|view| Some((view, self.of(view)?)))
     }
 }
 
@@ -127,8 +127,6 @@ pub enum Strategy {
     Contextual,
     /// The best mix that looks at no prompt: champion until the contextual scores beat it.
     StaticMix,
-    /// The reference arm, for the audit of the others.
-    Audit,
     /// A baseline or a fixed rule.
     Baseline,
 }
@@ -140,7 +138,6 @@ impl Strategy {
         match self {
             Self::Contextual => "contextual",
             Self::StaticMix => "static_mix",
-            Self::Audit => "audit",
             Self::Baseline => "baseline",
         }
     }
@@ -187,6 +184,17 @@ pub struct Revision {
     pub weight: f64,
 }
 
+/// What the decision log kept of a decision, for judging the policy by its own log.
+#[derive(Clone, Copy, Debug)]
+pub struct Logged<'a> {
+    /// The candidates, in the order of `scores`.
+    pub arms: &'a [ArmId],
+    /// Their scores at the time.
+    pub scores: &'a [ArmScore],
+    /// The price of a dollar at the time.
+    pub lambda: f64,
+}
+
 /// A decision joined with its reward.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
@@ -206,6 +214,8 @@ pub struct Observation<'a> {
     pub weight: f64,
     /// P(arm | context) at the time of the decision.
     pub propensity: f64,
+    /// What the log kept of the decision; without it the guard learns nothing from this observation.
+    pub logged: Option<Logged<'a>>,
     /// Whether the score came so late that it says nothing of the arm's present state: drift is then left alone.
     pub late: bool,
     /// What this score replaces, if the same rater had scored before. Drift is then left alone too.

@@ -1,0 +1,323 @@
+//! Everything learned of one arm.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::drift::{Change, Drift, DriftSettings};
+use super::linear::Linear;
+use super::lognormal::{LogNormal, TokenCorrection};
+use super::seed::{ArmSeed, Seed, flat_prior};
+use super::{Contexts, Observation, UsageSample, View};
+
+/// Variance of a reward is at least this share of the dispersion: a mean near 0 or 1 is never certain.
+const LEAST_SPREAD: f64 = 0.02;
+/// Weight of one reward in the running dispersion.
+const DISPERSION_GAIN: f64 = 0.005;
+/// Precision of the prior of an arm of which nothing at all is known.
+const UNKNOWN_PRECISION: f64 = 4.0;
+
+/// How arms learn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LearningSettings {
+    /// Forgetting of the slow weights per observation of the arm, in (0,1].
+    pub forgetting: f64,
+    /// The fast part.
+    pub drift: DriftSettings,
+    /// The view that scores, when it is there.
+    pub preferred: View,
+}
+
+impl Default for LearningSettings {
+    fn default() -> Self {
+        Self {
+            forgetting: 0.9999,
+            drift: DriftSettings::default(),
+            preferred: View::Text,
+        }
+    }
+}
+
+/// Expected quality and its uncertainty.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Slow weights plus the drift's level.
+    pub mean: f64,
+    /// Variance of the mean that the weights leave.
+    pub weights_variance: f64,
+    /// Variance of the level.
+    pub drift_variance: f64,
+}
+
+/// Statistics of one arm: slow weights per view, the level that all views share, the length of its answers, and
+/// the correction of token counts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArmModel {
+    views: [Option<Linear>; 2],
+    drift: Drift,
+    dispersion: f64,
+    /// Quality where no view is there.
+    mean_quality: f64,
+    length: Option<(View, LogNormal)>,
+    tokens: TokenCorrection,
+    rewards: u64,
+    calls: u64,
+}
+
+/// Length of each view's feature vectors; `None` for a view that is not in use.
+pub type Dimensions = [Option<usize>; 2];
+
+impl ArmModel {
+    /// From a model's own seed where the seed has one, else from its relatives, else flat.
+    #[must_use]
+    pub fn new(
+        id: &str,
+        family: &str,
+        cost_usd: f64,
+        seed: Option<&Seed>,
+        dimensions: Dimensions,
+        settings: &LearningSettings,
+    ) -> Self {
+        let own = seed.and_then(|seed| seed.of(id));
+        let views = View::ALL.map(|view| {
+            let width = dimensions[view.index()]?;
+            let of_own = own
+                .and_then(|arm| arm.quality.get(&view).cloned())
+                .filter(|prior| prior.dimensions() == width);
+            let prior = of_own
+                .or_else(|| seed?.relatives(family, cost_usd, view, width))
+                .map_or_else(|| flat_prior(width, UNKNOWN_PRECISION), Arc::new);
+            Linear::new(prior, settings.forgetting)
+        });
+        let length = own.and_then(|arm| {
+            let length = arm.length.as_ref()?;
+            if dimensions[length.view.index()]? != length.weights.dimensions() {
+                return None;
+            }
+            let weights = Arc::new(length.weights.clone());
+            let head = LogNormal::new(weights, length.variance, settings.forgetting)?;
+            Some((length.view, head))
+        });
+        let mut model = Self {
+            views,
+            drift: Drift::default(),
+            dispersion: own.map_or(0.5, |arm| arm.dispersion),
+            mean_quality: own.map_or(0.5, |arm| arm.mean_quality),
+            length,
+            tokens: TokenCorrection::default(),
+            rewards: 0,
+            calls: 0,
+        };
+        if own.is_none() {
+            model.drift.unsettle(&settings.drift);
+        }
+        model
+    }
+
+    /// Expected quality of this arm for a context at `clock` (the count of requests). The variance of the weights
+    /// is left at 0 unless `with_variance`: it is what costs time.
+    #[must_use]
+    pub fn estimate(
+        &self,
+        contexts: &Contexts<'_>,
+        clock: u64,
+        settings: &LearningSettings,
+        with_variance: bool,
+    ) -> Estimate {
+        let drift_variance = self.drift.variance_at(clock, &settings.drift);
+        let Some((linear, features)) = self.scoring(contexts, settings) else {
+            return Estimate {
+                mean: self.mean_quality + self.drift.level(),
+                weights_variance: self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
+                drift_variance,
+            };
+        };
+        let mean = linear.mean(features) + self.drift.level();
+        let weights_variance = if with_variance {
+            self.noise_variance(mean) * linear.variance(features)
+        } else {
+            0.0
+        };
+        Estimate {
+            mean,
+            weights_variance,
+            drift_variance,
+        }
+    }
+
+    /// An upper bound of the weights' variance that costs nothing.
+    #[must_use]
+    pub fn variance_bound(
+        &self,
+        contexts: &Contexts<'_>,
+        squared_length: f32,
+        settings: &LearningSettings,
+    ) -> f64 {
+        self.scoring(contexts, settings).map_or(0.25, |(linear, _)| {
+            0.25 * self.dispersion * linear.variance_bound(squared_length)
+        })
+    }
+
+    fn scoring<'a>(
+        &'a self,
+        contexts: &Contexts<'a>,
+        settings: &LearningSettings,
+    ) -> Option<(&'a Linear, &'a [f32])> {
+        let other = match settings.preferred {
+            View::Text => View::Embedding,
+            View::Embedding => View::Text,
+        };
+        [settings.preferred, other].into_iter().find_map(|view| {
+            let features = contexts.of(view)?;
+            let linear = self.views[view.index()].as_ref()?;
+            (linear.dimensions() == features.len()).then_some((linear, features))
+        })
+    }
+
+    /// Variance of one reward around the mean m: phi max(m (1 - m), 0.02), with phi learned. Scores in \[0,1\]
+    /// cannot vary by more than m (1 - m), so an arm that always answers well is watched closely.
+    #[must_use]
+    pub fn noise_variance(&self, mean: f64) -> f64 {
+        let mean = mean.clamp(0.0, 1.0);
+        self.dispersion * (mean * (1.0 - mean)).max(LEAST_SPREAD)
+    }
+
+    /// Learns one reward. Returns the change that the drift alarm found, if any.
+    pub fn learn(
+        &mut self,
+        observation: &Observation<'_>,
+        clock: u64,
+        settings: &LearningSettings,
+    ) -> Option<Change> {
+        let (reward, weight) = (observation.reward, observation.weight);
+        if let Some(old) = observation.revises {
+            self.revise(observation, old.reward, old.weight);
+            return None;
+        }
+        let slow = match self.scoring(&observation.contexts, settings) {
+            Some((linear, features)) => linear.mean(features),
+            None => self.mean_quality,
+        };
+        let level = self.drift.level();
+        let expected = slow + level;
+        let noise = self.noise_variance(expected);
+        let change = if observation.late {
+            None
+        } else {
+            self.drift
+                .step(reward - slow, noise / weight.max(0.01), clock, &settings.drift)
+        };
+        let squared = (reward - expected).powi(2) / (noise / self.dispersion);
+        let gain = DISPERSION_GAIN * weight;
+        self.dispersion = (self.dispersion + gain * (squared.min(9.0) - self.dispersion)).clamp(0.05, 1.5);
+        self.rewards += 1;
+        self.mean_quality +=
+            weight / (self.rewards as f64).min(1000.0).max(20.0) * (reward - self.mean_quality);
+        for view in View::ALL {
+            if let (Some(features), Some(linear)) =
+                (observation.contexts.of(view), &mut self.views[view.index()])
+            {
+                linear.update(features, reward, weight);
+            }
+        }
+        change
+    }
+
+    fn revise(&mut self, observation: &Observation<'_>, old: f64, old_weight: f64) {
+        let (reward, weight) = (observation.reward, observation.weight);
+        for view in View::ALL {
+            if let (Some(features), Some(linear)) =
+                (observation.contexts.of(view), &mut self.views[view.index()])
+            {
+                if (old_weight - weight).abs() < 1e-9 {
+                    linear.revise(features, old, reward, weight);
+                } else {
+                    linear.update(features, old, -old_weight);
+                    linear.update(features, reward, weight);
+                }
+            }
+        }
+    }
+
+    /// Learns from usage: lengths and token counts.
+    pub fn learn_usage(&mut self, sample: &UsageSample<'_>, settings: &LearningSettings) {
+        self.calls += 1;
+        if let (Some(actual), Some(estimate)) = (sample.input_tokens, sample.estimated_input_tokens) {
+            self.tokens.learn(actual, estimate);
+        }
+        let Some(tokens) = sample.output_tokens.filter(|&tokens| tokens > 0) else {
+            return;
+        };
+        if self.length.is_none() {
+            self.length = sample.contexts.best_of(View::Text).and_then(|(view, features)| {
+                let mut base = vec![0.0; features.len()];
+                *base.first_mut()? = (tokens as f64).ln();
+                let prior = super::linear::LinearPrior::around(&base, 2.0);
+                Some((view, LogNormal::new(Arc::new(prior), 0.5, settings.forgetting)?))
+            });
+        }
+        if let Some((view, head)) = &mut self.length
+            && let Some(features) = sample.contexts.of(*view)
+        {
+            head.learn(features, tokens as f64);
+        }
+    }
+
+    /// Expected tokens of an answer, once known.
+    #[must_use]
+    pub fn output_tokens(&self, contexts: &Contexts<'_>) -> Option<f64> {
+        let (view, head) = self.length.as_ref()?;
+        let features = contexts.of(*view)?;
+        (features.len() == head.dimensions()).then(|| head.expect(features))
+    }
+
+    /// Factor on our own estimate of input tokens.
+    #[must_use]
+    pub fn token_correction(&self) -> f64 {
+        self.tokens.factor()
+    }
+
+    /// The provider has put a new snapshot behind the same name: half of what was observed is kept, and the level
+    /// is open again.
+    pub fn renew(&mut self, settings: &LearningSettings) {
+        for linear in self.views.iter_mut().flatten() {
+            linear.forget(0.5);
+        }
+        self.drift.unsettle(&settings.drift);
+    }
+
+    /// Solves exactly where that is due. Off the request's path.
+    pub fn refresh_if_due(&mut self) {
+        for linear in self.views.iter_mut().flatten() {
+            if linear.needs_refresh() {
+                linear.refresh();
+            }
+        }
+    }
+
+    /// Rewards learned.
+    #[must_use]
+    pub const fn rewards(&self) -> u64 {
+        self.rewards
+    }
+
+    /// Present level of the drift, in quality points.
+    #[must_use]
+    pub const fn drift_level(&self) -> f64 {
+        self.drift.level()
+    }
+
+    /// Length of the feature vectors that the statistics of each view belong to.
+    #[must_use]
+    pub fn dimensions(&self) -> Dimensions {
+        [0, 1].map(|view| self.views[view].as_ref().map(Linear::dimensions))
+    }
+}
+
+/// Whether a seed has this very model.
+#[must_use]
+pub fn is_seeded(seed: Option<&Seed>, id: &str) -> bool {
+    seed.and_then(|seed| seed.of(id))
+        .is_some_and(|arm: &ArmSeed| arm.prompts > 0)
+}

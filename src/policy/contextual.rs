@@ -1,0 +1,271 @@
+//! The contextual policy: per-arm Bayesian linear quality, less the price of this request's dollars.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::arm_model::{ArmModel, Estimate, LearningSettings};
+use super::pmf::{argmax, floor_per_dollar, normal_quantile, probability_of_best};
+use super::route::{Objective, RouteSettings, Solution};
+use super::{ArmScore, Contexts, Pmf, Policy, Proposal, Round, Strategy};
+use crate::arm::ArmId;
+
+/// Standard deviations beyond which an arm is not expected to win a race.
+const REACH: f64 = 4.0;
+/// Quality of an arm of which nothing is known.
+const UNKNOWN_QUALITY: f64 = 0.5;
+
+/// One route as readers see it.
+#[derive(Clone, Debug)]
+pub struct RouteView {
+    /// The route's settings.
+    pub settings: Arc<RouteSettings>,
+    /// What was solved on its recent rounds.
+    pub solution: Arc<Solution>,
+    /// The pacer's factor on the solved price of a dollar.
+    pub pacing: f64,
+    /// The best mix that looks at no prompt.
+    pub static_mix: Vec<(ArmId, f64)>,
+    /// Whether the contextual scores serve; else the static mix does.
+    pub contextual: bool,
+}
+
+/// An immutable state of the learner: decides without a lock.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(super) arms: HashMap<ArmId, Arc<ArmModel>>,
+    pub(super) routes: HashMap<String, Arc<RouteView>>,
+    pub(super) learning: LearningSettings,
+    pub(super) clock: u64,
+}
+
+impl Snapshot {
+    /// Price of a dollar for a round, in quality points, where its route has one yet.
+    fn lambda(view: &RouteView, round: &Round<'_>) -> Option<f64> {
+        let solved = view.solution.lambda?;
+        let asked = match (round.demands.quality_margin, view.settings.objective) {
+            (Some(margin), Objective::CheapestCapable { .. }) => {
+                let own = view.solution.lambda_for_margin(margin);
+                // A request may ask for less quality than its route, or more, but not for more money.
+                if view.settings.budget_usd.is_some() {
+                    own.max(solved)
+                } else {
+                    own
+                }
+            }
+            _ => solved,
+        };
+        Some(match view.settings.budget_usd {
+            Some(budget) => paced(asked, view.pacing, budget),
+            None => asked,
+        })
+    }
+
+    fn estimate(&self, arm: &ArmId, contexts: &Contexts<'_>, with_variance: bool) -> Estimate {
+        match self.arms.get(arm) {
+            Some(model) => model.estimate(contexts, self.clock, &self.learning, with_variance),
+            None => Estimate {
+                mean: UNKNOWN_QUALITY,
+                weights_variance: 0.05,
+                drift_variance: self.learning.drift.max_variance,
+            },
+        }
+    }
+
+    /// Means of every candidate, with the variance of those that could win (of all, if a floor asks for it).
+    fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> (Vec<ArmScore>, Vec<f64>) {
+        let floor = round.demands.quality_floor.or(settings.quality_floor);
+        let squared = round
+            .contexts
+            .best_of(self.learning.preferred)
+            .map_or(1.0, |(_, features)| super::linear::dot(features, features));
+        let noise = |weights: f64, drift: f64| {
+            let (w, d) = (settings.weights_noise, settings.drift_noise);
+            (w * w * weights + d * d * drift).sqrt()
+        };
+        let mut scores = Vec::with_capacity(round.candidates.len());
+        let mut sds = Vec::with_capacity(round.candidates.len());
+        let mut least = f64::NEG_INFINITY;
+        for candidate in round.candidates {
+            let estimate = self.estimate(candidate.arm, &round.contexts, false);
+            let bound = self
+                .arms
+                .get(candidate.arm)
+                .map_or(estimate.weights_variance, |model| {
+                    model.variance_bound(&round.contexts, squared, &self.learning)
+                });
+            let late = (candidate.latency_ms / settings.latency_target_ms - 1.0).max(0.0);
+            let latency_price = settings.latency_weight * late;
+            let value = estimate.mean - lambda * candidate.cost_usd - latency_price;
+            let sd = noise(bound, estimate.drift_variance);
+            least = least.max(value - REACH * sd);
+            scores.push(ArmScore {
+                mean: estimate.mean,
+                sd: (bound + estimate.drift_variance).sqrt(),
+                cost_usd: candidate.cost_usd,
+                value,
+                capable: true,
+            });
+            sds.push(sd);
+        }
+        for ((score, sd), candidate) in scores.iter_mut().zip(&mut sds).zip(round.candidates) {
+            if floor.is_some() || score.value + REACH * *sd >= least {
+                let exact = self.estimate(candidate.arm, &round.contexts, true);
+                score.sd = (exact.weights_variance + exact.drift_variance).sqrt();
+                *sd = noise(exact.weights_variance, exact.drift_variance);
+            }
+        }
+        if let Some(floor) = floor {
+            let confidence = round.demands.confidence.unwrap_or(settings.confidence);
+            let z = normal_quantile(confidence.clamp(0.5, 0.999_9));
+            for score in &mut scores {
+                score.capable = score.mean - z * score.sd >= floor;
+            }
+        }
+        (scores, sds)
+    }
+
+    /// The contextual choice: a race of noisy values among the capable, or the likeliest to be capable if none is.
+    fn race(round: &Round<'_>, scores: &[ArmScore], sds: &[f64]) -> Pmf {
+        let arms = scores.len();
+        if !scores.iter().any(|score| score.capable) {
+            let means: Vec<f64> = scores.iter().map(|score| score.mean).collect();
+            return Pmf::certain(argmax(&means).unwrap_or(0), arms);
+        }
+        let values: Vec<f64> = scores
+            .iter()
+            .map(|score| {
+                if score.capable {
+                    score.value
+                } else {
+                    f64::NEG_INFINITY
+                }
+            })
+            .collect();
+        if !round.demands.explore {
+            return Pmf::certain(argmax(&values).unwrap_or(0), arms);
+        }
+        Pmf::from_weights(probability_of_best(&values, sds))
+    }
+
+    /// Before the first solution there is no price of a dollar: the request alone must do. The best arm within the
+    /// budget, or the cheapest within the margin.
+    fn first_choice(settings: &RouteSettings, round: &Round<'_>, scores: &[ArmScore]) -> Pmf {
+        let best = scores
+            .iter()
+            .map(|score| score.mean)
+            .fold(f64::NEG_INFINITY, f64::max);
+        let margin = match settings.objective {
+            Objective::CheapestCapable { margin } => Some(round.demands.quality_margin.unwrap_or(margin)),
+            _ => None,
+        };
+        let rank = |score: &ArmScore| {
+            let over = settings.budget_usd.is_some_and(|budget| score.cost_usd > budget);
+            match margin {
+                _ if over || !score.capable => -1e6 - score.cost_usd,
+                Some(margin) if score.mean >= best - margin => 1e6 - score.cost_usd,
+                _ => score.value,
+            }
+        };
+        let ranks: Vec<f64> = scores.iter().map(rank).collect();
+        Pmf::certain(argmax(&ranks).unwrap_or(0), scores.len())
+    }
+
+    fn static_choice(view: &RouteView, round: &Round<'_>) -> Option<Pmf> {
+        let weights: Vec<f64> = round
+            .candidates
+            .iter()
+            .map(|candidate| {
+                let share = view.static_mix.iter().find(|(arm, _)| arm == candidate.arm);
+                share.map_or(0.0, |(_, share)| *share)
+            })
+            .collect();
+        weights
+            .iter()
+            .any(|&weight| weight > 0.0)
+            .then(|| Pmf::from_weights(weights))
+    }
+
+    fn floor(view: &RouteView, round: &Round<'_>) -> Vec<f64> {
+        let settings = &view.settings;
+        let budget = settings.budget_usd.or_else(|| {
+            let mean = view.solution.mean_cost_usd;
+            (mean > 0.0).then_some(mean)
+        });
+        let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
+        let mut floor = floor_per_dollar(costs, settings.exploration, settings.exploration_spend, budget);
+        let reference = settings.reference.as_ref();
+        if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
+            floor[index] += settings.audit_share;
+        }
+        floor
+    }
+}
+
+/// The solved price of a dollar with the pacer's correction. A budget that does not bind has price 0, which no
+/// factor moves, so overspending starts from a small one.
+fn paced(lambda: f64, factor: f64, budget_usd: f64) -> f64 {
+    let least = if factor > 1.0 { 1e-3 / budget_usd } else { 0.0 };
+    lambda.max(least) * factor
+}
+
+impl Policy for Snapshot {
+    fn name(&self) -> &'static str {
+        "contextual"
+    }
+
+    fn propose(&self, round: &Round<'_>) -> Proposal {
+        let Some(view) = self.routes.get(round.route) else {
+            // A route that the learner was never told of: best expected quality, nothing learned about its money.
+            let settings = RouteSettings::default();
+            let (scores, sds) = self.score(round, &settings, 0.0);
+            return Proposal {
+                pmf: Self::race(round, &scores, &sds),
+                scores,
+                lambda: 0.0,
+                strategy: Strategy::Contextual,
+            };
+        };
+        let settings = &view.settings;
+        let lambda = Self::lambda(view, round);
+        let (scores, sds) = self.score(round, settings, lambda.unwrap_or(0.0));
+        let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
+        let from_mix = if view.contextual || floored || lambda.is_none() {
+            None
+        } else {
+            Self::static_choice(view, round)
+        };
+        let strategy = if from_mix.is_some() {
+            Strategy::StaticMix
+        } else {
+            Strategy::Contextual
+        };
+        let mut pmf = match (from_mix, lambda) {
+            (Some(mix), _) => mix,
+            (None, Some(_)) => Self::race(round, &scores, &sds),
+            (None, None) => Self::first_choice(settings, round, &scores),
+        };
+        if round.demands.explore {
+            let mut floor = Self::floor(view, round);
+            for (share, score) in floor.iter_mut().zip(&scores) {
+                if !score.capable {
+                    *share = 0.0;
+                }
+            }
+            pmf = pmf.with_floor(floor);
+        }
+        Proposal {
+            pmf,
+            scores,
+            lambda: lambda.unwrap_or(0.0),
+            strategy,
+        }
+    }
+
+    fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>) -> Option<f64> {
+        self.arms.get(arm)?.output_tokens(contexts)
+    }
+
+    fn token_correction(&self, arm: &ArmId) -> f64 {
+        self.arms.get(arm).map_or(1.0, |model| model.token_correction())
+    }
+}

@@ -1,0 +1,141 @@
+//! The fast part of an arm's quality: a level that walks, and an alarm when it jumps.
+
+use serde::{Deserialize, Serialize};
+
+/// How fast an arm may change.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriftSettings {
+    /// Variance that the level gains with every request to the route, whoever serves it (q).
+    pub walk_variance: f64,
+    /// Largest variance of the level (p_max); an alarm sets it.
+    pub max_variance: f64,
+    /// Standardised residual that the alarm lets pass (CUSUM slack), in noise standard deviations.
+    pub slack: f64,
+    /// Sum of excess residuals at which the alarm goes off.
+    pub threshold: f64,
+    /// Standardised residuals are clipped here, so that two bad answers are not a change.
+    pub clip: f64,
+}
+
+impl Default for DriftSettings {
+    fn default() -> Self {
+        Self {
+            walk_variance: 1e-5,
+            max_variance: 0.02,
+            slack: 0.5,
+            threshold: 8.0,
+            clip: 2.5,
+        }
+    }
+}
+
+/// Direction of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// The arm became better.
+    Up,
+    /// The arm became worse.
+    Down,
+}
+
+/// Kalman's filter of a random walk delta, with Page's CUSUM on the standardised residuals (Page 1954).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    level: f64,
+    variance: f64,
+    upper: f64,
+    lower: f64,
+    /// Value of the caller's clock at the last step.
+    stepped_at: u64,
+}
+
+impl Drift {
+    /// Present level: what must be added to the slow model's mean.
+    #[must_use]
+    pub const fn level(&self) -> f64 {
+        self.level
+    }
+
+    /// Variance of the level at `clock`: it grows while nothing is observed.
+    #[must_use]
+    pub fn variance_at(&self, clock: u64, settings: &DriftSettings) -> f64 {
+        let idle = clock.saturating_sub(self.stepped_at) as f64;
+        (self.variance + settings.walk_variance * idle).min(settings.max_variance)
+    }
+
+    /// Takes in the residual of the slow model (reward less its mean, without the level) with noise of
+    /// `noise_variance`. `clock` counts the route's requests.
+    ///
+    /// p <- min(p + q dt, p_max); k = p / (p + sigma^2); delta += k (residual - delta); p <- (1 - k) p.
+    pub fn step(
+        &mut self,
+        residual: f64,
+        noise_variance: f64,
+        clock: u64,
+        settings: &DriftSettings,
+    ) -> Option<Change> {
+        let innovation = residual - self.level;
+        self.variance = self.variance_at(clock, settings);
+        self.stepped_at = self.stepped_at.max(clock);
+        let standard = (self.variance + noise_variance).sqrt();
+        let z = (innovation / standard).clamp(-settings.clip, settings.clip);
+        self.upper = (self.upper + z - settings.slack).max(0.0);
+        self.lower = (self.lower - z - settings.slack).max(0.0);
+        let change = if self.lower >= settings.threshold {
+            Some(Change::Down)
+        } else if self.upper >= settings.threshold {
+            Some(Change::Up)
+        } else {
+            None
+        };
+        if change.is_some() {
+            (self.upper, self.lower) = (0.0, 0.0);
+            self.variance = settings.max_variance;
+        }
+        let gain = self.variance / (self.variance + noise_variance);
+        self.level += gain * innovation;
+        self.variance *= 1.0 - gain;
+        change
+    }
+
+    /// Makes the level as uncertain as it can be: the arm has changed and nobody knows how.
+    pub fn unsettle(&mut self, settings: &DriftSettings) {
+        self.variance = settings.max_variance;
+        (self.upper, self.lower) = (0.0, 0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kalman_step_by_hand() {
+        let settings = DriftSettings {
+            walk_variance: 0.01,
+            max_variance: 1.0,
+            ..DriftSettings::default()
+        };
+        let mut drift = Drift::default();
+        // p = 0.01 after one request, k = 0.01 / (0.01 + 0.04) = 0.2, delta = 0.2 * -0.5, p = 0.8 * 0.01.
+        assert_eq!(drift.step(-0.5, 0.04, 1, &settings), None);
+        assert!((drift.level() + 0.1).abs() < 1e-12);
+        assert!((drift.variance_at(1, &settings) - 0.008).abs() < 1e-12);
+        assert!((drift.variance_at(3, &settings) - 0.028).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_lasting_drop_raises_the_alarm_and_the_level_follows() {
+        let settings = DriftSettings::default();
+        let mut drift = Drift::default();
+        let alarm = (1..200).find(|&clock| drift.step(-0.3, 0.04, clock, &settings) == Some(Change::Down));
+        // z starts at 1.5 and excess at 1.0 a step: at least 8 steps, and the walk slows it but little.
+        assert!(matches!(alarm, Some(8..=14)), "{alarm:?}");
+        for clock in 200..210 {
+            drift.step(-0.3, 0.04, clock, &settings);
+        }
+        assert!((drift.level() + 0.3).abs() < 0.05, "{}", drift.level());
+    }
+}

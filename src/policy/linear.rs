@@ -1,0 +1,501 @@
+//! Bayesian linear regression, updated one observation at a time, that forgets toward its prior.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::packed;
+
+/// Observations between two exact solutions: see [`Linear::needs_refresh`].
+const REFRESH_EVERY: u32 = 256;
+
+/// A Gaussian prior on weights in information form, for noise of variance 1: `precision` A0 (the upper triangle,
+/// row by row) and `information` b0 = A0 theta0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinearPrior {
+    #[serde(with = "packed")]
+    precision: Vec<f64>,
+    #[serde(with = "packed")]
+    information: Vec<f64>,
+}
+
+impl LinearPrior {
+    /// Weights near `base` with the precision `ridge` each: as if `ridge` unit observations had been seen along
+    /// every axis.
+    #[must_use]
+    pub fn around(base: &[f64], ridge: f64) -> Self {
+        let dimensions = base.len();
+        let mut precision = vec![0.0; triangle(dimensions)];
+        let mut at = 0;
+        for row in 0..dimensions {
+            precision[at] = ridge;
+            at += dimensions - row;
+        }
+        Self {
+            precision,
+            information: base.iter().map(|weight| weight * ridge).collect(),
+        }
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.information.len()
+    }
+
+    /// A0 theta0.
+    #[must_use]
+    pub fn information(&self) -> &[f64] {
+        &self.information
+    }
+
+    /// Adds one observation, of any weight.
+    pub fn add(&mut self, features: &[f32], target: f64, weight: f64) {
+        add_outer(&mut self.precision, features, weight);
+        for (information, &feature) in self.information.iter_mut().zip(features) {
+            *information += weight * target * f64::from(feature);
+        }
+    }
+
+    /// This prior as if seen `factor` times, plus `other`. `None` when the dimensions differ.
+    #[must_use]
+    pub fn scaled_plus(&self, factor: f64, other: &Self) -> Option<Self> {
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| factor * a + b).collect();
+        (self.dimensions() == other.dimensions()).then(|| Self {
+            precision: sum(&self.precision, &other.precision),
+            information: sum(&self.information, &other.information),
+        })
+    }
+
+    /// The mean weights. `None` if the precision is not positive definite.
+    #[must_use]
+    pub fn mean(&self) -> Option<Vec<f64>> {
+        solve(&self.precision, &self.information).map(|(mean, _)| mean)
+    }
+
+    fn is_sound(&self) -> bool {
+        self.precision.len() == triangle(self.dimensions())
+            && self
+                .precision
+                .iter()
+                .chain(&self.information)
+                .all(|x| x.is_finite())
+    }
+}
+
+/// Weights theta of r = theta . x + noise, with the evidence D = sum g^age w x x' over a prior A0:
+/// A = A0 + D, theta = A^-1 (b0 + sum g^age w x r).
+///
+/// Since only D decays, the weights return to the prior and not to nothing (stabilised forgetting, Kulhavy and
+/// Zarrop 1993: A <- g A + w x x' + (1 - g) A0, which is the same from A = A0 on). A rank-1 step keeps
+/// P = A^-1 and theta current (Sherman and Morrison); the decay of what is already in P follows at the next
+/// exact solution.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Saved", into = "Saved")]
+pub struct Linear {
+    prior: Arc<LinearPrior>,
+    /// D and its right side, divided by `scale`, so that decaying is one multiplication.
+    evidence: Vec<f64>,
+    information: Vec<f64>,
+    scale: f64,
+    forgetting: f64,
+    since_refresh: u32,
+    theta: Vec<f32>,
+    /// P, row by row, full.
+    covariance: Vec<f32>,
+    /// Largest possible x' P x for |x| = 1 (Frobenius norm, an upper bound of the largest eigenvalue).
+    spread: f32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Saved {
+    prior: Arc<LinearPrior>,
+    #[serde(with = "packed")]
+    evidence: Vec<f64>,
+    #[serde(with = "packed")]
+    information: Vec<f64>,
+    scale: f64,
+    forgetting: f64,
+}
+
+impl From<Linear> for Saved {
+    fn from(linear: Linear) -> Self {
+        Self {
+            prior: linear.prior,
+            evidence: linear.evidence,
+            information: linear.information,
+            scale: linear.scale,
+            forgetting: linear.forgetting,
+        }
+    }
+}
+
+/// The stored statistics are not those of a regression.
+#[derive(Debug, thiserror::Error)]
+#[error("saved regression is not usable: {0}; retrain, or remove the learned state")]
+pub struct UnusableStatistics(&'static str);
+
+impl TryFrom<Saved> for Linear {
+    type Error = UnusableStatistics;
+
+    fn try_from(saved: Saved) -> Result<Self, Self::Error> {
+        if !saved.prior.is_sound() {
+            return Err(UnusableStatistics("its prior is malformed"));
+        }
+        let dimensions = saved.prior.dimensions();
+        if saved.evidence.len() != triangle(dimensions) || saved.information.len() != dimensions {
+            return Err(UnusableStatistics("its sizes do not agree"));
+        }
+        let mut linear =
+            Self::new(saved.prior, saved.forgetting).ok_or(UnusableStatistics("its prior is singular"))?;
+        linear.evidence = saved.evidence;
+        linear.information = saved.information;
+        linear.scale = saved.scale;
+        if linear.refresh() {
+            Ok(linear)
+        } else {
+            Err(UnusableStatistics("it is singular or not finite"))
+        }
+    }
+}
+
+impl Linear {
+    /// Starts at the prior. `forgetting` is g in (0,1]: the evidence halves in ln 2 / (1 - g) observations.
+    /// `None` if the prior is singular.
+    #[must_use]
+    pub fn new(prior: Arc<LinearPrior>, forgetting: f64) -> Option<Self> {
+        let dimensions = prior.dimensions();
+        let mut linear = Self {
+            evidence: vec![0.0; triangle(dimensions)],
+            information: vec![0.0; dimensions],
+            scale: 1.0,
+            forgetting: forgetting.clamp(0.5, 1.0),
+            since_refresh: 0,
+            theta: vec![0.0; dimensions],
+            covariance: vec![0.0; dimensions * dimensions],
+            spread: 0.0,
+            prior,
+        };
+        linear.refresh().then_some(linear)
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.theta.len()
+    }
+
+    /// theta . x
+    #[must_use]
+    pub fn mean(&self, features: &[f32]) -> f64 {
+        f64::from(dot(&self.theta, features))
+    }
+
+    /// x' P x: the variance of the mean, for noise of variance 1.
+    #[must_use]
+    pub fn variance(&self, features: &[f32]) -> f64 {
+        let mut sum = 0.0_f32;
+        let width = self.dimensions();
+        for (row, &feature) in self.covariance.chunks_exact(width).zip(features) {
+            if feature != 0.0 {
+                sum += feature * dot(row, features);
+            }
+        }
+        f64::from(sum.max(0.0))
+    }
+
+    /// A bound of [`Self::variance`] that costs nothing, for features of this squared length.
+    #[must_use]
+    pub fn variance_bound(&self, squared_length: f32) -> f64 {
+        f64::from(self.spread * squared_length)
+    }
+
+    /// Learns one observation of the given weight; a negative weight takes one back. O(d^2).
+    pub fn update(&mut self, features: &[f32], target: f64, weight: f64) {
+        if features.len() != self.dimensions() || weight == 0.0 {
+            return;
+        }
+        let scaled = weight / self.scale;
+        add_outer(&mut self.evidence, features, scaled);
+        for (information, &feature) in self.information.iter_mut().zip(features) {
+            *information += scaled * target * f64::from(feature);
+        }
+        self.step(features, target - self.mean(features), weight as f32);
+        if weight > 0.0 {
+            self.scale *= self.forgetting;
+        }
+        self.since_refresh += 1;
+    }
+
+    /// Replaces the target of an earlier observation, whose features and weight stay: A is unchanged.
+    pub fn revise(&mut self, features: &[f32], old: f64, new: f64, weight: f64) {
+        if features.len() != self.dimensions() {
+            return;
+        }
+        let change = weight * (new - old);
+        let width = self.dimensions();
+        for (row, (theta, &feature)) in self.theta.iter_mut().zip(features).enumerate() {
+            self.information[row] += change / self.scale * f64::from(feature);
+            *theta += change as f32 * dot(&self.covariance[row * width..(row + 1) * width], features);
+        }
+    }
+
+    /// Forgets the share `1 - kept` of what was observed, at once.
+    pub fn forget(&mut self, kept: f64) {
+        self.scale *= kept.clamp(0.0, 1.0);
+        self.refresh();
+    }
+
+    /// Whether enough was learned since the last exact solution for another one to pay.
+    #[must_use]
+    pub const fn needs_refresh(&self) -> bool {
+        self.since_refresh >= REFRESH_EVERY
+    }
+
+    /// Solves exactly from the statistics, O(d^3). Returns whether they were positive definite; if not, the
+    /// weights stay as they were.
+    pub fn refresh(&mut self) -> bool {
+        self.since_refresh = 0;
+        if self.scale < 1e-100 || !self.scale.is_finite() {
+            // Everything observed is forgotten; start the scale anew before it underflows.
+            self.evidence.fill(0.0);
+            self.information.fill(0.0);
+            self.scale = 1.0;
+        }
+        let sum = |prior: &[f64], own: &[f64]| -> Vec<f64> {
+            let add = |(prior, own): (&f64, &f64)| prior + self.scale * own;
+            prior.iter().zip(own).map(add).collect()
+        };
+        let precision = sum(&self.prior.precision, &self.evidence);
+        let information = sum(&self.prior.information, &self.information);
+        let Some((theta, covariance)) = solve(&precision, &information) else {
+            return false;
+        };
+        self.theta = theta.iter().map(|&weight| weight as f32).collect();
+        self.covariance = covariance.iter().map(|&entry| entry as f32).collect();
+        self.spread = dot(&self.covariance, &self.covariance).sqrt();
+        true
+    }
+
+    /// Sherman and Morrison: P <- P - w P x x' P / (1 + w x' P x); theta <- theta + w P x e / (1 + w x' P x).
+    fn step(&mut self, features: &[f32], error: f64, weight: f32) {
+        let width = self.dimensions();
+        // P is symmetric, so P x is a sum of rows, which vectorises where row-times-x sums do not.
+        let mut px = vec![0.0_f32; width];
+        for (row, &feature) in self.covariance.chunks_exact(width).zip(features) {
+            if feature != 0.0 {
+                for (slot, &entry) in px.iter_mut().zip(row) {
+                    *slot += feature * entry;
+                }
+            }
+        }
+        let denominator = 1.0 + weight * dot(&px, features);
+        if denominator < 1e-3 {
+            // Taking back more than there is: only an exact solution is safe.
+            self.refresh();
+            return;
+        }
+        let gain = weight / denominator;
+        for (row, &factor) in self.covariance.chunks_exact_mut(width).zip(&px) {
+            let factor = gain * factor;
+            for (entry, &other) in row.iter_mut().zip(&px) {
+                *entry -= factor * other;
+            }
+        }
+        let change = gain * error as f32;
+        for (theta, &direction) in self.theta.iter_mut().zip(&px) {
+            *theta += change * direction;
+        }
+    }
+}
+
+/// Entries of the upper triangle of a square matrix.
+const fn triangle(dimensions: usize) -> usize {
+    dimensions * (dimensions + 1) / 2
+}
+
+/// Adds `weight` x x' to an upper triangle.
+fn add_outer(upper: &mut [f64], features: &[f32], weight: f64) {
+    let mut rest = upper;
+    for (index, &feature) in features.iter().enumerate() {
+        let (row, tail) = rest.split_at_mut(features.len() - index);
+        let factor = weight * f64::from(feature);
+        if factor != 0.0 {
+            for (entry, &other) in row.iter_mut().zip(&features[index..]) {
+                *entry += factor * f64::from(other);
+            }
+        }
+        rest = tail;
+    }
+}
+
+/// Dot product in eight lanes: one running sum would not vectorise, since float addition is not associative.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    let (a_blocks, b_blocks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f32 = a_blocks
+        .remainder()
+        .iter()
+        .zip(b_blocks.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
+    for (x, y) in a_blocks.zip(b_blocks) {
+        for lane in 0..8 {
+            lanes[lane] += x[lane] * y[lane];
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// Solves A w = b and inverts A by Cholesky's factorisation of its upper triangle. `None` unless A is positive
+/// definite and everything finite.
+fn solve(upper: &[f64], right: &[f64]) -> Option<(Vec<f64>, Vec<f64>)> {
+    let size = right.len();
+    let mut factor = vec![0.0; size * size]; // lower triangular L with A = L L'
+    let mut start = 0;
+    for row in 0..size {
+        for column in row..size {
+            factor[column * size + row] = upper[start + column - row];
+        }
+        start += size - row;
+    }
+    for column in 0..size {
+        for row in column..size {
+            let (a, b) = (&factor[row * size..row * size + column], &factor[column * size..]);
+            let sum: f64 = a.iter().zip(b).map(|(x, y)| x * y).sum();
+            factor[row * size + column] -= sum;
+        }
+        let pivot = factor[column * size + column];
+        if !pivot.is_finite() || pivot <= 1e-12 {
+            return None;
+        }
+        let root = pivot.sqrt();
+        for row in column..size {
+            factor[row * size + column] /= root;
+        }
+    }
+    // Invert L by forward substitution, column by column; then A^-1 = L'^-1 L^-1.
+    let mut inverse = vec![0.0; size * size];
+    for column in 0..size {
+        inverse[column * size + column] = 1.0 / factor[column * size + column];
+        for row in column + 1..size {
+            let sum: f64 = (column..row)
+                .map(|k| factor[row * size + k] * inverse[k * size + column])
+                .sum();
+            inverse[row * size + column] = -sum / factor[row * size + row];
+        }
+    }
+    let mut covariance = vec![0.0; size * size];
+    for k in 0..size {
+        for row in 0..=k {
+            let left = inverse[k * size + row];
+            for column in 0..=k {
+                covariance[row * size + column] += left * inverse[k * size + column];
+            }
+        }
+    }
+    let solution: Vec<f64> = covariance
+        .chunks_exact(size)
+        .map(|row| row.iter().zip(right).map(|(x, y)| x * y).sum())
+        .collect();
+    solution
+        .iter()
+        .all(|x: &f64| x.is_finite())
+        .then_some((solution, covariance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn flat(dimensions: usize) -> Linear {
+        Linear::new(Arc::new(LinearPrior::around(&vec![0.0; dimensions], 1.0)), 1.0).unwrap()
+    }
+
+    #[test]
+    fn two_observations_by_hand() {
+        // A = I + (1,1)(1,1)' + (1,-1)(1,-1)' = 3 I; b = 0.6 (1,1) + 0.3 (1,-1) = (0.9, 0.3).
+        let mut linear = flat(2);
+        linear.update(&[1.0, 1.0], 0.6, 1.0);
+        linear.update(&[1.0, -1.0], 0.3, 1.0);
+        assert!((linear.mean(&[1.0, 0.0]) - 0.3).abs() < 1e-6);
+        assert!((linear.mean(&[0.0, 1.0]) - 0.1).abs() < 1e-6);
+        assert!((linear.variance(&[1.0, 2.0]) - 5.0 / 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn forgetting_returns_to_the_prior() {
+        let prior = Arc::new(LinearPrior::around(&[0.8], 2.0));
+        let mut linear = Linear::new(prior, 1.0).unwrap();
+        (0..50).for_each(|_| linear.update(&[1.0], 0.2, 1.0));
+        assert!(linear.mean(&[1.0]) < 0.25);
+        linear.forget(0.0);
+        assert!((linear.mean(&[1.0]) - 0.8).abs() < 1e-6);
+    }
+
+    #[test]
+    fn decayed_evidence_weighs_less() {
+        // Two observations with g = 0.5: weights 0.5 * 0.5 and 0.5 after both decays, prior 1 around 0.
+        let mut linear = Linear::new(Arc::new(LinearPrior::around(&[0.0], 1.0)), 0.5).unwrap();
+        linear.update(&[1.0], 1.0, 1.0);
+        linear.update(&[1.0], 0.0, 1.0);
+        assert!(linear.refresh());
+        assert!((linear.mean(&[1.0]) - 0.25 / 1.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_saved_regression_goes_on_where_it_was() {
+        let mut linear = flat(3);
+        linear.update(&[1.0, 0.5, -0.25], 0.7, 1.0);
+        let saved = serde_json::to_string(&linear).unwrap();
+        let loaded: Linear = serde_json::from_str(&saved).unwrap();
+        let features = [1.0, 0.1, 0.2];
+        assert!((loaded.mean(&features) - linear.mean(&features)).abs() < 1e-6);
+        assert!(serde_json::from_str::<Linear>(&saved.replace("\"scale\":1.0", "\"scale\":null")).is_err());
+    }
+
+    fn observations() -> impl Strategy<Value = Vec<(Vec<f32>, f64)>> {
+        let features = prop::collection::vec(-1.0..1.0_f32, 9).prop_map(|mut features| {
+            features[0] = 1.0;
+            features
+        });
+        prop::collection::vec((features, 0.0..1.0_f64), 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn rank_one_steps_equal_the_inverse(observations in observations()) {
+            let mut linear = flat(9);
+            for (features, target) in &observations {
+                linear.update(features, *target, 1.0);
+            }
+            let mut exact = linear.clone();
+            prop_assert!(exact.refresh());
+            for (features, _) in &observations {
+                prop_assert!((linear.mean(features) - exact.mean(features)).abs() < 1e-4);
+                prop_assert!((linear.variance(features) - exact.variance(features)).abs() < 1e-4);
+                let squared = dot(features, features);
+                prop_assert!(exact.variance(features) <= exact.variance_bound(squared) + 1e-6);
+            }
+        }
+
+        #[test]
+        fn taking_back_undoes_and_revising_equals_learning_the_new(observations in observations()) {
+            let (features, target) = observations[0].clone();
+            let mut direct = flat(9);
+            for (features, target) in &observations[1..] {
+                direct.update(features, *target, 1.0);
+            }
+            let mut undone = direct.clone();
+            undone.update(&features, target, 1.0);
+            let mut revised = undone.clone();
+            undone.update(&features, target, -1.0);
+            prop_assert!((undone.mean(&features) - direct.mean(&features)).abs() < 1e-4);
+
+            revised.revise(&features, target, 0.25, 1.0);
+            direct.update(&features, 0.25, 1.0);
+            prop_assert!((revised.mean(&features) - direct.mean(&features)).abs() < 1e-4);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Positive quantities that depend on the prompt: the length of an answer, the ratio of token counts.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::linear::{Linear, LinearPrior};
+
+/// Weight of one call in the running variance and ratio, once there are many.
+const GAIN: f64 = 0.005;
+/// Observations that the prior variance counts for.
+const PRIOR_CALLS: f64 = 10.0;
+
+/// ln y ~ Normal(w . x, s^2), with the learned ratio kappa of what was seen to what was expected:
+/// E\[y\] = kappa exp(w . x + s^2 / 2).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogNormal {
+    linear: Linear,
+    variance: f64,
+    ratio: f64,
+    calls: u64,
+}
+
+impl LogNormal {
+    /// Starts at a prior on the weights of ln y and on its residual variance. `None` if the prior is singular.
+    #[must_use]
+    pub fn new(prior: Arc<LinearPrior>, variance: f64, forgetting: f64) -> Option<Self> {
+        Some(Self {
+            linear: Linear::new(prior, forgetting)?,
+            variance: variance.clamp(1e-4, 4.0),
+            ratio: 1.0,
+            calls: 0,
+        })
+    }
+
+    /// E\[y | x\].
+    #[must_use]
+    pub fn expect(&self, features: &[f32]) -> f64 {
+        // An exponent beyond e^20 is a broken feature, not a length.
+        let exponent = self.linear.mean(features) + 0.5 * self.variance;
+        self.ratio * exponent.clamp(-30.0, 20.0).exp()
+    }
+
+    /// Number of weights.
+    #[must_use]
+    pub fn dimensions(&self) -> usize {
+        self.linear.dimensions()
+    }
+
+    /// Takes one observed y > 0 into account.
+    pub fn learn(&mut self, features: &[f32], observed: f64) {
+        if observed.is_nan() || observed <= 0.0 || features.len() != self.dimensions() {
+            return;
+        }
+        self.calls += 1;
+        let gain = (1.0 / (self.calls as f64 + PRIOR_CALLS)).max(GAIN);
+        let log = observed.ln();
+        let residual = log - self.linear.mean(features);
+        // One outlier (an empty answer, a run-away one) must not blow the variance up.
+        let squared = (residual * residual).min(9.0 * self.variance);
+        self.variance = (self.variance + gain * (squared - self.variance)).clamp(1e-4, 4.0);
+        let share = (observed * self.ratio / self.expect(features)).min(20.0);
+        self.ratio = (self.ratio + gain * (share - self.ratio)).clamp(0.2, 5.0);
+        self.linear.update(features, log, 1.0);
+        if self.linear.needs_refresh() {
+            self.linear.refresh();
+        }
+    }
+}
+
+/// ln kappa <- ln kappa + g (ln(actual / estimate) - ln kappa), g = max(1/n, 0.02): the factor from our token
+/// estimate to the provider's count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenCorrection {
+    log_factor: f64,
+    calls: u64,
+}
+
+impl TokenCorrection {
+    /// The factor; 1 before anything was seen.
+    #[must_use]
+    pub fn factor(&self) -> f64 {
+        self.log_factor.exp()
+    }
+
+    /// Takes one call into account. Counts of 0 say nothing.
+    pub fn learn(&mut self, actual: u64, estimate: u64) {
+        if actual == 0 || estimate == 0 {
+            return;
+        }
+        self.calls += 1;
+        let gain = (1.0 / self.calls as f64).max(0.02);
+        let seen = (actual as f64 / estimate as f64).ln().clamp(-3.0, 3.0);
+        self.log_factor += gain * (seen - self.log_factor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_correction_is_the_geometric_mean_at_first() {
+        let mut correction = TokenCorrection::default();
+        correction.learn(130, 100);
+        assert!((correction.factor() - 1.3).abs() < 1e-9);
+        correction.learn(100, 130);
+        assert!((correction.factor() - 1.0).abs() < 1e-9);
+        correction.learn(0, 100);
+        assert!((correction.factor() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn expects_the_mean_and_not_the_median() {
+        let prior = Arc::new(LinearPrior::around(&[5.0], 1.0));
+        let mut head = LogNormal::new(prior, 0.5, 1.0).unwrap();
+        // Half 100, half 900: the mean is 500, the median of a log-normal there is 300.
+        for turn in 0..4000 {
+            head.learn(&[1.0], if turn % 2 == 0 { 100.0 } else { 900.0 });
+        }
+        assert!(
+            (head.expect(&[1.0]) - 500.0).abs() < 50.0,
+            "{}",
+            head.expect(&[1.0])
+        );
+        head.learn(&[1.0], f64::NAN);
+        head.learn(&[1.0], 0.0);
+        assert!(head.expect(&[1.0]).is_finite());
+    }
+}

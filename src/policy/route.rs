@@ -1,0 +1,317 @@
+//! One route's objective, its recent rounds, and the price of a dollar that follows from both.
+
+use serde::{Deserialize, Serialize};
+
+use super::guard::{Audit, Guard};
+use super::pacer::Pacer;
+use super::solver::{Means, Rounds};
+use crate::arm::ArmId;
+
+/// What a route maximises.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "objective", rename_all = "snake_case")]
+pub enum Objective {
+    /// Least cost with a *mean* quality no more than `margin` below the best single arm's.
+    CheapestCapable {
+        /// In quality points.
+        margin: f64,
+    },
+    /// Best quality, whatever it costs (within a budget, if there is one).
+    MaxQuality,
+    /// Quality less `lambda` times dollars.
+    Weighted {
+        /// Quality points per dollar.
+        lambda: f64,
+    },
+}
+
+/// A route's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteSettings {
+    /// What is maximised.
+    pub objective: Objective,
+    /// Dollars allowed per request, on average. The dearer of the objective's and the budget's price of a dollar
+    /// holds.
+    pub budget_usd: Option<f64>,
+    /// Probability with which a quality floor must hold, in (0,1).
+    pub confidence: f64,
+    /// Quality floor of every request, in \[0,1\].
+    pub quality_floor: Option<f64>,
+    /// Quality points that a latency of twice the target costs.
+    pub latency_weight: f64,
+    /// Latency that costs nothing, in milliseconds.
+    pub latency_target_ms: f64,
+    /// Exploration floor, as a share of requests.
+    pub exploration: f64,
+    /// Exploration floor, as a share of spend.
+    pub exploration_spend: f64,
+    /// Share of requests that go to the reference arm for the audit.
+    pub audit_share: f64,
+    /// The reference arm; `None`: no audit slice.
+    pub reference: Option<ArmId>,
+    /// Thompson noise on the weights, in standard deviations.
+    pub weights_noise: f64,
+    /// Thompson noise on the drift, in standard deviations.
+    pub drift_noise: f64,
+    /// Whether the contextual scores serve from the start (a seed has proven them).
+    pub proven: bool,
+    /// Whether the guard may put the static mix in charge.
+    pub guarded: bool,
+}
+
+impl Default for RouteSettings {
+    fn default() -> Self {
+        Self {
+            objective: Objective::CheapestCapable { margin: 0.02 },
+            budget_usd: None,
+            confidence: 0.9,
+            quality_floor: None,
+            latency_weight: 0.0,
+            latency_target_ms: 2000.0,
+            exploration: 0.02,
+            exploration_spend: 0.02,
+            audit_share: 0.0,
+            reference: None,
+            weights_noise: 0.05,
+            drift_noise: 0.5,
+            proven: true,
+            guarded: true,
+        }
+    }
+}
+
+/// Margins for which a price of a dollar is kept ready, for requests that ask for their own.
+pub const MARGINS: [f64; 7] = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2];
+
+/// What was solved on the recent rounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Solution {
+    /// Price of a dollar before the pacer's correction. `None` before the first solution.
+    pub lambda: Option<f64>,
+    /// Price of a dollar for each of [`MARGINS`].
+    pub by_margin: [f64; MARGINS.len()],
+    /// Mean quality and cost of each arm, by its index.
+    pub by_arm: Vec<(Means, usize)>,
+    /// Mean dollars expected at `lambda`.
+    pub mean_cost_usd: f64,
+    /// Rounds it was solved on.
+    pub rounds: usize,
+}
+
+/// Solves a route's objective on its recent rounds. `explored_usd` is what the exploration floor is expected to
+/// spend per request, and `margin_scale` the audit's factor.
+#[must_use]
+pub fn solve(settings: &RouteSettings, rounds: &Rounds, explored_usd: f64, margin_scale: f64) -> Solution {
+    if rounds.is_empty() {
+        return Solution::default();
+    }
+    let reference = rounds.best_single();
+    let for_margin = |margin: f64| {
+        let promised = margin * if margin > 0.0 { margin_scale } else { 1.0 };
+        reference.map_or(0.0, |best| rounds.lambda_for_quality(best - promised))
+    };
+    let mut by_margin = [0.0; MARGINS.len()];
+    let own = match settings.objective {
+        Objective::CheapestCapable { margin } => {
+            by_margin = MARGINS.map(for_margin);
+            for_margin(margin)
+        }
+        Objective::MaxQuality => 0.0,
+        Objective::Weighted { lambda } => lambda.max(0.0),
+    };
+    let paced = settings.budget_usd.map_or(0.0, |budget| {
+        rounds.lambda_for_budget((budget - explored_usd).max(0.0))
+    });
+    let lambda = own.max(paced);
+    Solution {
+        lambda: Some(lambda),
+        by_margin,
+        by_arm: rounds.by_arm(),
+        mean_cost_usd: rounds.at(lambda).cost_usd,
+        rounds: rounds.len(),
+    }
+}
+
+impl Solution {
+    /// Price of a dollar for a margin that a request asks for: linear between the [`MARGINS`].
+    #[must_use]
+    pub fn lambda_for_margin(&self, margin: f64) -> f64 {
+        let above = MARGINS.iter().position(|&known| known >= margin);
+        match above {
+            Some(0) => self.by_margin[0],
+            Some(right) => {
+                let (low, high) = (MARGINS[right - 1], MARGINS[right]);
+                let share = (margin - low) / (high - low);
+                self.by_margin[right - 1] * (1.0 - share) + self.by_margin[right] * share
+            }
+            None => self.by_margin[MARGINS.len() - 1],
+        }
+    }
+
+    /// The best mix that looks at no prompt, as (arm index, probability): a point on the convex hull of the arms'
+    /// (mean cost, mean quality) that the objective and the budget allow.
+    #[must_use]
+    pub fn static_mix(&self, settings: &RouteSettings, pacing: f64) -> Vec<(usize, f64)> {
+        let offered: Vec<(usize, Means)> = self
+            .by_arm
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, rounds))| 2 * rounds >= self.rounds.max(1))
+            .map(|(arm, (means, _))| (arm, *means))
+            .collect();
+        let hull = upper_hull(&offered);
+        let Some(best) = hull.last().map(|(_, means)| means.quality) else {
+            return Vec::new();
+        };
+        let budget = settings.budget_usd.map(|budget| budget / pacing.max(1e-6));
+        // Where the objective stops on the hull: a vertex and how far to go on to the next one.
+        let (mut vertex, mut share) = match settings.objective {
+            Objective::MaxQuality => (hull.len() - 1, 0.0),
+            Objective::CheapestCapable { margin } => first_reaching(&hull, best - margin),
+            Objective::Weighted { lambda } => {
+                let values: Vec<f64> = hull
+                    .iter()
+                    .map(|(_, m)| m.quality - lambda * m.cost_usd)
+                    .collect();
+                (super::pmf::argmax(&values).unwrap_or(0), 0.0)
+            }
+        };
+        if let Some(budget) = budget {
+            let cost_at = |vertex: usize, share: f64| {
+                let next = hull.get(vertex + 1).unwrap_or(&hull[vertex]).1.cost_usd;
+                hull[vertex].1.cost_usd * (1.0 - share) + next * share
+            };
+            if cost_at(vertex, share) > budget {
+                (vertex, share) = last_within(&hull, budget);
+            }
+        }
+        let mut mix = vec![(hull[vertex].0, 1.0 - share)];
+        if share > 0.0
+            && let Some((arm, _)) = hull.get(vertex + 1)
+        {
+            mix.push((*arm, share));
+        }
+        mix
+    }
+}
+
+/// First point along the hull whose quality reaches `quality`, as (vertex, share of the way to the next).
+fn first_reaching(hull: &[(usize, Means)], quality: f64) -> (usize, f64) {
+    for (vertex, pair) in hull.windows(2).enumerate() {
+        let (here, next) = (pair[0].1.quality, pair[1].1.quality);
+        if here >= quality {
+            return (vertex, 0.0);
+        }
+        if next > quality {
+            return (vertex, (quality - here) / (next - here));
+        }
+    }
+    (hull.len().saturating_sub(1), 0.0)
+}
+
+/// Last point along the hull that costs at most `budget`.
+fn last_within(hull: &[(usize, Means)], budget: f64) -> (usize, f64) {
+    for vertex in 0..hull.len() {
+        let here = hull[vertex].1.cost_usd;
+        let Some((_, next)) = hull.get(vertex + 1) else {
+            return (vertex, 0.0);
+        };
+        if next.cost_usd > budget {
+            let share = (budget - here) / (next.cost_usd - here).max(1e-300);
+            return (vertex, share.clamp(0.0, 1.0));
+        }
+    }
+    (0, 0.0)
+}
+
+/// The non-decreasing upper convex hull of (cost, quality), from the cheapest arm to the best one.
+fn upper_hull(arms: &[(usize, Means)]) -> Vec<(usize, Means)> {
+    let mut sorted = arms.to_vec();
+    sorted.sort_by(|(_, a), (_, b)| {
+        a.cost_usd
+            .total_cmp(&b.cost_usd)
+            .then(b.quality.total_cmp(&a.quality))
+    });
+    let mut hull: Vec<(usize, Means)> = Vec::new();
+    for (arm, means) in sorted {
+        if hull.last().is_some_and(|(_, last)| means.quality <= last.quality) {
+            continue;
+        }
+        while let [.., (_, a), (_, b)] = hull[..] {
+            let before = (b.quality - a.quality) * (means.cost_usd - b.cost_usd);
+            let after = (means.quality - b.quality) * (b.cost_usd - a.cost_usd);
+            if before > after {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push((arm, means));
+    }
+    hull
+}
+
+/// What a route has learned that outlives a restart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RouteMemory {
+    /// Spending against the budget.
+    pub pacer: Pacer,
+    /// Who serves.
+    pub guard: Guard,
+    /// The margin's audit.
+    pub audit: Audit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::solver::Offer;
+
+    /// Arms at $1, $3, $9 with quality 0.6, 0.8, 0.9, and one at $5 with 0.7 that no mix wants.
+    fn rounds() -> Rounds {
+        let mut rounds = Rounds::default();
+        for _ in 0..4 {
+            rounds.push([(0, 0.6, 1.0), (1, 0.8, 3.0), (2, 0.9, 9.0), (3, 0.7, 5.0)].map(
+                |(arm, quality, cost_usd)| Offer {
+                    arm,
+                    quality,
+                    value: quality,
+                    cost_usd,
+                },
+            ));
+        }
+        rounds
+    }
+
+    fn mix(objective: Objective, budget_usd: Option<f64>) -> Vec<(usize, f64)> {
+        let settings = RouteSettings {
+            objective,
+            budget_usd,
+            ..RouteSettings::default()
+        };
+        solve(&settings, &rounds(), 0.0, 1.0).static_mix(&settings, 1.0)
+    }
+
+    #[test]
+    fn the_static_mix_is_a_point_on_the_hull() {
+        assert_eq!(mix(Objective::MaxQuality, Some(2.0)), [(0, 0.5), (1, 0.5)]);
+        assert_eq!(mix(Objective::MaxQuality, Some(0.5)), [(0, 1.0)]);
+        assert_eq!(mix(Objective::MaxQuality, Some(100.0)), [(2, 1.0)]);
+        // 0.05 below the best is half of the way from 0.8 to 0.9.
+        let capable = mix(Objective::CheapestCapable { margin: 0.05 }, None);
+        assert_eq!((capable[0].0, capable[1].0), (1, 2));
+        assert!((capable[1].1 - 0.5).abs() < 1e-9);
+        // 0.2 points for 2 dollars are worth it at 0.05 a dollar, 0.1 for 6 are not.
+        assert_eq!(mix(Objective::Weighted { lambda: 0.05 }, None), [(1, 1.0)]);
+    }
+
+    #[test]
+    fn a_margin_between_two_known_ones_is_interpolated() {
+        let solution = Solution {
+            by_margin: [0.0, 1.0, 2.0, 4.0, 10.0, 20.0, 40.0],
+            ..Solution::default()
+        };
+        assert!((solution.lambda_for_margin(0.015) - 3.0).abs() < 1e-9);
+        assert!((solution.lambda_for_margin(0.5) - 40.0).abs() < 1e-9);
+    }
+}
