@@ -213,7 +213,7 @@ impl ArmModel {
         self.dispersion = (self.dispersion + gain * (squared.min(9.0) - self.dispersion)).clamp(0.05, 1.5);
         self.rewards += 1;
         self.mean_quality +=
-            weight / (self.rewards as f64).min(1000.0).max(20.0) * (reward - self.mean_quality);
+            weight / (self.rewards as f64).clamp(20.0, 1000.0) * (reward - self.mean_quality);
         for view in View::ALL {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
