@@ -1,6 +1,118 @@
-//! One adapter for each wire format.
+//! One adapter for each wire format. Whatever a provider speaks, what comes out is OpenAI-shaped; server-sent
+//! events and wire types never leave this room.
 
 mod call;
+mod fault;
+mod http;
+mod openai;
+mod settings;
 pub mod simulated;
+mod sse;
+mod stream;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::arm::Arm;
+use crate::completion::Completion;
+use crate::failure::AttemptError;
 
 pub use call::{Call, EventStream, Upstream};
+pub use http::http_client;
+pub use settings::{DEFAULT_MAX_RESPONSE_BYTES, ProviderError, ProviderSettings, Secret, WireFormat};
+
+/// A provider with one key of ours. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    link: http::Link,
+    adapter: Adapter,
+}
+
+#[derive(Debug)]
+enum Adapter {
+    OpenAi(openai::OpenAi),
+}
+
+impl Provider {
+    /// From checked settings and the [shared client](http_client). Nothing is sent.
+    ///
+    /// # Errors
+    /// When the address, a header or the key cannot be used, or the provider is a simulated one, which is built
+    /// otherwise.
+    pub fn new(settings: ProviderSettings, http: reqwest::Client) -> Result<Self, ProviderError> {
+        let base = http::base_url(&settings)?;
+        let adapter = match settings.kind {
+            WireFormat::OpenAi => Adapter::OpenAi(openai::OpenAi::new(&base)),
+            WireFormat::Anthropic | WireFormat::Gemini | WireFormat::Simulated => {
+                return Err(ProviderError::NoWireFormat {
+                    provider: settings.name,
+                });
+            }
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                link: http::Link::new(&settings, http)?,
+                name: settings.name,
+                adapter,
+            }),
+        })
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The whole answer. Dropping the future cancels the upstream call.
+    ///
+    /// # Errors
+    /// Whatever kept the provider from answering, by meaning.
+    pub async fn complete(&self, call: &Call) -> Result<Completion, AttemptError> {
+        let link = &self.inner.link;
+        match &self.inner.adapter {
+            Adapter::OpenAi(adapter) => adapter.complete(link, call).await,
+        }
+    }
+
+    /// Resolves once the upstream has accepted the call. Dropping the stream cancels the upstream call.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete); later failures come through the stream.
+    pub async fn stream(&self, call: &Call) -> Result<EventStream, AttemptError> {
+        let link = &self.inner.link;
+        match &self.inner.adapter {
+            Adapter::OpenAi(adapter) => adapter.stream(link, call).await,
+        }
+    }
+
+    /// Passes an embeddings request on, with `model` replaced by the arm's own name for it, and the provider's
+    /// answer back as it came.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete); `invalid_request` for wire formats other than OpenAI's.
+    pub async fn embeddings(&self, body: &[u8], arm: &Arm) -> Result<Bytes, AttemptError> {
+        let link = &self.inner.link;
+        match &self.inner.adapter {
+            Adapter::OpenAi(adapter) => adapter.embeddings(link, body, arm).await,
+        }
+    }
+}
+
+impl Upstream for Provider {
+    fn complete<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Completion, AttemptError>> {
+        Box::pin(self.complete(call))
+    }
+
+    fn stream<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<EventStream, AttemptError>> {
+        Box::pin(self.stream(call))
+    }
+}

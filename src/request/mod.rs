@@ -9,6 +9,7 @@ mod message;
 mod parse;
 mod raw;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::units::Usd;
 
 pub use error::RequestError;
 pub use parse::parse;
+pub(crate) use raw::top_level;
 
 /// A chat completion request, parsed and checked.
 #[derive(Clone, Debug)]
@@ -295,6 +297,13 @@ pub struct RoutingExtras {
 }
 
 impl ChatRequest {
+    /// The fields of [`body`](Self::body), undecoded, in the order sent. Empty if the body is no JSON object, which
+    /// [`parse`] rules out.
+    #[must_use]
+    pub fn top_level(&self) -> Vec<(Cow<'_, str>, &RawValue)> {
+        raw::top_level(&self.body).unwrap_or_default()
+    }
+
     /// A top-level field that this version does not know, as sent.
     #[must_use]
     pub fn extra(&self, key: &str) -> Option<&RawValue> {

@@ -103,7 +103,7 @@ fn kind(raw: &RawValue) -> &'static str {
 }
 
 /// Fields of an object in the order sent.
-pub(super) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(crate) type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// An object whose values are not decoded. As an ordered list: a body repeats no key in practice, and a map
 /// would cost more than it saves.
@@ -133,6 +133,12 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for RawObject<'a> {
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The fields of a JSON object, undecoded, in the order sent; `None` if `json` is none.
+pub(crate) fn top_level(json: &[u8]) -> Option<Fields<'_>> {
+    let RawObject(fields) = serde_json::from_slice(json).ok()?;
+    Some(fields)
+}
 
 pub(super) fn is_null(raw: &RawValue) -> bool {
     raw.get() == "null"

@@ -1,0 +1,225 @@
+//! OpenAI's chat completions, and everyone who speaks them.
+
+mod answer;
+mod request;
+mod usage;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use reqwest::Url;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use self::answer::{Finish, Look, Top};
+use self::request::Dialect;
+use super::call::{Call, EventStream};
+use super::fault::{self, Wire};
+use super::http::{self, Expect, Link};
+use super::sse::SseEvent;
+use super::stream::{Events, ReadEvents};
+use crate::arm::Arm;
+use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent, Usage};
+use crate::failure::AttemptError;
+use crate::request::ResponseFormat;
+
+/// The addresses of one OpenAI-shaped provider.
+#[derive(Clone, Debug)]
+pub(super) struct OpenAi {
+    chat: Url,
+    embeddings: Url,
+    dialect: Dialect,
+}
+
+impl OpenAi {
+    pub(super) fn new(base: &Url) -> Self {
+        Self {
+            chat: http::join(base, &["chat", "completions"]),
+            embeddings: http::join(base, &["embeddings"]),
+            dialect: Dialect::of(base),
+        }
+    }
+
+    pub(super) async fn complete(&self, link: &Link, call: &Call) -> Result<Completion, AttemptError> {
+        let body = request::body(call, self.dialect, false);
+        let response = link.post(&self.chat, body, Expect::Json).await?;
+        let body = link.whole(response).await?;
+        let json_asked = call.request.response_format != ResponseFormat::Text;
+        read_completion(&link.wire, &body, json_asked)
+    }
+
+    pub(super) async fn stream(&self, link: &Link, call: &Call) -> Result<EventStream, AttemptError> {
+        let body = request::body(call, self.dialect, true);
+        let response = link.post(&self.chat, body, Expect::Events).await?;
+        let reader = ChunkReader::new(link.wire.clone());
+        let bytes = Box::pin(response.bytes_stream());
+        Ok(Box::pin(Events::new(
+            link.wire.clone(),
+            bytes,
+            reader,
+            link.max_response_bytes,
+        )))
+    }
+
+    /// Passes an embeddings request on with `model` replaced, and the answer back as it came.
+    pub(super) async fn embeddings(
+        &self,
+        link: &Link,
+        body: &[u8],
+        arm: &Arm,
+    ) -> Result<Bytes, AttemptError> {
+        let body = request::with_model(body, &arm.upstream)
+            .ok_or_else(|| fault::unsupported(&link.wire, "an embeddings request that is no JSON object"))?;
+        let response = link.post(&self.embeddings, body, Expect::Json).await?;
+        let answer = link.whole(response).await?;
+        match serde_json::from_slice::<Top<'_>>(&answer) {
+            Ok(top) if top.error => Err(fault::inside(&link.wire, &answer)),
+            Ok(_) => Ok(answer),
+            Err(_) => Err(fault::nonsense(&link.wire, "something that is no JSON object")),
+        }
+    }
+}
+
+fn read_completion(wire: &Wire, body: &[u8], json_asked: bool) -> Result<Completion, AttemptError> {
+    let top: Top<'_> = serde_json::from_slice(body)
+        .map_err(|_| fault::nonsense(wire, "something that is no JSON object"))?;
+    if top.error {
+        return Err(fault::inside(wire, body));
+    }
+    let choices = top
+        .choices
+        .ok_or_else(|| fault::nonsense(wire, "JSON that holds no answer"))?;
+    let look = Look::at(choices)
+        .filter(|look| look.choices > 0)
+        .ok_or_else(|| fault::nonsense(wire, "JSON that holds no answer"))?;
+    // A whole answer without a reason is a whole answer: the server says so by its length.
+    let (finish, own_word) = match look.finish.as_deref() {
+        Some(word) => reason(wire, word)?,
+        None => (FinishReason::Stop, true),
+    };
+    let (usage, usage_extra) = read_usage(top.usage);
+    let json_valid = (json_asked && look.tool_calls == 0).then(|| {
+        let text = look.text.as_deref().unwrap_or_default();
+        serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    });
+    Ok(Completion {
+        upstream_id: top.id.map(std::borrow::Cow::into_owned),
+        choices: relabelled(choices, own_word),
+        extra: top.extra,
+        usage,
+        usage_extra,
+        finish,
+        signals: Signals {
+            text_bytes: look.text_bytes,
+            tool_calls: look.tool_calls,
+            invalid_tool_calls: look.invalid_tool_calls,
+            refused: look.refused,
+            json_valid,
+        },
+    })
+}
+
+fn reason(wire: &Wire, word: &str) -> Result<(FinishReason, bool), AttemptError> {
+    match answer::finish(word) {
+        Finish::Reason(reason, own_word) => Ok((reason, own_word)),
+        Finish::OutOfResources => Err(fault::out_of_resources(wire)),
+        Finish::Failed => Err(fault::truncated(wire)),
+    }
+}
+
+fn relabelled(choices: &RawValue, own_word: bool) -> Box<RawValue> {
+    if own_word {
+        return answer::compact(choices);
+    }
+    answer::with_openai_reasons(choices).unwrap_or_else(|| answer::compact(choices))
+}
+
+fn read_usage(raw: Option<&RawValue>) -> (Option<Usage>, Option<Value>) {
+    let Some(value) = raw.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()) else {
+        return (None, None);
+    };
+    match usage::read(&value) {
+        Some(read) => (Some(read), usage::extra(value)),
+        None => (None, None),
+    }
+}
+
+/// Reads the chunks of one stream.
+struct ChunkReader {
+    wire: Wire,
+    finish: Option<FinishReason>,
+    /// The last usage as sent: some servers send a running count with every chunk.
+    usage: Option<Box<RawValue>>,
+}
+
+impl ChunkReader {
+    fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            finish: None,
+            usage: None,
+        }
+    }
+
+    fn end(&mut self, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
+        // The mark of the end alone is not enough: servers send it after a failure as well.
+        let finish = self.finish.ok_or_else(|| fault::truncated(&self.wire))?;
+        let (usage, usage_extra) = read_usage(self.usage.as_deref());
+        out.push_back(StreamEvent::End {
+            finish,
+            usage,
+            usage_extra,
+        });
+        Ok(())
+    }
+}
+
+impl ReadEvents for ChunkReader {
+    fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
+        let data = event.data.trim_ascii();
+        if data.is_empty() {
+            return Ok(());
+        }
+        if data == b"[DONE]" {
+            return self.end(out);
+        }
+        let Ok(top) = serde_json::from_slice::<Top<'_>>(data) else {
+            return Err(fault::nonsense(&self.wire, "an event that is no JSON object"));
+        };
+        if top.error || event.name == b"error" {
+            return Err(fault::inside(&self.wire, data));
+        }
+        let is_usage = top.usage.is_some();
+        if let Some(usage) = top.usage {
+            self.usage = Some(usage.to_owned());
+        }
+        let Some(choices) = top.choices else {
+            return Ok(());
+        };
+        let look = Look::at(choices)
+            .ok_or_else(|| fault::nonsense(&self.wire, "an event that is no part of an answer"))?;
+        if look.choices == 0 && (is_usage || top.extra.is_empty()) {
+            return Ok(());
+        }
+        let mut own_word = true;
+        if let Some(word) = look.finish.as_deref() {
+            let (finish, own) = reason(&self.wire, word)?;
+            own_word = own;
+            self.finish.get_or_insert(finish);
+        }
+        out.push_back(StreamEvent::Chunk(Chunk {
+            meaningful: look.meaningful,
+            text_bytes: look.text_bytes,
+            choices: relabelled(choices, own_word),
+            extra: top.extra,
+        }));
+        Ok(())
+    }
+
+    fn closed(&mut self, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
+        self.end(out)
+    }
+}
+
+#[cfg(test)]
+mod tests;
