@@ -14,6 +14,7 @@
 //! What is not known is not made up: see [`Curve::quantile`] for small samples and [`latencies`] for attempts that
 //! were cut off.
 
+pub mod circuit;
 pub mod latencies;
 pub mod lognormal;
 mod quality;

@@ -1,0 +1,160 @@
+//! How often and when a slow first token is answered with a second attempt (Dean and Barroso, "The tail at scale",
+//! 2013). For language models a hedge pays for the prompt twice, so its rate is a budget, not a hope.
+
+use std::time::Duration;
+
+use crate::dispatch::latency::{LatencyOracle, LatencyQuestion};
+use crate::dispatch::plan::HedgeRule;
+
+/// Hedges that may be saved up.
+const BURST: f64 = 10.0;
+/// Hedges a fresh bucket holds, so that the first stall after a start need not wait for traffic to fill it.
+const INITIAL: f64 = 5.0;
+/// A learned delay is never shorter: below this, scheduling noise would hedge healthy answers.
+const SHORTEST_DELAY: Duration = Duration::from_millis(50);
+
+/// A token bucket: every request that may be hedged adds its rule's rate, every hedge takes one. After `n` requests
+/// at rate `r` at most `5 + r n` hedges were sent.
+#[derive(Clone, Copy, Debug)]
+pub struct HedgeBucket {
+    tokens: f64,
+}
+
+impl Default for HedgeBucket {
+    fn default() -> Self {
+        Self { tokens: INITIAL }
+    }
+}
+
+impl HedgeBucket {
+    /// A request came that may be hedged at most at `rate`, in [0,1].
+    pub fn deposit(&mut self, rate: f64) {
+        self.tokens = (self.tokens + rate.clamp(0.0, 1.0)).min(BURST);
+    }
+
+    /// Takes a hedge, if there is one.
+    pub fn take(&mut self) -> bool {
+        // A hundred deposits of 0.01 sum to a hair under one.
+        let enough = self.tokens >= 1.0 - 1e-9;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+
+    /// Hedges in stock.
+    #[must_use]
+    pub const fn stock(&self) -> f64 {
+        self.tokens
+    }
+}
+
+/// How long to wait for the first token before hedging. For a stream: the budget, else the quantile of the arm's
+/// own latency that a share `max_rate` of healthy answers exceeds. A whole answer comes later than its first token
+/// would have, so there the arm's own quantile, if it is longer, overrules the budget. `None`: never hedge.
+#[must_use]
+pub fn delay(
+    rule: HedgeRule,
+    budget: Option<Duration>,
+    oracle: &dyn LatencyOracle,
+    question: &LatencyQuestion<'_>,
+) -> Option<Duration> {
+    if !rule.enabled || rule.max_rate <= 0.0 {
+        return None;
+    }
+    let learned = || {
+        oracle
+            .quantile(question, 1.0 - rule.max_rate.clamp(0.001, 0.5))
+            .map(|quantile| quantile.max(SHORTEST_DELAY))
+    };
+    match budget {
+        Some(budget) if question.stream => Some(budget),
+        Some(budget) => Some(learned().map_or(budget, |learned| learned.max(budget))),
+        None => learned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arm::ArmId;
+
+    struct Knows(Duration);
+
+    impl LatencyOracle for Knows {
+        fn quantile(&self, _: &LatencyQuestion<'_>, q: f64) -> Option<Duration> {
+            assert!((q - 0.95).abs() < 1e-12);
+            Some(self.0)
+        }
+    }
+
+    #[test]
+    fn hedges_never_exceed_their_rate_and_the_first_stock() {
+        let mut bucket = HedgeBucket::default();
+        let mut sent = 0;
+        for _ in 0..1000 {
+            bucket.deposit(0.05);
+            sent += u32::from(bucket.take());
+        }
+        assert_eq!(sent, 55);
+    }
+
+    #[test]
+    fn a_quiet_time_saves_up_no_more_than_a_burst() {
+        let mut bucket = HedgeBucket::default();
+        for _ in 0..10_000 {
+            bucket.deposit(0.05);
+        }
+        assert_eq!((0..100).filter(|_| bucket.take()).count(), 10);
+    }
+
+    #[test]
+    fn the_budget_decides_for_streams_and_the_longer_for_whole_answers() {
+        let arm = ArmId::new("p/m");
+        let ask = |stream, budget, learned| {
+            let question = LatencyQuestion {
+                provider: "p",
+                arm: &arm,
+                stream,
+                input_tokens: 10,
+            };
+            delay(
+                HedgeRule::default(),
+                budget,
+                &Knows(Duration::from_millis(learned)),
+                &question,
+            )
+        };
+        let (two, nine) = (Duration::from_secs(2), Duration::from_secs(9));
+        assert_eq!(ask(true, Some(two), 9000), Some(two));
+        assert_eq!(ask(false, Some(two), 9000), Some(nine));
+        assert_eq!(ask(false, Some(two), 900), Some(two));
+        assert_eq!(ask(true, None, 9000), Some(nine));
+        assert_eq!(ask(true, None, 3), Some(SHORTEST_DELAY));
+    }
+
+    #[test]
+    fn a_rule_that_is_off_never_hedges() {
+        let arm = ArmId::new("p/m");
+        let question = LatencyQuestion {
+            provider: "p",
+            arm: &arm,
+            stream: true,
+            input_tokens: 10,
+        };
+        let off = HedgeRule {
+            enabled: false,
+            ..HedgeRule::default()
+        };
+        let never = HedgeRule {
+            max_rate: 0.0,
+            ..HedgeRule::default()
+        };
+        for rule in [off, never] {
+            assert_eq!(
+                delay(rule, Some(Duration::ZERO), &Knows(Duration::ZERO), &question),
+                None
+            );
+        }
+    }
+}
