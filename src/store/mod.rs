@@ -1,1 +1,357 @@
-//! The embedded database.
+//! The embedded database: decisions, attempts, scores, learned state and the documents of the rooms above.
+//!
+//! SQLite in one file of the data directory, with one writer thread and any number of readers. What is logged on the
+//! request's path ([`Store::log_decision`], [`Store::log_attempt`]) goes through a bounded queue and is committed in
+//! groups within [`Settings::interval`]; when the queue is full it is dropped and counted, and requests go on. What
+//! a client is told to be kept ([`Store::record_feedback`], [`Store::save_state`], [`Store::put_doc`]) is answered
+//! after a commit that was synced to the disk.
+//!
+//! # Invariants
+//! - The feedback log only grows, and an acknowledged score is in it exactly once, whatever is killed when.
+//! - Of each (decision, metric, rater) one score counts: the latest.
+//! - A place (`seq`) in a log is never used twice.
+//! - A file that is damaged, newer than we know or in use is never written to.
+
+mod codec;
+mod columns;
+mod error;
+mod insert;
+mod joined;
+mod queue;
+mod read;
+mod record;
+mod retention;
+mod rows;
+mod schema;
+mod stats;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+pub use self::error::{RecordError, StoreError};
+pub use self::joined::JoinedLog;
+pub use self::read::Reader;
+pub use self::retention::Retention;
+pub use self::rows::{
+    AttemptRow, CandidateRow, DecisionRow, DocRow, EventRow, FeedbackAck, FeedbackRow, IdempotentRow, Joined,
+    LoggedAttempt, LoggedFeedback, ScoreRow, Served, StateRow,
+};
+pub use self::stats::StoreStats;
+
+use self::insert::Sequences;
+use self::queue::{Entry, Order, Queue};
+use self::stats::Counters;
+use self::writer::Writer;
+use crate::units::{UnixMs, Usd};
+
+/// The database's name in the data directory.
+const FILE: &str = "pointsman.db";
+/// Held by the one process that may write.
+const LOCK: &str = "pointsman.lock";
+
+/// How the store works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Log entries that may wait to be written. Default 16,384: about 20 MB.
+    pub queue: usize,
+    /// How long log entries gather for one commit. Default 20 ms.
+    pub interval: Duration,
+    /// What is kept, and for how long.
+    pub retention: Retention,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue: 16_384,
+            interval: Duration::from_millis(20),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// The database of one data directory. Cheap to clone; [`close`](Store::close) it to be sure that everything is
+/// written.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    queue: Arc<Queue>,
+    counters: Arc<Counters>,
+    reader: Reader,
+    feedback_seq: watch::Receiver<i64>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    /// The writer finishes what it has and ends; nobody waits for it here.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl Store {
+    /// Opens the database of a data directory with the default settings, creating both if need be.
+    ///
+    /// # Errors
+    /// See [`StoreError`]: in use, locked, damaged, newer than we know, or unreachable. The file is left as it is.
+    pub fn open(data_dir: &Path, now: UnixMs) -> Result<Self, StoreError> {
+        Self::open_with(data_dir, now, Settings::default())
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(data_dir: &Path, now: UnixMs, settings: Settings) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(data_dir).map_err(|error| StoreError::from_io(data_dir, &error))?;
+        let lock = lock(data_dir)?;
+        let path = data_dir.join(FILE);
+        let connection = schema::open_writer(&path)?;
+        let sql = |error: rusqlite::Error| StoreError::from_sql(&path, &error);
+        let sequences = Sequences::load(&connection).map_err(sql)?;
+        retention::prune(&connection, &path, sequences, &settings.retention, now).map_err(sql)?;
+        let queue = Arc::new(Queue::new(settings.queue));
+        let counters = Arc::new(Counters::default());
+        let (sender, feedback_seq) = watch::channel(sequences.feedback - 1);
+        let writer = Writer {
+            path: path.clone(),
+            connection,
+            queue: Arc::clone(&queue),
+            counters: Arc::clone(&counters),
+            interval: settings.interval,
+            retention: settings.retention,
+            sequences,
+            feedback_seq: sender,
+            capacity: settings.queue,
+            _lock: lock,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::from_io(&path, &error))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                reader: Reader::at(path.clone()),
+                path,
+                queue,
+                counters,
+                feedback_seq,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Lookups and logs. Sees what is committed: log entries within [`Settings::interval`], or after a
+    /// [`flush`](Self::flush).
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.shared.reader
+    }
+
+    /// Logs a decision. Never blocks; false when the queue was full and it was dropped.
+    pub fn log_decision(&self, row: DecisionRow) -> bool {
+        self.log(Entry::Decision(Box::new(row)))
+    }
+
+    /// Logs an attempt. Never blocks; false when the queue was full and it was dropped.
+    pub fn log_attempt(&self, row: AttemptRow) -> bool {
+        self.log(Entry::Attempt(Box::new(row)))
+    }
+
+    /// Logs an event. Never blocks; false when the queue was full and it was dropped.
+    pub fn log_event(&self, row: EventRow) -> bool {
+        self.log(Entry::Event(Box::new(row)))
+    }
+
+    /// Keeps an answer under its idempotency key for 24 hours. Never blocks; false when the queue was full.
+    pub fn keep_answer(&self, row: IdempotentRow) -> bool {
+        self.log(Entry::Idempotent(Box::new(row)))
+    }
+
+    /// Adds to what was spent in a scope within a period. Never blocks; false when the queue was full.
+    pub fn add_spend(&self, scope: &str, period: &str, amount: Usd) -> bool {
+        self.log(Entry::Spend {
+            scope: scope.to_owned(),
+            period: period.to_owned(),
+            nanos: amount.nanos(),
+        })
+    }
+
+    /// Records a score; resolves when it is durable. It is recorded even if the future is dropped.
+    ///
+    /// # Errors
+    /// See [`RecordError`]; nothing was stored then, and the same score may be sent again.
+    pub fn record_feedback(
+        &self,
+        row: FeedbackRow,
+    ) -> impl Future<Output = Result<FeedbackAck, RecordError>> + Send + use<> {
+        let acks = self.record_feedback_batch(vec![row]);
+        async move { acks.await.pop().unwrap_or(Err(StoreError::Closed.into())) }
+    }
+
+    /// Records scores in their order, in one transaction; resolves to the answer to each. A score that is refused
+    /// does not hold up the others.
+    pub fn record_feedback_batch(
+        &self,
+        rows: Vec<FeedbackRow>,
+    ) -> impl Future<Output = Vec<Result<FeedbackAck, RecordError>>> + Send + use<> {
+        let count = rows.len();
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.shared.queue.order(Order::Feedback(rows, sender));
+        async move {
+            let refuse = |error: StoreError| vec![Err(RecordError::Store(error)); count];
+            match sent {
+                Err(error) => refuse(error),
+                Ok(()) => receiver.await.unwrap_or_else(|_| refuse(StoreError::Closed)),
+            }
+        }
+    }
+
+    /// The last place of the feedback log that is durable; changes wake the learner, which then reads
+    /// [`Reader::feedback_since`] its own last place.
+    #[must_use]
+    pub fn feedback_seq(&self) -> watch::Receiver<i64> {
+        self.shared.feedback_seq.clone()
+    }
+
+    /// Stores a learned state, whole or not at all; the one before it is kept too.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn save_state(&self, row: StateRow) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (done, wait) = oneshot::channel();
+        self.order(Order::State(Box::new(row), done), wait)
+    }
+
+    /// Writes a document, replacing the one of the same kind and name.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn put_doc(&self, row: DocRow) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (done, wait) = oneshot::channel();
+        self.order(Order::Doc(Box::new(row), done), wait)
+    }
+
+    /// Deletes a document; nothing happens when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn drop_doc(
+        &self,
+        kind: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        let (done, wait) = oneshot::channel();
+        self.order(Order::DropDoc { kind, name, done }, wait)
+    }
+
+    /// Resolves when everything logged before is durable.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (done, wait) = oneshot::channel();
+        self.order(Order::Flush(done), wait)
+    }
+
+    /// Deletes what is over the limits of the retention now; otherwise done every minute.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn prune(&self, now: UnixMs) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (done, wait) = oneshot::channel();
+        self.order(Order::Prune(now, done), wait)
+    }
+
+    /// Limits the file's size: beyond it writes fail as on a full disk until space is freed or the limit lifted
+    /// (`None`).
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn limit_size(&self, bytes: Option<u64>) -> Result<(), StoreError> {
+        self.shared.queue.order(Order::SizeLimit(bytes))
+    }
+
+    /// What the writer has done so far.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.shared.counters.read(self.shared.queue.entries())
+    }
+
+    /// Takes nothing more, writes what waits, and ends the writer. Blocks until then; other handles get
+    /// [`StoreError::Closed`].
+    pub fn close(&self) {
+        self.shared.queue.close();
+        let thread = self
+            .shared
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer ended by a fault of ours; what waited is lost");
+        }
+    }
+
+    fn log(&self, entry: Entry) -> bool {
+        let taken = self.shared.queue.log(entry);
+        if !taken {
+            self.shared.counters.dropped(1);
+        }
+        taken
+    }
+
+    fn order(
+        &self,
+        order: Order,
+        done: oneshot::Receiver<Result<(), StoreError>>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let sent = self.shared.queue.order(order);
+        async move {
+            sent?;
+            done.await.unwrap_or(Err(StoreError::Closed))
+        }
+    }
+}
+
+/// Takes the data directory for this process; given back when the file is dropped.
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| StoreError::from_io(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: path.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(StoreError::from_io(&path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

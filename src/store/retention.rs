@@ -1,0 +1,153 @@
+//! What is kept, and for how long.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::insert::Sequences;
+use crate::units::UnixMs;
+
+/// Answers under idempotency keys are kept for so long.
+pub(super) const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+/// Decisions deleted in one transaction, so that nobody waits long for the writer.
+const STEP: i64 = 2_000;
+/// Steps in one round of housekeeping.
+const STEPS: usize = 50;
+
+/// Limits of the log. The oldest decisions go first, each with its attempts and scores. Never deleted are scores
+/// that a stored learned state has not yet learned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Decisions, attempts, scores and events older than this are deleted.
+    pub age: Duration,
+    /// Decisions kept at most.
+    pub decisions: u64,
+    /// Bytes of the log at most: when the file holds more, the oldest decisions are deleted and their space used
+    /// again. The file itself does not shrink.
+    pub bytes: u64,
+}
+
+impl Default for Retention {
+    /// 90 days, ten million decisions, 20 GB.
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(90 * 24 * 3600),
+            decisions: 10_000_000,
+            bytes: 20_000_000_000,
+        }
+    }
+}
+
+/// Deletes what is over the limits, in small transactions.
+pub(super) fn prune(
+    connection: &Connection,
+    path: &Path,
+    sequences: Sequences,
+    keep: &Retention,
+    now: UnixMs,
+) -> rusqlite::Result<()> {
+    let before = |age: Duration| {
+        now.0
+            .saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    };
+    connection.execute("DELETE FROM idempotency WHERE at < ?1", [before(IDEMPOTENCY)])?;
+    connection.execute("DELETE FROM events WHERE at < ?1", [before(keep.age)])?;
+    for _ in 0..STEPS {
+        let Some(last) = last_to_delete(connection, keep, before(keep.age))? else {
+            break;
+        };
+        let step = || -> rusqlite::Result<()> {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            sequences.save(connection)?;
+            for table in ["attempts", "feedback", "scores"] {
+                connection
+                    .prepare_cached(&format!(
+                        "DELETE FROM {table} WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)"
+                    ))?
+                    .execute([last])?;
+            }
+            connection
+                .prepare_cached(
+                    "DELETE FROM episode_scores WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)",
+                )?
+                .execute([last])?;
+            connection
+                .prepare_cached("DELETE FROM decisions WHERE seq <= ?1")?
+                .execute([last])?;
+            connection.execute_batch("COMMIT")
+        };
+        if let Err(error) = step() {
+            if !connection.is_autocommit() {
+                let _ = connection.execute_batch("ROLLBACK");
+            }
+            return Err(error);
+        }
+    }
+    if wal_bytes(path) > WAL_TOO_LONG {
+        // Does not wait for readers: what they still need is moved in a later round.
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// The last decision of the next step; `None` when nothing is over the limits.
+fn last_to_delete(connection: &Connection, keep: &Retention, oldest: i64) -> rusqlite::Result<Option<i64>> {
+    let (first, count): (Option<i64>, i64) = connection.query_row(
+        "SELECT min(seq), coalesce(max(seq) - min(seq) + 1, 0) FROM decisions",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let Some(first) = first else { return Ok(None) };
+    let step_end = first + STEP - 1;
+    let over_count = count - i64::try_from(keep.decisions).unwrap_or(i64::MAX);
+    let by_count = (over_count > 0).then(|| first + over_count - 1);
+    let by_bytes = (used_bytes(connection)? > keep.bytes).then_some(step_end);
+    // Decisions are logged in the order of time, give or take a clock that was set.
+    let by_age: Option<i64> = connection.query_row(
+        "SELECT max(seq) FROM decisions WHERE seq <= ?1 AND at < ?2",
+        params![step_end, oldest],
+        |row| row.get(0),
+    )?;
+    let last = by_count.max(by_bytes).max(by_age).map(|last| last.min(step_end));
+    let Some(last) = last else { return Ok(None) };
+    // What a learned state has yet to learn from stays.
+    let unlearned: Option<i64> = connection.query_row(
+        "SELECT min(d.seq) FROM feedback f JOIN decisions d ON d.id = f.decision
+         WHERE f.seq > (SELECT min(last_feedback_seq) FROM states)",
+        [],
+        |row| row.get(0),
+    )?;
+    let last = unlearned.map_or(last, |unlearned| last.min(unlearned - 1));
+    Ok((last >= first).then_some(last))
+}
+
+/// Bytes of the file that hold something.
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let used = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
+    Ok(u64::try_from(used).unwrap_or(0))
+}
+
+/// Limits the file's size: beyond it every write fails as on a full disk. `None` lifts the limit.
+pub(super) fn limit_size(connection: &Connection, bytes: Option<u64>) -> rusqlite::Result<()> {
+    let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let pages = bytes.map_or(i64::from(u32::MAX - 1), |bytes| {
+        i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1)
+    });
+    connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+}
+
+/// The write-ahead log is moved into the file as far as readers allow when it is longer than this.
+const WAL_TOO_LONG: u64 = 64 << 20;
+
+fn wal_bytes(path: &Path) -> u64 {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).map(|file| file.len()).unwrap_or(0)
+}
+
+/// Moves the write-ahead log into the database and cuts it to nothing, unless a reader still needs it.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}

@@ -1,0 +1,76 @@
+//! What the writer has done so far.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::error::StoreError;
+
+/// Figures of the store, for `/v1/telemetry` and `/metrics`. Counts are since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoreStats {
+    /// Log entries that wait to be written.
+    pub queued: u64,
+    /// Log entries written.
+    pub written: u64,
+    /// Log entries that the database refused one by one (a decision id given twice).
+    pub rejected: u64,
+    /// Log entries lost because too many waited.
+    pub dropped: u64,
+    /// Transactions committed.
+    pub commits: u64,
+    /// Transactions that failed and were tried again.
+    pub failures: u64,
+    /// Why the last transaction failed; null when it did not.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    written: AtomicU64,
+    rejected: AtomicU64,
+    dropped: AtomicU64,
+    commits: AtomicU64,
+    failures: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl Counters {
+    pub(super) fn committed(&self, entries: u64, rejected: u64) {
+        self.written.fetch_add(entries - rejected, Ordering::Relaxed);
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        if error.take().is_some() {
+            tracing::info!("the database can be written again");
+        }
+    }
+
+    /// Notes a failure; true if it is not the one already known.
+    pub(super) fn failed(&self, failure: &StoreError) -> bool {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let text = failure.to_string();
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = error.as_ref() != Some(&text);
+        *error = Some(text);
+        new
+    }
+
+    pub(super) fn dropped(&self, entries: u64) {
+        self.dropped.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self, queued: usize) -> StoreStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreStats {
+            queued: queued as u64,
+            written: load(&self.written),
+            rejected: load(&self.rejected),
+            dropped: load(&self.dropped),
+            commits: load(&self.commits),
+            failures: load(&self.failures),
+            error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}

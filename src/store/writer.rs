@@ -1,0 +1,242 @@
+//! The one thread that writes: takes what has gathered, commits it as one transaction, answers those who wait.
+//!
+//! A batch that holds anything somebody waits for is synced to the disk before it is answered
+//! (`synchronous = FULL`). Plain log entries survive the end of the process from their commit on, and the end of the
+//! machine from the next sync on (`NORMAL`).
+//!
+//! When a batch fails for a reason that concerns everything (no space, a lock, a damaged file), nothing of it is
+//! stored: those who wait are told, and log entries are held, up to the queue's capacity, and tried again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use super::error::{RecordError, StoreError};
+use super::insert::{self, Sequences};
+use super::queue::{Acks, Done, Entry, Order, Queue, Work};
+use super::record;
+use super::retention::{self, Retention};
+use super::rows::FeedbackRow;
+use super::stats::Counters;
+use crate::clock;
+use crate::units::UnixMs;
+
+/// Between two tries after a failure.
+const RETRY: Duration = Duration::from_millis(250);
+/// Between two rounds of housekeeping.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) queue: Arc<Queue>,
+    pub(super) counters: Arc<Counters>,
+    /// A batch gathers for so long unless somebody waits for it.
+    pub(super) interval: Duration,
+    pub(super) retention: Retention,
+    pub(super) sequences: Sequences,
+    /// The last place of the feedback log that is durable.
+    pub(super) feedback_seq: watch::Sender<i64>,
+    /// Entries held back at most.
+    pub(super) capacity: usize,
+    /// Held as long as anything may be written.
+    pub(super) _lock: std::fs::File,
+}
+
+/// What a committed batch has to say.
+struct Written {
+    /// Entries refused one by one.
+    rejected: u64,
+    /// The answers to each order; empty for orders that have none.
+    acks: Vec<Acks>,
+}
+
+impl Writer {
+    /// Runs until the queue is closed and everything is written, or cannot be.
+    pub(super) fn run(mut self) {
+        let mut held = Vec::new();
+        let mut cleaned = clock::monotonic();
+        loop {
+            let patience = if held.is_empty() { HOUSEKEEPING } else { RETRY };
+            let Some(work) = self.queue.take(self.interval, patience) else {
+                break;
+            };
+            let mut orders = Vec::new();
+            for work in work {
+                match work {
+                    Work::Log(entry) => held.push(entry),
+                    Work::Order(order) => orders.push(order),
+                }
+            }
+            self.batch(&mut held, orders);
+            if clock::monotonic().duration_since(cleaned) >= HOUSEKEEPING {
+                cleaned = clock::monotonic();
+                if let Err(error) = self.prune(clock::wall()) {
+                    tracing::warn!(%error, "old rows could not be deleted");
+                }
+            }
+        }
+        if !held.is_empty() {
+            self.batch(&mut held, Vec::new());
+            self.capacity = 0;
+            self.shed(&mut held);
+        }
+        if let Err(error) = retention::checkpoint(&self.connection) {
+            tracing::warn!(%error, "the write-ahead log stays beside the database");
+        }
+    }
+
+    /// One transaction. Entries are written before the orders that came with them, so that a score finds its
+    /// decision. On failure the entries stay in `held`.
+    fn batch(&mut self, held: &mut Vec<Entry>, orders: Vec<Order>) {
+        if held.is_empty() && orders.is_empty() {
+            return;
+        }
+        let before = self.sequences;
+        match self.transact(held, &orders) {
+            Ok(written) => {
+                self.counters.committed(held.len() as u64, written.rejected);
+                held.clear();
+                if self.sequences.feedback != before.feedback {
+                    self.feedback_seq.send_replace(self.sequences.feedback - 1);
+                }
+                for (order, acks) in orders.into_iter().zip(written.acks) {
+                    self.committed(order, acks);
+                }
+            }
+            Err(error) => {
+                if !self.connection.is_autocommit() {
+                    // Best effort: SQLite rolls back by itself before the next transaction otherwise.
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                self.sequences = before;
+                if self.counters.failed(&error) {
+                    tracing::error!(%error, "the database cannot be written; entries are held and tried again");
+                }
+                for order in orders {
+                    failed(order, &error);
+                }
+                self.shed(held);
+            }
+        }
+    }
+
+    fn transact(&mut self, held: &[Entry], orders: &[Order]) -> Result<Written, StoreError> {
+        let path = self.path.clone();
+        let general = |error: rusqlite::Error| StoreError::from_sql(&path, &error);
+        for order in orders {
+            if let Order::SizeLimit(bytes) = order {
+                retention::limit_size(&self.connection, *bytes).map_err(general)?;
+            }
+        }
+        let synchronous = if orders.is_empty() { "normal" } else { "full" };
+        self.connection
+            .pragma_update(None, "synchronous", synchronous)
+            .map_err(general)?;
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(general)?;
+        let mut written = Written {
+            rejected: 0,
+            acks: Vec::with_capacity(orders.len()),
+        };
+        for entry in held {
+            if let Err(error) = insert::entry(&self.connection, &mut self.sequences, entry) {
+                let error = general(error);
+                if error.is_general() {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "a log entry was refused");
+                written.rejected += 1;
+            }
+        }
+        for order in orders {
+            written.acks.push(self.carry_out(order).map_err(general)?);
+        }
+        self.connection.execute_batch("COMMIT").map_err(general)?;
+        Ok(written)
+    }
+
+    fn carry_out(&mut self, order: &Order) -> rusqlite::Result<Acks> {
+        let connection = &self.connection;
+        match order {
+            Order::Feedback(rows, _) => {
+                let next = &mut self.sequences.feedback;
+                return rows.iter().map(|row| score(connection, next, row)).collect();
+            }
+            Order::State(row, _) => insert::state(connection, row)?,
+            Order::Doc(row, _) => insert::doc(connection, row)?,
+            Order::DropDoc { kind, name, .. } => insert::drop_doc(connection, kind, name)?,
+            Order::Prune(..) | Order::Flush(_) | Order::SizeLimit(_) => {}
+        }
+        Ok(Acks::new())
+    }
+
+    /// Answers an order whose batch is durable. Whoever asked may be gone; it is stored all the same.
+    fn committed(&mut self, order: Order, acks: Acks) {
+        match order {
+            Order::Feedback(_, to) => drop(to.send(acks)),
+            Order::State(_, done)
+            | Order::Doc(_, done)
+            | Order::DropDoc { done, .. }
+            | Order::Flush(done) => {
+                drop(done.send(Ok(())));
+            }
+            Order::Prune(now, done) => drop(done.send(self.prune(now))),
+            Order::SizeLimit(_) => {}
+        }
+    }
+
+    /// Drops the newest entries beyond the capacity.
+    fn shed(&mut self, held: &mut Vec<Entry>) {
+        let lost = held.len().saturating_sub(self.capacity);
+        held.truncate(self.capacity);
+        if lost > 0 {
+            tracing::error!(lost, path = %self.path.display(), "log entries were dropped: the database cannot be written");
+            self.counters.dropped(lost as u64);
+        }
+    }
+
+    fn prune(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        let path = &self.path;
+        retention::prune(&self.connection, path, self.sequences, &self.retention, now)
+            .map_err(|error| StoreError::from_sql(path, &error))
+    }
+}
+
+/// Records one score. What is wrong with one score is no matter of the batch.
+fn score(
+    connection: &Connection,
+    next: &mut i64,
+    row: &FeedbackRow,
+) -> rusqlite::Result<Result<super::FeedbackAck, RecordError>> {
+    if !(0.0..=1.0).contains(&row.score) {
+        return Ok(Err(RecordError::OutOfRange { score: row.score }));
+    }
+    let ack = record::record(connection, next, row)?;
+    Ok(ack.ok_or_else(|| RecordError::UnknownId {
+        id: row.target.id().to_owned(),
+    }))
+}
+
+fn failed(order: Order, error: &StoreError) {
+    let tell = |done: Done| drop(done.send(Err(error.clone())));
+    match order {
+        Order::Feedback(rows, to) => {
+            let refused = rows
+                .iter()
+                .map(|_| Err(RecordError::Store(error.clone())))
+                .collect();
+            drop(to.send(refused));
+        }
+        Order::State(_, done)
+        | Order::Doc(_, done)
+        | Order::DropDoc { done, .. }
+        | Order::Flush(done)
+        | Order::Prune(_, done) => tell(done),
+        Order::SizeLimit(_) => {}
+    }
+}
