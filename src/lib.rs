@@ -8,6 +8,7 @@
 pub mod arm;
 pub mod candidates;
 pub mod completion;
+pub mod content;
 pub mod context;
 pub mod evaluation;
 pub mod failure;

@@ -9,6 +9,7 @@
 
 pub mod artefact;
 pub mod boilerplate;
+pub mod content;
 mod embedder;
 mod hashed;
 mod numeric;

@@ -1,0 +1,145 @@
+//! The language of a text: by its script, and among the Latin ones by their commonest words.
+
+/// How much of a text is looked at.
+const LOOK: usize = 2_048;
+/// Fewer common words than this decide nothing.
+const LEAST_WORDS: usize = 2;
+
+/// Languages with their commonest words, chosen so that few are shared.
+const COMMON: [(&str, &[&str]); 7] = [
+    (
+        "en",
+        &[
+            "the", "and", "is", "of", "to", "that", "what", "how", "you", "this", "with", "for", "are",
+        ],
+    ),
+    (
+        "de",
+        &[
+            "der", "die", "das", "und", "ist", "nicht", "ein", "eine", "wie", "ich", "mit", "für", "auf",
+        ],
+    ),
+    (
+        "fr",
+        &[
+            "le", "les", "est", "et", "une", "des", "je", "vous", "pour", "dans", "qui", "quel", "comment",
+        ],
+    ),
+    (
+        "es",
+        &[
+            "el", "los", "las", "y", "es", "una", "por", "cómo", "qué", "para", "del", "está", "mi",
+        ],
+    ),
+    (
+        "it",
+        &[
+            "il", "di", "che", "è", "una", "per", "sono", "come", "gli", "della", "mio", "cosa", "non",
+        ],
+    ),
+    (
+        "pt",
+        &[
+            "o", "os", "uma", "não", "para", "como", "você", "em", "do", "da", "meu", "são", "com",
+        ],
+    ),
+    (
+        "nl",
+        &[
+            "de", "het", "een", "en", "van", "ik", "niet", "hoe", "wat", "voor", "zijn", "met", "mijn",
+        ],
+    ),
+];
+
+/// The two-letter code of the language, when it can be told.
+pub(super) fn of(text: &str) -> Option<&'static str> {
+    let mut end = text.len().min(LOOK);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let text = &text[..end];
+    by_script(text).or_else(|| by_words(text))
+}
+
+/// The language of the script that most letters beyond Latin belong to, if those are a fifth of all letters.
+fn by_script(text: &str) -> Option<&'static str> {
+    const SCRIPTS: [&str; 9] = ["ja", "ko", "zh", "ru", "ar", "he", "el", "hi", "th"];
+    let mut counts = [0usize; SCRIPTS.len()];
+    let mut letters = 0usize;
+    for c in text.chars().filter(|c| c.is_alphabetic()) {
+        letters += 1;
+        let script = match c as u32 {
+            0x3040..=0x30ff => 0,
+            0xac00..=0xd7af | 0x1100..=0x11ff => 1,
+            0x3400..=0x4dbf | 0x4e00..=0x9fff => 2,
+            0x0400..=0x04ff => 3,
+            0x0600..=0x06ff => 4,
+            0x0590..=0x05ff => 5,
+            0x0370..=0x03ff => 6,
+            0x0900..=0x097f => 7,
+            0x0e00..=0x0e7f => 8,
+            _ => continue,
+        };
+        counts[script] += 1;
+    }
+    // Japanese mixes kana with Chinese characters; any fair share of kana decides.
+    let han_and_kana = counts[0] + counts[2];
+    if counts[0] * 10 >= han_and_kana.max(1) && han_and_kana * 5 >= letters.max(1) {
+        return Some("ja");
+    }
+    let (script, count) = counts.iter().enumerate().max_by_key(|(_, count)| **count)?;
+    (*count > 0 && count * 5 >= letters).then(|| SCRIPTS[script])
+}
+
+fn by_words(text: &str) -> Option<&'static str> {
+    let mut votes = [0usize; COMMON.len()];
+    for word in text
+        .split(|c: char| !c.is_alphabetic())
+        .filter(|word| !word.is_empty())
+    {
+        if word.len() > 12 {
+            continue;
+        }
+        let lower = word.to_lowercase();
+        for (vote, (_, words)) in votes.iter_mut().zip(&COMMON) {
+            *vote += usize::from(words.contains(&lower.as_str()));
+        }
+    }
+    let best = *votes.iter().max()?;
+    let mut leaders = COMMON.iter().zip(&votes).filter(|(_, votes)| **votes == best);
+    let ((code, _), _) = leaders.next()?;
+    (best >= LEAST_WORDS && leaders.next().is_none()).then_some(*code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of;
+
+    #[test]
+    fn common_languages_are_told_apart() {
+        for (text, language) in [
+            ("How do I return the shoes that I bought last week?", Some("en")),
+            (
+                "Wie kann ich die Schuhe zurückgeben, und was ist mit der Rechnung?",
+                Some("de"),
+            ),
+            (
+                "Comment puis-je rendre les chaussures dans le magasin ?",
+                Some("fr"),
+            ),
+            ("¿Cómo puedo devolver los zapatos por correo?", Some("es")),
+            ("Come posso restituire le scarpe che sono rotte?", Some("it")),
+            ("Como posso devolver os sapatos? Não são meus.", Some("pt")),
+            ("Hoe kan ik de schoenen van mijn zoon terugsturen?", Some("nl")),
+            ("如何退货？我的鞋子坏了", Some("zh")),
+            ("靴を返品するにはどうすればいいですか", Some("ja")),
+            ("신발을 어떻게 반품하나요", Some("ko")),
+            ("Как вернуть обувь?", Some("ru")),
+            ("كيف أعيد الحذاء؟", Some("ar")),
+            ("2 + 2 = ?", None),
+            ("", None),
+        ] {
+            assert_eq!(of(text), language, "{text}");
+        }
+    }
+}
