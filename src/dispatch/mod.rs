@@ -18,6 +18,7 @@ mod draws;
 mod failure;
 mod health;
 mod hedge;
+pub mod idempotency;
 mod in_flight;
 mod itinerary;
 mod latency;
