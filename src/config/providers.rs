@@ -228,15 +228,18 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
     let base_url = section
         .string("base_url")
         .or_else(|| known.map(|known| known.address(env)));
-    if let Some(url) = &base_url
-        && !["http://", "https://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme) && url.len() > scheme.len())
-    {
-        section.problem(
-            "base_url",
-            format!("is \"{url}\", but must begin with http:// or https://"),
-        );
+    if let Some(url) = &base_url {
+        let simulated = kind == Some(ProviderKind::Simulated);
+        let wanted: &[&str] = if simulated {
+            &["simulated:"]
+        } else {
+            &["http://", "https://"]
+        };
+        let begins = |scheme: &&str| url.starts_with(*scheme) && (simulated || url.len() > scheme.len());
+        if !wanted.iter().any(begins) {
+            let message = format!("is \"{url}\", but must begin with {}", wanted.join(" or "));
+            section.problem("base_url", message);
+        }
     }
     if base_url.is_none() && kind.is_some_and(|kind| kind != ProviderKind::Simulated) {
         section.problem(

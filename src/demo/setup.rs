@@ -68,6 +68,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Source};
     use crate::providers::simulated::{SimulatedSettings, recorded};
 
     #[test]
@@ -78,6 +79,8 @@ mod tests {
         assert_eq!(table["server"]["data_dir"].as_str(), Some("C:\\da\"ta"));
         assert_eq!(table["models"].as_array().unwrap().len(), recorded.models.len());
         assert_eq!(table["providers"].as_array().unwrap().len(), 3);
+        let config = config::parse(&text, Source::Text, &|_| None).map_err(|problems| problems.to_string());
+        assert_eq!(config.unwrap().arms().count(), recorded.models.len());
         let address = table["providers"][0]["base_url"].as_str().unwrap();
         assert_eq!(SimulatedSettings::from_address(address).unwrap().seed, SEED);
     }

@@ -1,1 +1,2 @@
 //! One binary for every integration test: two cores link slowly.
+mod layers;
