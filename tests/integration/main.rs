@@ -1,2 +1,10 @@
 //! One binary for every integration test: two cores link slowly.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail the test"
+)]
+
 mod layers;
