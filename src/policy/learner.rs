@@ -114,6 +114,7 @@ pub struct ContextualLearner {
     last_reward_seq: u64,
     last_usage_seq: u64,
     events: Vec<DriftEvent>,
+    alarms: u64,
 }
 
 impl ContextualLearner {
@@ -144,6 +145,7 @@ impl ContextualLearner {
             last_reward_seq: 0,
             last_usage_seq: 0,
             events: Vec::new(),
+            alarms: 0,
         }
     }
 
@@ -401,6 +403,25 @@ impl ContextualLearner {
         }
     }
 
+    /// What decides now, for readers: costs a few clones of `Arc`s.
+    #[must_use]
+    pub fn state(&self) -> Snapshot {
+        let routes = self.routes.iter();
+        Snapshot {
+            arms: self
+                .names
+                .iter()
+                .cloned()
+                .zip(self.arms.iter().cloned())
+                .collect(),
+            routes: routes
+                .map(|(name, state)| (name.clone(), Arc::new(self.view(state))))
+                .collect(),
+            learning: self.learning,
+            clock: self.clock,
+        }
+    }
+
     /// Drift alarms since the last call.
     pub fn take_events(&mut self) -> Vec<DriftEvent> {
         std::mem::take(&mut self.events)
@@ -522,6 +543,7 @@ impl Learner for ContextualLearner {
         model.refresh_if_due();
         if let Some(change) = change {
             let level = model.drift_level();
+            self.alarms += 1;
             self.events.push(DriftEvent {
                 arm: observation.arm.clone(),
                 change,
@@ -549,21 +571,19 @@ impl Learner for ContextualLearner {
         }
     }
 
+    fn price_changed(&mut self, arm: &ArmId, factor: f64) {
+        Self::price_changed(self, arm, factor);
+    }
+
+    fn arms_changed(&mut self) {
+        self.known_change();
+    }
+
+    fn alarms(&self) -> u64 {
+        self.alarms
+    }
+
     fn snapshot(&self) -> Arc<dyn Policy> {
-        Arc::new(Snapshot {
-            arms: self
-                .names
-                .iter()
-                .cloned()
-                .zip(self.arms.iter().cloned())
-                .collect(),
-            routes: self
-                .routes
-                .iter()
-                .map(|(name, state)| (name.clone(), Arc::new(self.view(state))))
-                .collect(),
-            learning: self.learning,
-            clock: self.clock,
-        })
+        Arc::new(self.state())
     }
 }

@@ -246,6 +246,21 @@ impl Linear {
         self.refresh();
     }
 
+    /// Multiplies prior and evidence alike by `factor` in (0, 1]: plain geometric forgetting, which tends to nothing
+    /// where [`Linear`]'s own tends to the prior. P grows by 1 / factor and theta stays.
+    pub fn discount(&mut self, factor: f64) {
+        let factor = factor.clamp(1e-6, 1.0);
+        let scaled = |numbers: &[f64]| numbers.iter().map(|number| number * factor).collect();
+        self.prior = Arc::new(LinearPrior {
+            precision: scaled(&self.prior.precision),
+            information: scaled(&self.prior.information),
+        });
+        self.scale *= factor;
+        let growth = (1.0 / factor) as f32;
+        self.covariance.iter_mut().for_each(|entry| *entry *= growth);
+        self.spread *= growth;
+    }
+
     /// Whether enough was learned since the last exact solution for another one to pay.
     #[must_use]
     pub const fn needs_refresh(&self) -> bool {

@@ -11,11 +11,14 @@ mod packed;
 mod round;
 
 pub mod arm_model;
+pub mod category_table;
 pub mod contextual;
 pub mod drift;
+pub mod epsilon_greedy;
 pub mod guard;
 pub mod learner;
 pub mod linear;
+pub mod linucb;
 pub mod lognormal;
 pub mod pacer;
 pub mod pmf;
@@ -30,13 +33,17 @@ use rand::RngCore;
 
 use crate::arm::ArmId;
 
+pub use category_table::CategoryTable;
 pub use contextual::Snapshot;
+pub use epsilon_greedy::EpsilonGreedy;
 pub use learner::{ArmFacts, ContextualLearner, DriftEvent, LoadError};
+pub use linucb::LinUcb;
 pub use pmf::Pmf;
 pub use round::{
     ArmScore, Candidate, Contexts, Decision, Demands, Logged, Observation, Proposal, Revision, Round,
     Strategy, UsageSample, View,
 };
+pub use simple::{Fixed, Random};
 
 /// Proposes a pmf for a round. Immutable and free of locks.
 pub trait Policy: Send + Sync {
@@ -69,6 +76,17 @@ pub trait Learner: Send {
 
     /// Takes the usage and the price of a finished call into account, with the same rule for its own `seq`.
     fn record_usage(&mut self, sample: &UsageSample<'_>);
+
+    /// The price of `arm` is `factor` times what it was. A policy that knows no prices need not care.
+    fn price_changed(&mut self, _arm: &ArmId, _factor: f64) {}
+
+    /// The set of arms changed.
+    fn arms_changed(&mut self) {}
+
+    /// Drift alarms raised so far.
+    fn alarms(&self) -> u64 {
+        0
+    }
 
     /// What decides now, for readers.
     fn snapshot(&self) -> Arc<dyn Policy>;

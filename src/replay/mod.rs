@@ -1,1 +1,460 @@
-//! Prequential replay over recorded outcomes.
+//! Prequential replay over recorded outcomes: the router decides, sees the outcome of the chosen model only, learns,
+//! and goes on.
+
+pub mod contestants;
+pub mod dataset;
+mod meter;
+pub mod metrics;
+mod nearest;
+mod report;
+pub mod scenario;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::features::text::TextView;
+use crate::policy::arm_model::LearningSettings;
+use crate::policy::route::{Objective, RouteSettings};
+use crate::policy::seed::{Seed, SeedSettings};
+use contestants::{Contestant, Settings, Trial, single_points};
+use dataset::Dataset;
+use metrics::{Point, Run, SeedFigures, figures};
+use scenario::Scenario;
+use world::World;
+
+/// Options of `pointsman replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// Recorded outcomes to replay (JSON Lines, plain or gzip)
+    #[arg(long, value_name = "FILE")]
+    pub dataset: PathBuf,
+    /// Policy to replay: contextual, offline, surface_only, shuffled, category_table, knn, linucb_forgetting,
+    /// epsilon_greedy, random, oracle, zero_router or single:MODEL
+    #[arg(long, value_name = "NAME", default_value = "contextual")]
+    pub policy: String,
+    /// Models to keep (default: all of the dataset)
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// Only prompts of this split
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// Labelled prompts to learn from first, all outcomes known (default: the shipped prior)
+    #[arg(long, value_name = "FILE")]
+    pub seed_dataset: Option<PathBuf>,
+    /// Only prompts of this split of the seed dataset
+    #[arg(long, value_name = "SPLIT", requires = "seed_dataset")]
+    pub seed_split: Option<String>,
+    /// At most this many seed prompts, drawn at random
+    #[arg(long, value_name = "N")]
+    pub seed_limit: Option<usize>,
+    /// Cross-validation: replay each of N parts with the others as its seed
+    #[arg(long, value_name = "N", conflicts_with = "seed_dataset")]
+    pub folds: Option<usize>,
+    /// Best quality within this many dollars a request
+    #[arg(long, value_name = "B", group = "goal")]
+    pub budget_usd: Option<f64>,
+    /// Least cost with a mean quality no more than this below the best model's [default: 0.02]
+    #[arg(long, value_name = "Q", group = "goal")]
+    pub margin: Option<f64>,
+    /// Quality less this many points a dollar
+    #[arg(long, value_name = "L", group = "goal")]
+    pub lambda: Option<f64>,
+    /// The whole cost and quality curve with its area (AIQ)
+    #[arg(long)]
+    pub sweep: bool,
+    /// Number of random orders
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub seeds: u64,
+    /// Share of decisions that are scored (default: the scenario's, or all)
+    #[arg(long, value_name = "P")]
+    pub feedback_rate: Option<f64>,
+    /// Mean delay of a score, in requests (default: the scenario's, or none)
+    #[arg(long, value_name = "N")]
+    pub feedback_delay: Option<f64>,
+    /// Changes on the way (TOML; see experiments/)
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Exploration floor, as a share of requests and of spend
+    #[arg(long, value_name = "P", default_value_t = 0.02)]
+    pub exploration: f64,
+    /// Leave the baselines out
+    #[arg(long)]
+    pub no_baselines: bool,
+    /// Folder of the feature artefacts and the shipped prior
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "models",
+        env = "POINTSMAN_MODELS_DIR"
+    )]
+    pub models_dir: PathBuf,
+    /// Where metrics.json, report.md and the curves are written
+    #[arg(long, value_name = "DIR", default_value = "data/reports/replay")]
+    pub out: PathBuf,
+}
+
+/// Everything that one replay needs, in memory.
+struct Plan {
+    trials: Vec<Trial>,
+    whole: Dataset,
+    settings: Settings,
+    sweep: Vec<f64>,
+    seeds: u64,
+}
+
+/// Points of a sweep.
+const SWEEP: usize = 17;
+
+/// Runs a replay and writes its figures.
+///
+/// # Errors
+/// When an input cannot be read or used, or the output cannot be written.
+pub fn run(args: &ReplayArgs) -> Result<()> {
+    let plan = plan(args)?;
+    let policy = parse_policy(&args.policy, &plan.whole)?;
+    let mut contestants = vec![policy];
+    if !args.no_baselines {
+        contestants.extend(
+            baselines(&plan.whole)
+                .into_iter()
+                .filter(|&baseline| baseline != policy),
+        );
+    }
+    let progress = progress(contestants.len() as u64 * plan.seeds);
+    let measured: Vec<(Contestant, Vec<SeedFigures>)> = contestants
+        .iter()
+        .map(|&contestant| {
+            progress.set_message(contestant.key(&plan.whole));
+            (contestant, measure(contestant, &plan, &progress))
+        })
+        .collect();
+    progress.finish_and_clear();
+    report::write(args, &plan.whole, plan.settings.route.budget_usd, &measured)
+}
+
+fn baselines(dataset: &Dataset) -> Vec<Contestant> {
+    let mut all = vec![
+        Contestant::ZeroRouter,
+        Contestant::Random,
+        Contestant::Oracle,
+        Contestant::CategoryTable,
+        Contestant::Knn,
+        Contestant::SurfaceOnly,
+        Contestant::Shuffled,
+        Contestant::Offline,
+        Contestant::LinUcb,
+        Contestant::EpsilonGreedy,
+    ];
+    all.extend((0..dataset.models.len()).map(Contestant::Single));
+    all
+}
+
+fn parse_policy(name: &str, dataset: &Dataset) -> Result<Contestant> {
+    let mut known = vec![Contestant::Contextual];
+    known.extend(baselines(dataset));
+    let found = known.iter().find(|contestant| contestant.key(dataset) == name);
+    let keys = || {
+        known
+            .iter()
+            .map(|contestant| contestant.key(dataset))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    found
+        .copied()
+        .with_context(|| format!("no policy {name:?}; there are {}", keys()))
+}
+
+fn plan(args: &ReplayArgs) -> Result<Plan> {
+    let view_path = args.models_dir.join("text-view.bin");
+    let bytes = std::fs::read(&view_path).with_context(|| {
+        format!(
+            "cannot read {}; --models-dir names its folder",
+            view_path.display()
+        )
+    })?;
+    let view = TextView::read(&bytes).with_context(|| format!("{} is not usable", view_path.display()))?;
+    let scenario = args
+        .scenario
+        .as_deref()
+        .map(Scenario::read)
+        .transpose()?
+        .unwrap_or_default();
+
+    let whole = read(&args.dataset, args.split.as_deref(), &args.models)?;
+    let pairs = match (args.folds, &args.seed_dataset) {
+        (Some(folds), _) => fold(&whole, folds)?,
+        (None, Some(path)) => {
+            let seed = read(path, args.seed_split.as_deref(), &[])?
+                .aligned(&whole.models)
+                .without_texts_of(&whole);
+            vec![(seed, whole.clone())]
+        }
+        (None, None) => vec![(empty_like(&whole), whole.clone())],
+    };
+    let mut feedback = scenario.feedback;
+    feedback.rate = args.feedback_rate.unwrap_or(feedback.rate);
+    feedback.delay = args.feedback_delay.unwrap_or(feedback.delay);
+    let prior = shipped_prior(&args.models_dir, &view)?;
+    let trials = pairs
+        .into_iter()
+        .map(|(seed, stream)| {
+            let seed = shape(seed, &scenario, args.seed_limit);
+            Ok(Trial {
+                seed_features: extract(&view, &seed),
+                world: World {
+                    features: extract(&view, &stream),
+                    changes: scenario.resolve(&stream, stream.prompts.len())?,
+                    feedback,
+                    order: scenario.order,
+                    dataset: Arc::new(stream),
+                },
+                seed: Arc::new(seed),
+                prior: prior.clone(),
+                unseeded: scenario.unseeded(&whole),
+                surface_offset: view.surface_offset(),
+            })
+        })
+        .collect::<Result<Vec<Trial>>>()?;
+    let sweep = if args.sweep {
+        sweep(&single_points(&whole))
+    } else {
+        Vec::new()
+    };
+    Ok(Plan {
+        trials,
+        settings: settings(args)?,
+        sweep,
+        whole,
+        seeds: args.seeds.max(1),
+    })
+}
+
+fn settings(args: &ReplayArgs) -> Result<Settings> {
+    for (name, value) in [
+        ("--budget-usd", args.budget_usd),
+        ("--lambda", args.lambda),
+        ("--margin", args.margin),
+    ] {
+        if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
+            bail!("{name} must be a number, 0 or more");
+        }
+    }
+    let objective = match (args.budget_usd, args.lambda, args.margin) {
+        (Some(_), _, _) => Objective::MaxQuality,
+        (_, Some(lambda), _) => Objective::Weighted { lambda },
+        (_, _, margin) => Objective::CheapestCapable {
+            margin: margin.unwrap_or(0.02),
+        },
+    };
+    Ok(Settings {
+        route: RouteSettings {
+            objective,
+            budget_usd: args.budget_usd,
+            exploration: args.exploration,
+            exploration_spend: args.exploration,
+            ..RouteSettings::default()
+        },
+        learning: LearningSettings::default(),
+        seed: SeedSettings::default(),
+    })
+}
+
+fn read(path: &Path, split: Option<&str>, models: &[String]) -> Result<Dataset> {
+    let mut dataset = Dataset::read(path)?;
+    if let Some(split) = split {
+        dataset = dataset.split(split, path)?;
+    }
+    if !models.is_empty() {
+        dataset = dataset.only(models, path)?;
+    }
+    Ok(dataset)
+}
+
+fn empty_like(dataset: &Dataset) -> Dataset {
+    Dataset {
+        models: dataset.models.clone(),
+        prompts: Vec::new(),
+    }
+}
+
+/// Parts of the prompts by a fixed shuffle, prompts of one text always in one part; each with the rest as its seed.
+fn fold(whole: &Dataset, folds: usize) -> Result<Vec<(Dataset, Dataset)>> {
+    if folds < 2 || folds > whole.prompts.len() {
+        bail!("--folds must be from 2 to the number of prompts");
+    }
+    let mut texts: Vec<&str> = whole.prompts.iter().map(|prompt| prompt.text.trim()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
+    let part: BTreeMap<&str, usize> = texts
+        .iter()
+        .enumerate()
+        .map(|(rank, text)| (*text, rank % folds))
+        .collect();
+    let pick = |keep: &dyn Fn(usize) -> bool| Dataset {
+        models: whole.models.clone(),
+        prompts: whole
+            .prompts
+            .iter()
+            .filter(|prompt| keep(part[prompt.text.trim()]))
+            .cloned()
+            .collect(),
+    };
+    Ok((0..folds)
+        .map(|fold| (pick(&|own| own != fold), pick(&|own| own == fold)))
+        .collect())
+}
+
+/// The seed prompts that a scenario leaves, in random order, at most `limit` of them.
+fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Dataset {
+    let only = &scenario.seed.categories;
+    if !only.is_empty() {
+        seed.prompts.retain(|prompt| {
+            prompt
+                .category
+                .as_ref()
+                .is_some_and(|category| only.contains(category))
+        });
+    }
+    if scenario.seed.inverted {
+        for outcome in seed
+            .prompts
+            .iter_mut()
+            .flat_map(|prompt| prompt.outcomes.iter_mut().flatten())
+        {
+            outcome.score = 1.0 - outcome.score;
+        }
+    }
+    seed.prompts.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
+    seed.prompts.truncate(limit.unwrap_or(usize::MAX));
+    seed
+}
+
+fn extract(view: &TextView, dataset: &Dataset) -> Arc<Vec<Arc<[f32]>>> {
+    Arc::new(
+        dataset
+            .prompts
+            .iter()
+            .map(|prompt| view.features(&prompt.text).into())
+            .collect(),
+    )
+}
+
+/// The prior in the folder, if there is one for this view.
+fn shipped_prior(folder: &Path, view: &TextView) -> Result<Option<Arc<Seed>>> {
+    let path = folder.join("seed-prior.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let seed: Seed = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is not a seed prior; train it again", path.display()))?;
+    let version = view.version().to_string();
+    let same = seed.view_versions.get(&crate::policy::View::Text) == Some(&version);
+    Ok(same.then(|| {
+        Arc::new(Seed {
+            view_versions: BTreeMap::new(),
+            ..seed
+        })
+    }))
+}
+
+/// Prices of a dollar from "money is no object" to "nothing but money is": geometric around one quality point over
+/// the range of the single models' costs.
+fn sweep(singles: &[Point]) -> Vec<f64> {
+    let costs = singles.iter().map(|point| point.cost_usd);
+    let (least, most) = (
+        costs.clone().fold(f64::INFINITY, f64::min),
+        costs.fold(0.0, f64::max),
+    );
+    let (low, high) = (0.002 / most.max(1e-12), 2.0 / least.max(1e-12));
+    let step = (high / low).ln() / (SWEEP - 2) as f64;
+    std::iter::once(0.0)
+        .chain((0..SWEEP - 1).map(|index| low * (step * index as f64).exp()))
+        .collect()
+}
+
+/// All seeds of a contestant, on the processors there are.
+fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<SeedFigures> {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(plan.seeds as usize);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed) as u64;
+            if seed >= plan.seeds {
+                return done;
+            }
+            done.push((seed, one_seed(contestant, plan, seed)));
+            progress.inc(1);
+        }
+    };
+    let mut all: Vec<(u64, SeedFigures)> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        handles
+            .into_iter()
+            .filter_map(|handle| handle.join().ok())
+            .flatten()
+            .collect()
+    });
+    all.sort_by_key(|(seed, _)| *seed);
+    all.into_iter().map(|(_, figures)| figures).collect()
+}
+
+fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
+    let over_trials = |settings: &Settings| {
+        let mut whole = Run::default();
+        for trial in &plan.trials {
+            let run = contestants::run(contestant, trial, settings, seed, crate::clock::monotonic);
+            whole.steps.extend(run.steps);
+            whole.decide_ns.extend(run.decide_ns);
+            whole.alarms += run.alarms;
+        }
+        whole
+    };
+    let singles = single_points(&plan.whole);
+    let main = over_trials(&plan.settings);
+    let points: Vec<Point> = match contestant {
+        _ if plan.sweep.is_empty() => Vec::new(),
+        Contestant::ZeroRouter => metrics::hull(&singles),
+        _ if !contestant.has_objective() => vec![main.point()],
+        _ => {
+            let at = |&lambda: &f64| {
+                let mut settings = plan.settings.clone();
+                settings.route.objective = Objective::Weighted { lambda };
+                settings.route.budget_usd = None;
+                over_trials(&settings).point()
+            };
+            plan.sweep.iter().map(at).collect()
+        }
+    };
+    figures(
+        &main,
+        &points,
+        &singles,
+        plan.settings.route.budget_usd,
+        plan.whole.models.len(),
+    )
+}
+
+fn progress(length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,221 @@
+//! What a replay writes: `metrics.json`, a Markdown report and its curves, and the table on the screen.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use plotters::prelude::*;
+use serde_json::{Map, Value};
+
+use super::ReplayArgs;
+use super::contestants::Contestant;
+use super::dataset::Dataset;
+use super::metrics::{SeedFigures, summary};
+
+/// Writes everything into the output folder, and the table to standard output.
+pub(super) fn write(
+    args: &ReplayArgs,
+    dataset: &Dataset,
+    budget_usd: Option<f64>,
+    measured: &[(Contestant, Vec<SeedFigures>)],
+) -> Result<()> {
+    let names: Vec<String> = dataset.models.iter().map(ToString::to_string).collect();
+    let requests = dataset.prompts.len();
+    let mut rows: Vec<(String, Map<String, Value>)> = measured
+        .iter()
+        .map(|(contestant, seeds)| (contestant.key(dataset), summary(requests, seeds, &names)))
+        .collect();
+    let (policy, mut metrics) = rows.remove(0);
+    let table = table(&policy, &metrics, &rows, budget_usd);
+    let curves: Vec<(&str, Vec<(f64, f64)>)> = std::iter::once((policy.as_str(), &metrics))
+        .chain(rows.iter().map(|(name, row)| (name.as_str(), row)))
+        .map(|(name, row)| (name, points(row)))
+        .collect();
+    let has_curves = curves.iter().any(|(_, points)| points.len() > 1);
+
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    let text = report(args, &policy, &table, has_curves);
+    if has_curves {
+        plot(&args.out.join("curve.svg"), &curves)
+            .map_err(|error| anyhow!("cannot draw the curves: {error}"))?;
+    }
+    let baselines: Map<String, Value> = rows
+        .into_iter()
+        .map(|(name, row)| (name, Value::Object(row)))
+        .collect();
+    metrics.insert("baselines".to_owned(), Value::Object(baselines));
+    let file = |name: &str, bytes: &[u8]| {
+        let path = args.out.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    };
+    file("metrics.json", &serde_json::to_vec_pretty(&metrics)?)?;
+    file("report.md", text.as_bytes())?;
+    let mut screen = std::io::stdout().lock();
+    writeln!(screen, "{table}\nwritten to {}", args.out.display()).context("cannot write to standard output")
+}
+
+/// The rows side by side, best quality first among the baselines.
+fn table(
+    policy: &str,
+    metrics: &Map<String, Value>,
+    rows: &[(String, Map<String, Value>)],
+    budget: Option<f64>,
+) -> String {
+    let mut sorted: Vec<&(String, Map<String, Value>)> = rows.iter().collect();
+    let quality = |row: &Map<String, Value>| row.get("mean_quality").and_then(Value::as_f64).unwrap_or(0.0);
+    sorted.sort_by(|a, b| quality(&b.1).total_cmp(&quality(&a.1)));
+    let mut text = String::from(
+        "| policy | quality | $/request | budget use | regret | cost saved | AIQ | explored | p50 us |\n",
+    );
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    let all =
+        std::iter::once((policy, metrics)).chain(sorted.into_iter().map(|(name, row)| (name.as_str(), row)));
+    for (name, row) in all {
+        let number = |key: &str, digits: usize| {
+            row.get(key)
+                .and_then(Value::as_f64)
+                .map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let interval = match row
+            .get("mean_quality_ci95")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+        {
+            Some([low, high]) => {
+                format!(
+                    " [{:.4}, {:.4}]",
+                    low.as_f64().unwrap_or(0.0),
+                    high.as_f64().unwrap_or(0.0)
+                )
+            }
+            _ => String::new(),
+        };
+        let cost = row.get("mean_cost_usd").and_then(Value::as_f64).unwrap_or(0.0);
+        let used = if budget.is_some() {
+            number("budget_use", 3)
+        } else {
+            "-".to_owned()
+        };
+        let micros = row
+            .get("decide_us")
+            .and_then(|times| times.get("p50"))
+            .and_then(Value::as_f64)
+            .map_or("-".to_owned(), |value| format!("{value:.1}"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "| {name} | {}{interval} | {cost:.3e} | {used} | {} | {} | {} | {} | {micros} |",
+            number("mean_quality", 4),
+            number("regret", 1),
+            number("cost_saved_at_best_quality", 3),
+            number("aiq", 4),
+            number("explored_share", 4),
+        );
+    }
+    text
+}
+
+fn report(args: &ReplayArgs, policy: &str, table: &str, has_curves: bool) -> String {
+    let goal = match (args.budget_usd, args.lambda, args.margin) {
+        (Some(budget), _, _) => format!("best quality within ${budget} a request"),
+        (_, Some(lambda), _) => format!("quality less {lambda} points a dollar"),
+        (_, _, margin) => format!(
+            "cheapest within {} of the best model's mean quality",
+            margin.unwrap_or(0.02)
+        ),
+    };
+    let file = args
+        .dataset
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let split = args
+        .split
+        .as_deref()
+        .map_or(String::new(), |split| format!(" (split {split})"));
+    let seed = match (&args.seed_dataset, args.folds) {
+        (_, Some(folds)) => format!("the other parts of {folds}-fold cross-validation"),
+        (Some(path), _) => {
+            let name = path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let split = args
+                .seed_split
+                .as_deref()
+                .map_or(String::new(), |split| format!(" (split {split})"));
+            format!("{name}{split}, without the texts that are replayed")
+        }
+        (None, None) => "the shipped prior, if it knows the models".to_owned(),
+    };
+    let mut text = format!(
+        "# Replay of `{policy}` on {file}{split}\n\n- Goal: {goal}\n- Seed: {seed}\n- Random orders: {}\n",
+        args.seeds
+    );
+    if let Some(scenario) = &args.scenario {
+        let _ = writeln!(text, "- Scenario: {}", scenario.display());
+    }
+    let _ = write!(
+        text,
+        "\nEach policy decides every prompt once and sees the chosen model's outcome only. Intervals are 95 % bootstrap over the orders.\n\n{table}"
+    );
+    if has_curves {
+        text.push_str("\n![cost and quality](curve.svg)\n");
+    }
+    text
+}
+
+fn points(row: &Map<String, Value>) -> Vec<(f64, f64)> {
+    let list = row
+        .get("points")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    list.iter()
+        .filter_map(|point| {
+            Some((
+                point.get("mean_cost_usd")?.as_f64()?,
+                point.get("mean_quality")?.as_f64()?,
+            ))
+        })
+        .collect()
+}
+
+/// Cost (logarithmic) against quality of every swept policy.
+fn plot(path: &Path, curves: &[(&str, Vec<(f64, f64)>)]) -> Result<(), Box<dyn std::error::Error>> {
+    let all = || curves.iter().flat_map(|(_, points)| points.iter());
+    let fold = |pick: fn(&(f64, f64)) -> f64| {
+        let values = || all().map(pick);
+        (
+            values().fold(f64::INFINITY, f64::min),
+            values().fold(f64::NEG_INFINITY, f64::max),
+        )
+    };
+    let ((left, right), (low, high)) = (fold(|p| p.0.max(1e-9)), fold(|p| p.1));
+    let root = SVGBackend::new(path, (900, 560)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(56)
+        .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), low - 0.01..high + 0.01)?;
+    chart
+        .configure_mesh()
+        .x_desc("dollars a request")
+        .y_desc("mean quality")
+        .draw()?;
+    for (index, (name, points)) in curves.iter().filter(|(_, points)| points.len() > 1).enumerate() {
+        let colour = Palette99::pick(index).to_rgba();
+        let mut sorted = points.clone();
+        sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+        chart
+            .draw_series(LineSeries::new(sorted, colour.stroke_width(2)))?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
+    root.present()?;
+    Ok(())
+}
