@@ -282,7 +282,9 @@ impl ContextualLearner {
             state.next = (state.next + 1) % RESERVOIR;
         }
         state.rounds += 1;
-        if state.rounds.is_power_of_two() && state.rounds < SOLVE_EVERY || state.rounds % SOLVE_EVERY == 0 {
+        if state.rounds.is_power_of_two() && state.rounds < SOLVE_EVERY
+            || state.rounds.is_multiple_of(SOLVE_EVERY)
+        {
             state.stale = true;
         }
     }

@@ -84,7 +84,7 @@ impl Nearest {
         }
         self.recent.push(offers);
         self.rounds += 1;
-        if self.rounds.is_power_of_two() || self.rounds % SOLVE_EVERY == 0 {
+        if self.rounds.is_power_of_two() || self.rounds.is_multiple_of(SOLVE_EVERY) {
             let mut rounds = Rounds::default();
             self.recent
                 .iter()
