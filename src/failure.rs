@@ -131,6 +131,8 @@ pub struct AttemptError {
     pub retry_after: Option<Duration>,
     /// The account's quota is exhausted: waiting will not help, the circuit opens at once.
     pub quota_exhausted: bool,
+    /// The provider had begun to answer, or may have: the call can cost something all the same. False for a refusal.
+    pub may_be_billed: bool,
     /// A sentence for the client. Holds no key, no address and no raw code of the provider.
     pub message: String,
     /// The provider's own status and code, for our log only.

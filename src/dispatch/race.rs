@@ -296,7 +296,7 @@ impl Race {
         sent.tried.latency_ms = millis(now.saturating_duration_since(sent.at));
         let (target, provider) = (sent.target.clone(), sent.tried.provider.clone());
         tracing::debug!(decision = %self.plan.decision_id, model = %sent.tried.model, role = sent.tried.role.as_str(), %error, "attempt failed");
-        if !accepted && error.kind != FailureKind::Timeout {
+        if !accepted && !error.may_be_billed {
             self.spent -= self.plan.candidates[target.candidate].expected_cost;
         }
         if error.fault == FaultSource::Client {

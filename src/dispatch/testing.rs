@@ -169,6 +169,7 @@ pub(super) fn error(kind: FailureKind) -> AttemptError {
         retry: Retry::SameArm,
         retry_after: None,
         quota_exhausted: false,
+        may_be_billed: false,
         message: kind.to_string(),
         provider_code: None,
     }

@@ -270,7 +270,7 @@ impl Ticket {
     /// gave up may have been worked on: it is taken to have read its prompt.
     fn usage(&self, outcome: &Outcome) -> Option<Usage> {
         let refused = match outcome {
-            Outcome::Failed(error) => !self.seen.accepted && error.kind != FailureKind::Timeout,
+            Outcome::Failed(error) => !self.seen.accepted && !error.may_be_billed,
             Outcome::Succeeded | Outcome::Cancelled(_) => false,
         };
         let estimate = || Usage {
@@ -324,6 +324,7 @@ fn upstream_failure(kind: FailureKind, message: &str) -> AttemptError {
         retry: Retry::NextArm,
         retry_after: None,
         quota_exhausted: false,
+        may_be_billed: true,
         message: message.to_owned(),
         provider_code: None,
     }

@@ -262,6 +262,7 @@ mod tests {
             retry: Retry::No,
             retry_after: None,
             quota_exhausted: false,
+            may_be_billed: false,
             message: "overloaded".into(),
             provider_code: None,
         };

@@ -56,6 +56,7 @@ pub(super) fn classify(wire: &Wire, answered: &Answered<'_>) -> AttemptError {
         retry: consequence.retry,
         retry_after: wait,
         quota_exhausted: meaning == Meaning::QuotaExhausted,
+        may_be_billed: false,
         message,
         provider_code: Some(provider_code(status, &told)),
     }
@@ -118,6 +119,7 @@ pub(super) fn transport(wire: &Wire, error: &reqwest::Error) -> AttemptError {
     };
     let mut failure = unavailable(wire, sentence, retry);
     failure.kind = kind;
+    failure.may_be_billed = !error.is_connect();
     failure.provider_code = Some(causes(error));
     failure
 }
@@ -165,6 +167,7 @@ pub(super) fn unsupported(wire: &Wire, what: &str) -> AttemptError {
     AttemptError {
         kind: FailureKind::InvalidRequest,
         fault: FaultSource::Client,
+        may_be_billed: false,
         ..unavailable(wire, &format!("cannot take {what}"), Retry::NextArm)
     }
 }
@@ -176,6 +179,7 @@ fn unavailable(wire: &Wire, sentence: &str, retry: Retry) -> AttemptError {
         retry,
         retry_after: None,
         quota_exhausted: false,
+        may_be_billed: true,
         message: format!("{} {sentence}", wire.provider),
         provider_code: None,
     }

@@ -225,6 +225,7 @@ impl SimulatedProvider {
             retry: Retry::NextArm,
             retry_after: None,
             quota_exhausted: false,
+            may_be_billed: false,
             message: format!(
                 "no simulated model is called `{name}`; there are {}",
                 known.join(", ")
@@ -251,6 +252,7 @@ fn overloaded() -> AttemptError {
         retry: Retry::SameArm,
         retry_after: None,
         quota_exhausted: false,
+        may_be_billed: false,
         message: "the simulated provider is overloaded (its error_rate is above 0)".to_owned(),
         provider_code: Some("simulated".to_owned()),
     }

@@ -130,6 +130,7 @@ fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, AttemptError> {
         retry: Retry::No,
         retry_after: None,
         quota_exhausted: false,
+        may_be_billed: true,
         message: format!("a simulated answer could not be written as JSON: {error}"),
         provider_code: None,
     })
