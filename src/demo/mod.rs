@@ -7,12 +7,14 @@
 //! only; the load alone knows what every other model would have answered, and shows the difference.
 
 mod client;
+mod dataset;
 mod ledger;
 mod load;
 mod prompts;
 mod screen;
 mod setup;
 
+pub use dataset::dataset;
 pub use ledger::{Ledger, Rival, Tally};
 pub use load::{DemoError, LoadSettings, run_load};
 pub use prompts::{Prompt, PromptBook, PromptBookError};
