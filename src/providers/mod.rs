@@ -1,14 +1,21 @@
 //! One adapter for each wire format. Whatever a provider speaks, what comes out is OpenAI-shaped; server-sent
 //! events and wire types never leave this room.
 
+mod anthropic;
 mod call;
 mod fault;
+mod gemini;
 mod http;
+mod media;
 mod openai;
+mod schema;
 mod settings;
+mod shape;
 pub mod simulated;
 mod sse;
 mod stream;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -39,6 +46,8 @@ struct Inner {
 #[derive(Debug)]
 enum Adapter {
     OpenAi(openai::OpenAi),
+    Anthropic(anthropic::Anthropic),
+    Gemini(gemini::Gemini),
 }
 
 impl Provider {
@@ -51,7 +60,9 @@ impl Provider {
         let base = http::base_url(&settings)?;
         let adapter = match settings.kind {
             WireFormat::OpenAi => Adapter::OpenAi(openai::OpenAi::new(&base)),
-            WireFormat::Anthropic | WireFormat::Gemini | WireFormat::Simulated => {
+            WireFormat::Anthropic => Adapter::Anthropic(anthropic::Anthropic::new(&base)),
+            WireFormat::Gemini => Adapter::Gemini(gemini::Gemini::new(&base)),
+            WireFormat::Simulated => {
                 return Err(ProviderError::NoWireFormat {
                     provider: settings.name,
                 });
@@ -80,6 +91,8 @@ impl Provider {
         let link = &self.inner.link;
         match &self.inner.adapter {
             Adapter::OpenAi(adapter) => adapter.complete(link, call).await,
+            Adapter::Anthropic(adapter) => adapter.complete(link, call).await,
+            Adapter::Gemini(adapter) => adapter.complete(link, call).await,
         }
     }
 
@@ -91,6 +104,8 @@ impl Provider {
         let link = &self.inner.link;
         match &self.inner.adapter {
             Adapter::OpenAi(adapter) => adapter.stream(link, call).await,
+            Adapter::Anthropic(adapter) => adapter.stream(link, call).await,
+            Adapter::Gemini(adapter) => adapter.stream(link, call).await,
         }
     }
 
@@ -103,6 +118,9 @@ impl Provider {
         let link = &self.inner.link;
         match &self.inner.adapter {
             Adapter::OpenAi(adapter) => adapter.embeddings(link, body, arm).await,
+            Adapter::Anthropic(_) | Adapter::Gemini(_) => {
+                Err(fault::unsupported(&link.wire, "embeddings in OpenAI's form"))
+            }
         }
     }
 }

@@ -87,7 +87,14 @@ where
         };
         let taken = match bytes {
             Some(Ok(bytes)) => decoder.feed(&bytes, &mut each),
-            Some(Err(error)) => Err(Broken::Failed(fault::transport(&self.wire, &error))),
+            // A connection that breaks after the last word has cut nothing off.
+            Some(Err(error)) => match reader.closed(ready) {
+                Ok(()) => {
+                    self.state = State::Closed;
+                    return;
+                }
+                Err(_) => Err(Broken::Failed(fault::transport(&self.wire, &error))),
+            },
             None => decoder.finish(&mut each),
         };
         match taken {

@@ -15,6 +15,8 @@ use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 use table::Meaning;
 use told::Told;
 
+pub(super) use told::is_error;
+
 /// Who is spoken with.
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
@@ -160,6 +162,16 @@ pub(super) fn out_of_resources(wire: &Wire) -> AttemptError {
     let mut failure = unavailable(wire, "is overloaded", Retry::SameArm);
     failure.kind = FailureKind::ProviderOverloaded;
     failure
+}
+
+/// A filter kept the whole answer back.
+pub(super) fn filtered(wire: &Wire, reason: &str) -> AttemptError {
+    AttemptError {
+        kind: FailureKind::ContentPolicyViolation,
+        fault: FaultSource::Client,
+        provider_code: Some(reason.to_owned()),
+        ..unavailable(wire, "refused the content by its policy", Retry::NextArm)
+    }
 }
 
 /// The wire format has no way to say what the request asks; another may.

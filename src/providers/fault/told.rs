@@ -32,7 +32,7 @@ pub(super) fn read(body: &[u8]) -> Told {
 }
 
 /// Whether a 200's JSON is an error: `{"error": ...}` or `{"object": "error"}` without an answer beside it.
-pub(super) fn is_error(value: &Value) -> bool {
+pub(in crate::providers) fn is_error(value: &Value) -> bool {
     let value = match value {
         Value::Array(items) => items.first().unwrap_or(value),
         _ => value,

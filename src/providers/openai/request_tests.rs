@@ -1,29 +1,8 @@
-use std::sync::Arc;
-
 use super::*;
-use crate::arm::{ArmId, Modalities};
-use crate::request;
-
-fn call(json: &str, fallback: bool) -> Call {
-    let request = request::parse(Bytes::copy_from_slice(json.as_bytes())).unwrap();
-    Call {
-        request: Arc::new(request),
-        arm: Arc::new(crate::arm::Arm {
-            id: ArmId::new("acme/m"),
-            upstream: "m-2".into(),
-            family: "m".into(),
-            context_window: 1000,
-            max_output_tokens: 100,
-            modalities: Modalities::TEXT,
-            tools: true,
-            structured_output: true,
-        }),
-        fallback,
-    }
-}
+use crate::providers::testing::call;
 
 fn sent(json: &str, dialect: Dialect, stream: bool, fallback: bool) -> String {
-    String::from_utf8(body(&call(json, fallback), dialect, stream).to_vec()).unwrap()
+    String::from_utf8(body(&call(json, "m-2", fallback), dialect, stream).to_vec()).unwrap()
 }
 
 const HI: &str = r#""messages":[{"role":"user","content":"hi"}]"#;

@@ -1,33 +1,10 @@
 use super::*;
 use crate::failure::{FailureKind, Retry};
-use crate::providers::sse::{EventTooLong, SseDecoder};
-
-fn wire() -> Wire {
-    Wire {
-        provider: "acme".into(),
-    }
-}
+use crate::providers::testing::{self, wire};
 
 /// Everything a stream of these bytes yields.
 fn streamed(text: &str) -> Result<Vec<StreamEvent>, AttemptError> {
-    let mut reader = ChunkReader::new(wire());
-    let mut out = VecDeque::new();
-    let mut result = Ok(());
-    let mut each = |event: SseEvent<'_>| {
-        let over = matches!(out.back(), Some(StreamEvent::End { .. }));
-        if result.is_ok() && !over {
-            result = reader.event(event, &mut out);
-        }
-        Ok::<(), EventTooLong>(())
-    };
-    let mut decoder = SseDecoder::new(1 << 20);
-    decoder.feed(text.as_bytes(), &mut each).unwrap();
-    decoder.finish(&mut each).unwrap();
-    result?;
-    if !matches!(out.back(), Some(StreamEvent::End { .. })) {
-        reader.closed(&mut out)?;
-    }
-    Ok(out.into())
+    testing::streamed(ChunkReader::new(wire()), text)
 }
 
 fn chunk(delta: &str, finish: &str) -> String {
