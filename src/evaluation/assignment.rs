@@ -157,6 +157,23 @@ impl Ramp {
         &self.bands
     }
 
+    /// The split in force for a unit at this place; none if it does not take part.
+    #[must_use]
+    pub fn shares_at(&self, place_in_layer: f64) -> &[f64] {
+        let band = self.bands.iter().find(|band| place_in_layer < band.until);
+        band.filter(|_| place_in_layer >= self.start)
+            .map_or(&[], |band| &band.shares)
+    }
+
+    /// Replaces the whole split. Only for units that never come again: each request drawn anew.
+    ///
+    /// # Errors
+    /// If the shares do not fit.
+    pub fn resplit(&mut self, shares: Vec<f64>) -> Result<(), RampError> {
+        *self = Self::new(&self.salt, self.start, self.reach(), shares)?;
+        Ok(())
+    }
+
     /// The arm of `unit` and its probability in (0, 1]; `None` if the unit does not take part. `place_in_layer`
     /// is the unit's place under the layer's salt (see [`place`]).
     #[must_use]

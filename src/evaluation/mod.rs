@@ -8,8 +8,11 @@
 //! - [`allocation`]: how to split traffic between arms;
 //! - [`assignment`]: which arm a unit gets, the same one each time;
 //! - [`multiplicity`]: the false-discovery rate over slices;
+//! - [`ab`]: one experiment's statistics and its verdict;
+//! - [`spread`]: an arm's latencies;
 //! - [`special`]: the normal and chi-square distributions.
 
+pub mod ab;
 pub mod allocation;
 pub mod assignment;
 pub mod health;
@@ -18,3 +21,4 @@ pub mod multiplicity;
 pub mod off_policy;
 pub mod sequence;
 pub mod special;
+pub mod spread;

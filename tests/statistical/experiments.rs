@@ -6,6 +6,7 @@
     reason = "a test may fail and says what it measured"
 )]
 
+use pointsman::evaluation::ab::{AbSums, Design, Exposure, Guardrails, Hypothesis, Sample, Verdict, read};
 use pointsman::evaluation::allocation::neyman;
 use pointsman::evaluation::moments::{Moments, UnitTotals, difference};
 use pointsman::evaluation::off_policy::{LoggedDecision, estimate};
@@ -264,4 +265,71 @@ fn off_policy_estimates_are_unbiased_and_doubly_robust_is_closest() {
     }
     assert!(rmse[2] < 0.8 * rmse[0] && rmse[2] <= 1.05 * rmse[1], "{rmse:?}");
     assert!(f64::from(missed) / trials as f64 <= ALPHA, "{missed}");
+}
+
+/// The whole engine's verdict, looked at after every sample: how often it decides wrongly. With equal arms a
+/// superiority experiment must neither ship nor stop for harm; with a treatment exactly at the margin a
+/// non-inferiority experiment must not ship. Guardrails watch errors at the same time (1 % in both arms).
+#[test]
+fn verdicts_are_wrong_no_more_often_than_stated() {
+    let cases = [
+        ("superiority, equal arms", Hypothesis::Superior, [0.8, 0.8]),
+        (
+            "non-inferiority, at the margin",
+            Hypothesis::NonInferior { margin: 0.1 },
+            [0.8, 0.7],
+        ),
+    ];
+    for (name, hypothesis, rates) in cases {
+        let design = Design {
+            arms: 2,
+            hypothesis,
+            alpha: ALPHA,
+            planned: 500,
+            max_samples: 1_000,
+            min_effect: 0.005,
+            guardrails: Guardrails::default(),
+            slow_ms: None,
+            floor: 0.1,
+        };
+        let mut wrong = 0;
+        for seed in 0..EXPERIMENTS {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut sums = AbSums::new(2);
+            let verdict = loop {
+                let arm = usize::from(rng.gen_bool(0.5));
+                let sample = Sample {
+                    arm,
+                    probability: 0.5,
+                    unit: None,
+                    covariate: 0.0,
+                    slices: Vec::new(),
+                };
+                let clean = !rng.gen_bool(0.01);
+                sums.assign(&sample, &[0.5, 0.5]);
+                sums.expose(
+                    &sample,
+                    &Exposure {
+                        clean,
+                        ..Exposure::default()
+                    },
+                    None,
+                );
+                if clean {
+                    sums.score(&sample, f64::from(u8::from(rng.gen_bool(rates[arm]))), None);
+                }
+                let verdict = read(&design, &sums).unwrap().verdict;
+                if !matches!(verdict, Verdict::Running { .. } | Verdict::Unhealthy) {
+                    break verdict;
+                }
+            };
+            wrong += u64::from(match hypothesis {
+                Hypothesis::Superior => verdict != Verdict::Futile,
+                Hypothesis::NonInferior { .. } => matches!(verdict, Verdict::Ship { .. }),
+            });
+        }
+        let rate = wrong as f64 / EXPERIMENTS as f64;
+        println!("{name}: wrong verdicts {:.2} %", 100.0 * rate);
+        assert!(rate <= ALPHA, "{name}: {rate}");
+    }
 }

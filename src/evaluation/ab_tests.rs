@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn design(hypothesis: Hypothesis) -> Design {
+    Design {
+        arms: 2,
+        hypothesis,
+        alpha: 0.05,
+        planned: 500,
+        max_samples: 10_000,
+        min_effect: 0.005,
+        guardrails: Guardrails::default(),
+        slow_ms: Some(1_000.0),
+        floor: 0.1,
+    }
+}
+
+fn sample(arm: usize) -> Sample<'static> {
+    Sample {
+        arm,
+        probability: 0.5,
+        unit: None,
+        covariate: 0.0,
+        slices: vec!["category=code"],
+    }
+}
+
+/// `n` requests an arm; a score of 1 in `good[arm]` of 100, an error in `bad[arm]` of 100.
+fn filled(n: u64, good: [u64; 2], bad: [u64; 2]) -> AbSums {
+    let mut sums = AbSums::new(2);
+    for i in 0..n {
+        for arm in 0..2 {
+            let clean = (i * 37) % 100 >= bad[arm];
+            let exposure = Exposure {
+                clean,
+                cost_usd: Some(0.001),
+                ttft_ms: Some(300.0),
+                ..Exposure::default()
+            };
+            sums.assign(&sample(arm), &[0.5, 0.5]);
+            sums.expose(&sample(arm), &exposure, Some(1_000.0));
+            if clean {
+                sums.score(
+                    &sample(arm),
+                    f64::from(u8::from((i * 61) % 100 < good[arm])),
+                    None,
+                );
+            }
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_better_treatment_is_shipped_and_a_worse_one_stopped() {
+    let superior = design(Hypothesis::Superior);
+    let better = read(&superior, &filled(1_000, [70, 85], [0, 0])).unwrap();
+    assert_eq!(better.verdict, Verdict::Ship { arm: 1 });
+    let interval = better.comparisons[0].quality.unwrap().interval;
+    assert!((interval.estimate - 0.15).abs() < 1e-9 && interval.low > 0.0);
+    let worse = read(&superior, &filled(1_000, [85, 70], [0, 0])).unwrap();
+    assert_eq!(worse.verdict, Verdict::Harm);
+}
+
+#[test]
+fn non_inferiority_ships_what_is_no_worse_than_the_margin() {
+    let margin = design(Hypothesis::NonInferior { margin: 0.1 });
+    assert_eq!(
+        read(&margin, &filled(2_000, [85, 84], [0, 0])).unwrap().verdict,
+        Verdict::Ship { arm: 1 }
+    );
+    assert_eq!(
+        read(&margin, &filled(2_000, [85, 65], [0, 0])).unwrap().verdict,
+        Verdict::Harm
+    );
+}
+
+#[test]
+fn a_running_experiment_says_about_how_many_more() {
+    let few = read(&design(Hypothesis::Superior), &filled(100, [70, 80], [0, 0])).unwrap();
+    let Verdict::Running { more: Some(more) } = few.verdict else {
+        panic!("{:?}", few.verdict)
+    };
+    // Variance .16 + .21 doubled = .74; the gap of .1 needs about 870 units in all.
+    assert!((300..1_500).contains(&more), "{more}");
+    let none = read(&design(Hypothesis::Superior), &filled(10, [70, 80], [0, 0])).unwrap();
+    assert_eq!(none.verdict, Verdict::Running { more: None });
+}
+
+#[test]
+fn it_ends_when_there_is_nothing_left_to_learn() {
+    let mut short = design(Hypothesis::Superior);
+    short.max_samples = 400;
+    assert_eq!(
+        read(&short, &filled(200, [80, 80], [0, 0])).unwrap().verdict,
+        Verdict::Futile
+    );
+    let mut coarse = design(Hypothesis::Superior);
+    coarse.min_effect = 0.2;
+    assert_eq!(
+        read(&coarse, &filled(300, [80, 80], [0, 0])).unwrap().verdict,
+        Verdict::Futile
+    );
+}
+
+#[test]
+fn errors_stop_an_experiment_whatever_the_scores_say() {
+    let reading = read(&design(Hypothesis::Superior), &filled(1_000, [70, 90], [0, 20])).unwrap();
+    assert_eq!(reading.comparisons[0].standing, Standing::Harmful);
+    assert_eq!(reading.verdict, Verdict::Harm);
+}
+
+#[test]
+fn a_dearer_treatment_is_not_shipped_as_no_worse() {
+    let mut cheaper = design(Hypothesis::NonInferior { margin: 0.1 });
+    cheaper.guardrails.cost_ratio = Some(1.0);
+    let mut sums = filled(2_000, [85, 85], [0, 0]);
+    let dear = Exposure {
+        clean: true,
+        cost_usd: Some(0.1),
+        ..Exposure::default()
+    };
+    (0..50).for_each(|_| sums.expose(&sample(1), &dear, None));
+    let reading = read(&cheaper, &sums).unwrap();
+    assert_ne!(reading.verdict, Verdict::Ship { arm: 1 });
+}
+
+#[test]
+fn answers_of_a_fallback_never_reach_the_scores() {
+    let mut sums = AbSums::new(2);
+    sums.expose(&sample(1), &Exposure::default(), None);
+    assert_eq!((sums.arms[1].exposures, sums.arms[1].clean), (1, 0));
+    assert_eq!(sums.arms[1].errors.mean(), 1.0);
+}
+
+#[test]
+fn an_unequal_feedback_rate_withholds_the_verdict() {
+    let mut sums = filled(1_000, [70, 90], [0, 0]);
+    let unscored = Exposure {
+        clean: true,
+        ..Exposure::default()
+    };
+    (0..500).for_each(|_| sums.expose(&sample(1), &unscored, None));
+    assert_eq!(
+        read(&design(Hypothesis::Superior), &sums).unwrap().verdict,
+        Verdict::Unhealthy
+    );
+}
+
+#[test]
+fn a_unit_in_two_arms_is_noticed() {
+    let mut sums = AbSums::new(2);
+    for hash in 0..50 {
+        let unit = |arm| Sample {
+            unit: Some(hash),
+            ..sample(arm)
+        };
+        sums.assign(&unit(0), &[0.5, 0.5]);
+        sums.assign(&unit(usize::from(hash < 5)), &[0.5, 0.5]);
+    }
+    assert_eq!(sums.checks().multiple_exposure.health, Health::Failed);
+}
+
+#[test]
+fn more_arms_share_the_error_rate_and_the_best_is_shipped() {
+    let mut design = design(Hypothesis::Superior);
+    design.arms = 3;
+    let mut sums = AbSums::new(3);
+    for i in 0..1_500u64 {
+        for (arm, good) in [60, 75, 85].into_iter().enumerate() {
+            sums.score(&sample(arm), f64::from(u8::from((i * 61) % 100 < good)), None);
+        }
+    }
+    assert_eq!(read(&design, &sums).unwrap().verdict, Verdict::Ship { arm: 2 });
+    let shares = sums.shares(0.1);
+    assert!(shares[2] > shares[0] && shares[1] > shares[0], "{shares:?}");
+}
+
+proptest! {
+    /// Late, repeated-unit and revised scores leave the same sums as the final scores in order.
+    #[test]
+    fn revisions_and_order_do_not_matter(scores in proptest::collection::vec((0..2usize, 0..5u64, 0.0..1.0f64, 0.0..1.0f64), 1..60)) {
+        let unit = |(arm, hash): (usize, u64)| Sample { unit: Some(hash * 2 + arm as u64), covariate: 0.5, ..sample(arm) };
+        let mut once = AbSums::new(2);
+        let mut twice = AbSums::new(2);
+        for (arm, hash, _, _) in &scores {
+            once.assign(&unit((*arm, *hash)), &[0.5, 0.5]);
+            twice.assign(&unit((*arm, *hash)), &[0.5, 0.5]);
+        }
+        for (arm, hash, _, last) in &scores {
+            once.score(&unit((*arm, *hash)), *last, None);
+        }
+        for (arm, hash, first, _) in scores.iter().rev() {
+            twice.score(&unit((*arm, *hash)), *first, None);
+        }
+        for (arm, hash, first, last) in &scores {
+            twice.score(&unit((*arm, *hash)), *last, Some(*first));
+        }
+        for (a, b) in once.arms.iter().zip(&twice.arms) {
+            prop_assert_eq!(a.scored, b.scored);
+            prop_assert!(a.scored == 0 || (a.quality.mean() - b.quality.mean()).abs() < 1e-9);
+            let (va, vb) = (a.quality.mean_variance(0.0, UNIT_RANGE), b.quality.mean_variance(0.0, UNIT_RANGE));
+            prop_assert!(a.scored == 0 || (va - vb).abs() < 1e-9, "{} {}", va, vb);
+        }
+    }
+
+    /// JSON keeps a float to its last place but one.
+    #[test]
+    fn a_restart_changes_nothing(n in 40..120u64, good in 1..100u64) {
+        let sums = filled(n, [80, good], [1, 2]);
+        let read_back: AbSums = serde_json::from_str(&serde_json::to_string(&sums).unwrap()).unwrap();
+        let interval = |sums: &AbSums| {
+            read(&design(Hypothesis::Superior), sums).unwrap().comparisons[0].quality.unwrap().interval
+        };
+        let (before, after) = (interval(&sums), interval(&read_back));
+        prop_assert!((before.low - after.low).abs() < 1e-12 && (before.high - after.high).abs() < 1e-12);
+        prop_assert_eq!(sums.arms[1].exposures, read_back.arms[1].exposures);
+    }
+}

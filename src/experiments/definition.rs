@@ -1,0 +1,319 @@
+//! What an experiment is, written down before its first sample.
+
+use serde::{Deserialize, Serialize};
+
+use crate::arm::ArmId;
+use crate::config;
+use crate::evaluation::ab::{Design, Guardrails, Hypothesis};
+use crate::units::UnixMs;
+
+/// Error rate of an experiment unless it says otherwise.
+const ALPHA: f64 = 0.05;
+/// Scored units near which the interval is tightest.
+const PLANNED: u64 = 500;
+/// Scored units after which an experiment ends.
+const MAX_SAMPLES: u64 = 10_000;
+/// Half-width below which nothing worth knowing is left to learn.
+const MIN_EFFECT: f64 = 0.005;
+/// Least share of an arm.
+const FLOOR: f64 = 0.1;
+
+/// What an arm of an experiment does with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "value")]
+pub enum Variant {
+    /// Calls this model.
+    Model(ArmId),
+    /// Routes among the models of this family.
+    Family(String),
+    /// Routes by this policy.
+    Policy(String),
+    /// Routes with this quality margin, in thousandths of a quality point.
+    MarginMilli(u32),
+    /// Routes by this feature view or version.
+    Features(String),
+    /// Routes as the router does at the time.
+    Current,
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Model(arm) => write!(f, "{arm}"),
+            Self::Family(family) => write!(f, "models of {family}"),
+            Self::Policy(policy) => write!(f, "policy {policy}"),
+            Self::MarginMilli(milli) => write!(f, "margin {}", f64::from(*milli) / 1000.0),
+            Self::Features(version) => write!(f, "features {version}"),
+            Self::Current => f.write_str("the router as it is"),
+        }
+    }
+}
+
+/// How units are split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Evenly, to the end.
+    Fixed,
+    /// By what is learned on the way.
+    Adaptive,
+}
+
+/// What stays with one arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StickyBy {
+    /// Each request is its own unit.
+    Request,
+    /// A user.
+    User,
+    /// A session.
+    Session,
+}
+
+/// Who started it, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration.
+    Config,
+    /// A call to the API.
+    Api,
+    /// A model is new in a route.
+    NewModel,
+    /// A model's scores moved.
+    Drift,
+    /// A price change turned the ranking over.
+    PriceChange,
+    /// New features or a new classifier.
+    Features,
+    /// The quality margin was changed.
+    Margin,
+}
+
+impl Origin {
+    /// Whether the router started it by itself.
+    #[must_use]
+    pub fn automatic(self) -> bool {
+        !matches!(self, Self::Config | Self::Api)
+    }
+}
+
+/// An experiment as defined before its first sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Its name, in headers, paths and reports.
+    pub name: String,
+    /// The route on which it runs.
+    pub route: String,
+    /// The prompt category it is limited to. `None`: any.
+    pub category: Option<String>,
+    /// Experiments of one layer never share a unit; those of different layers are independent. The route's name
+    /// unless they cannot disturb each other.
+    pub layer: String,
+    /// The arms by name, the control first; two or more.
+    pub variants: Vec<(String, Variant)>,
+    /// The feedback metric that it judges by.
+    pub metric: String,
+    /// The hypothesis in words.
+    pub statement: String,
+    /// How units are split.
+    pub split: Split,
+    /// What stays with one arm.
+    pub sticky_by: StickyBy,
+    /// Share in (0, 1] of the layer's units that take part.
+    pub coverage: f64,
+    /// Statistics, fixed too.
+    pub design: Design,
+    /// Who started it.
+    pub origin: Origin,
+    /// When it was defined.
+    pub defined: UnixMs,
+}
+
+/// Why a definition is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DefinitionError {
+    /// Not usable as a file name and header value.
+    #[error("the name {name:?} may hold letters, digits, '-', '_' and '.' only, and must not begin with '.'")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// Too few arms.
+    #[error("an experiment needs a control and at least one treatment; {given} arms were given")]
+    Arms {
+        /// How many.
+        given: usize,
+    },
+    /// A figure out of range.
+    #[error("{field} is {value}; it must lie in {range}")]
+    Range {
+        /// Which one.
+        field: &'static str,
+        /// What was given.
+        value: f64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// The name is taken.
+    #[error("an experiment {name:?} exists already; choose another name, or stop that one")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// The layer is full.
+    #[error("layer {layer:?} has {free} of its traffic left and the experiment wants {wanted}; it waits")]
+    Full {
+        /// The layer.
+        layer: String,
+        /// What is left.
+        free: f64,
+        /// What is wanted.
+        wanted: f64,
+    },
+}
+
+impl Definition {
+    /// A definition with this project's defaults: α = .05 with the interval tightest near 500 scores, 10,000
+    /// scores at most, all traffic of the route, sticky by request, split evenly.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        route: &str,
+        variants: Vec<(String, Variant)>,
+        hypothesis: Hypothesis,
+        origin: Origin,
+        now: UnixMs,
+    ) -> Self {
+        let guardrails = Guardrails {
+            // What is "no worse" must at least not be dearer, or there is no reason to ship it.
+            cost_ratio: matches!(hypothesis, Hypothesis::NonInferior { .. }).then_some(1.0),
+            ..Guardrails::default()
+        };
+        let statement = statement(&variants, hypothesis, "quality");
+        Self {
+            name: name.to_owned(),
+            route: route.to_owned(),
+            category: None,
+            layer: route.to_owned(),
+            design: Design {
+                arms: variants.len(),
+                hypothesis,
+                alpha: ALPHA,
+                planned: PLANNED,
+                max_samples: MAX_SAMPLES,
+                min_effect: MIN_EFFECT,
+                guardrails,
+                slow_ms: None,
+                floor: FLOOR,
+            },
+            variants,
+            metric: "quality".to_owned(),
+            statement,
+            split: Split::Fixed,
+            sticky_by: StickyBy::Request,
+            coverage: 1.0,
+            origin,
+            defined: now,
+        }
+    }
+
+    /// The definition of an `[[experiments]]` section.
+    #[must_use]
+    pub fn from_config(experiment: &config::Experiment, now: UnixMs) -> Self {
+        let hypothesis = match experiment.hypothesis {
+            config::Hypothesis::Superior => Hypothesis::Superior,
+            config::Hypothesis::NonInferior { margin } => Hypothesis::NonInferior { margin },
+        };
+        let variants: Vec<(String, Variant)> = experiment
+            .arms
+            .iter()
+            .map(|(name, arm)| (name.clone(), Variant::Model(arm.clone())))
+            .collect();
+        let mut definition = Self::new(
+            &experiment.name,
+            &experiment.route,
+            variants,
+            hypothesis,
+            Origin::Config,
+            now,
+        );
+        definition.category.clone_from(&experiment.category);
+        definition.statement = statement(&definition.variants, hypothesis, &experiment.metric);
+        definition.metric.clone_from(&experiment.metric);
+        definition.split = match experiment.split {
+            config::Split::Fixed => Split::Fixed,
+            config::Split::Adaptive => Split::Adaptive,
+        };
+        definition.sticky_by = match experiment.sticky_by {
+            config::StickyBy::Request => StickyBy::Request,
+            config::StickyBy::User => StickyBy::User,
+            config::StickyBy::Session => StickyBy::Session,
+        };
+        definition
+    }
+
+    /// Checks names and ranges.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), DefinitionError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(plain) {
+            return Err(DefinitionError::Name {
+                name: self.name.clone(),
+            });
+        }
+        if self.variants.len() < 2 || self.design.arms != self.variants.len() {
+            return Err(DefinitionError::Arms {
+                given: self.variants.len(),
+            });
+        }
+        let within = |field, value: f64, low: f64, high: f64, range| {
+            let valid = value > low && value <= high;
+            if valid {
+                Ok(())
+            } else {
+                Err(DefinitionError::Range { field, value, range })
+            }
+        };
+        within("coverage", self.coverage, 0.0, 1.0, "(0, 1]")?;
+        within("alpha", self.design.alpha, 0.0, 0.5, "(0, 0.5]")?;
+        within("planned", self.design.planned as f64, 0.0, 1e9, "[1, 10^9]")?;
+        if let Hypothesis::NonInferior { margin } = self.design.hypothesis {
+            within("margin", margin, 0.0, 1.0, "(0, 1]")?;
+        }
+        Ok(())
+    }
+
+    /// The same experiment, whatever its dates: a configuration read again does not restart it.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        Self {
+            defined: other.defined,
+            ..self.clone()
+        } == *other
+    }
+}
+
+/// The hypothesis in words.
+fn statement(variants: &[(String, Variant)], hypothesis: Hypothesis, metric: &str) -> String {
+    let control = variants
+        .first()
+        .map_or_else(String::new, |(_, variant)| variant.to_string());
+    let treatments: Vec<String> = variants
+        .iter()
+        .skip(1)
+        .map(|(_, variant)| variant.to_string())
+        .collect();
+    let treatments = treatments.join(" or ");
+    match hypothesis {
+        Hypothesis::Superior => format!("{treatments} has a higher mean {metric} than {control}"),
+        Hypothesis::NonInferior { margin } => {
+            format!(
+                "{treatments} is cheaper than {control}, and its mean {metric} is no more than {margin} below"
+            )
+        }
+    }
+}

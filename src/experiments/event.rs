@@ -1,0 +1,60 @@
+//! What is written to the log: every change of every experiment.
+
+use serde::{Deserialize, Serialize};
+
+use super::definition::Definition;
+use crate::evaluation::ab::Verdict;
+use crate::units::UnixMs;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: UnixMs,
+    /// Of which experiment.
+    pub experiment: String,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum EventKind {
+    /// Defined, hypothesis and all, before the first sample.
+    Defined {
+        /// The whole definition.
+        definition: Box<Definition>,
+    },
+    /// Defined, but its layer is full.
+    Waiting,
+    /// First units are let in.
+    Started,
+    /// The split or the part of traffic was changed.
+    Reallocated {
+        /// New share of each arm.
+        shares: Vec<f64>,
+        /// Share of the layer that takes part.
+        coverage: f64,
+    },
+    /// A health check failed, or passes again.
+    Health {
+        /// Whether a check fails.
+        failed: bool,
+    },
+    /// It came to an end by its own rule.
+    Decided {
+        /// What it came to.
+        verdict: Verdict,
+        /// Scored units.
+        units: u64,
+    },
+    /// Somebody ended, shipped or undid it.
+    Overridden {
+        /// What was asked.
+        intervention: String,
+        /// Why, in their words.
+        reason: String,
+    },
+}
