@@ -1,3 +1,11 @@
-//! The `pointsman` program.
+//! The `pointsman` program: arguments, and one command each.
 
-fn main() {}
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    commands::run(commands::Cli::parse())
+}

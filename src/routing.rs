@@ -8,9 +8,10 @@ use rand::RngCore;
 
 use crate::arm::{Arm, ArmId};
 use crate::completion::Usage;
+use crate::context::Features;
 use crate::policy::{self, Candidate, Contexts, Decision, Demands, Policy, Round};
 use crate::pricing::{Tariff, Units};
-use crate::units::Usd;
+use crate::units::{UnixMs, Usd};
 
 /// Tokens that an answer is taken to have while the arm's own length is not known.
 const UNKNOWN_OUTPUT_TOKENS: f64 = 300.0;
@@ -50,6 +51,78 @@ pub struct Question<'a> {
     pub max_output_tokens: Option<u32>,
     /// The request's own wishes.
     pub demands: Demands,
+}
+
+/// A decision as the log and the learner need it. Shared, never changed.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The decision's id.
+    pub id: Arc<str>,
+    /// When it was made.
+    pub at: UnixMs,
+    /// The route that decided; the arm's own id when the client named one.
+    pub route: Arc<str>,
+    /// What the prompt looks like.
+    pub features: Features,
+    /// The prompt's category.
+    pub category: Option<Arc<str>>,
+    /// The eligible arms.
+    pub arms: Vec<ArmId>,
+    /// What was expected of each.
+    pub expected: Vec<Expected>,
+    /// Milliseconds expected of each, as the objective counts them.
+    pub latency_ms: Vec<f64>,
+    /// What was drawn.
+    pub decision: Decision,
+    /// How it was made: the policy's word, `rule` before it, or `named` by the client.
+    pub strategy: Arc<str>,
+    /// Our estimate of the input tokens before any correction.
+    pub input_tokens: u32,
+}
+
+impl Decided {
+    /// The drawn arm.
+    #[must_use]
+    pub fn arm(&self) -> &ArmId {
+        &self.arms[self.decision.chosen]
+    }
+
+    /// What was expected of the drawn arm.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        self.expected[self.decision.chosen]
+    }
+
+    /// The views that were ready.
+    #[must_use]
+    pub fn contexts(&self) -> Contexts<'_> {
+        Contexts {
+            text: (!self.features.text.is_empty()).then_some(&*self.features.text),
+            embedding: self.features.embedding.as_deref(),
+        }
+    }
+
+    /// The round as the policy saw it, for the learner.
+    pub fn with_round<T>(&self, learn: impl FnOnce(&Round<'_>) -> T) -> T {
+        let candidates: Vec<Candidate<'_>> = self
+            .arms
+            .iter()
+            .zip(&self.expected)
+            .zip(&self.latency_ms)
+            .map(|((arm, expected), &latency_ms)| Candidate {
+                arm,
+                cost_usd: expected.cost.dollars(),
+                latency_ms,
+            })
+            .collect();
+        learn(&Round {
+            route: &self.route,
+            contexts: self.contexts(),
+            category: self.category.as_deref(),
+            candidates: &candidates,
+            demands: Demands::default(),
+        })
+    }
 }
 
 /// A decision with its estimates.

@@ -1,6 +1,110 @@
 //! HTTP: routes, wire shapes, statuses.
 
 pub mod auth;
+pub mod chat;
 pub mod error;
+pub mod explain;
+pub mod feedback;
+pub mod models;
+pub mod operations;
+pub mod route;
 pub mod stream;
 pub mod wire;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use axum::{Router, http};
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::failure::FailureKind;
+use crate::server::auth::Client;
+use crate::server::error::ApiError;
+
+/// Every path.
+pub fn router(app: App) -> Router {
+    let limit = app.live.load().config.server.max_body_bytes;
+    let open = Router::new()
+        .route("/health", get(operations::health))
+        .route("/ready", get(operations::ready));
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(chat::post))
+        .route("/v1/feedback", post(feedback::post))
+        .route("/v1/route", post(route::post))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::get))
+        .route("/v1/telemetry", get(operations::telemetry))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate));
+    open.merge(guarded)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(limit))
+        .with_state(app)
+}
+
+/// Answers until `stop` resolves, and then until every answer under way has ended.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    // Without it the body of a small answer waits for the client's delayed acknowledgement, some 40 ms.
+    let listener = listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    axum::serve(listener, router(app))
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+/// Lets known clients through, and tells the handlers who they are.
+async fn authenticate(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let client = app.live.load().keys.authenticate(request.headers())?;
+    request.extensions_mut().insert(client);
+    Ok(next.run(request).await)
+}
+
+impl<S> FromRequestParts<S> for Client
+where
+    App: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, ApiError> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(ApiError::internal)
+    }
+}
+
+async fn no_such_path(request: Request) -> Response {
+    let message = format!(
+        "There is no {} here. The paths are listed in the README.",
+        request.uri().path()
+    );
+    ApiError::new(FailureKind::NotFound, message).into_response()
+}
+
+async fn no_such_method(request: Request) -> Response {
+    let message = format!("{} does not take {}.", request.uri().path(), request.method());
+    ApiError::new(FailureKind::InvalidRequest, message).into_response()
+}

@@ -1,0 +1,128 @@
+//! The books: every attempt, when it is over, is priced once and told to telemetry, the log and its request's
+//! account. Called from destructors, so nothing here blocks.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+
+use crate::app::live::Live;
+use crate::app::pending::Pending;
+use crate::clock;
+use crate::completion::{FinishReason, Usage};
+use crate::dispatch::{AttemptRecord, Cancellation, Outcome};
+use crate::pricing::Units;
+use crate::store::{AttemptRow, Store};
+use crate::telemetry::{Ending, Sample, SeriesKey, Telemetry};
+use crate::units::Usd;
+
+/// Where attempts are booked.
+pub struct Books {
+    /// Prices.
+    pub live: Arc<ArcSwap<Live>>,
+    /// Latency and errors.
+    pub telemetry: Arc<Telemetry>,
+    /// The log.
+    pub store: Store,
+    /// Requests under way.
+    pub pending: Pending,
+}
+
+impl crate::dispatch::Books for Books {
+    fn attempt(&self, record: AttemptRecord) {
+        let ledger = self.pending.get(&record.decision_id);
+        let units = ledger.as_ref().map_or_else(Units::default, |ledger| ledger.units);
+        let cost = self.price(&record, &units);
+        self.telemetry.record(clock::wall(), &sample(&record));
+        if let Some(ledger) = &ledger {
+            ledger.book(cost);
+            if record.committed {
+                ledger.serve(record.usage.unwrap_or_default());
+            }
+        }
+        self.store.log_attempt(row(record, cost));
+    }
+}
+
+impl Books {
+    /// What the attempt cost: nothing when nothing was used, and `None` when the price is unknown. The moment it
+    /// was sent decides which price holds.
+    fn price(&self, record: &AttemptRecord, units: &Units) -> Option<Usd> {
+        let Some(usage) = &record.usage else {
+            return Some(Usd::ZERO);
+        };
+        let live = self.live.load();
+        Some(
+            live.config
+                .prices
+                .at(&record.arm.id, record.started)?
+                .cost(usage, units),
+        )
+    }
+}
+
+fn sample(record: &AttemptRecord) -> Sample {
+    let ending = match &record.outcome {
+        Outcome::Succeeded => Ending::Succeeded,
+        Outcome::Failed(error) => Ending::Failed(error.kind),
+        Outcome::Cancelled(Cancellation::LostHedge) => Ending::LostHedge,
+        Outcome::Cancelled(Cancellation::ClientGone) => Ending::ClientGone,
+        Outcome::Cancelled(Cancellation::Deadline) => Ending::Deadline,
+    };
+    let (provider, arm) = (Arc::clone(&record.provider), record.arm.id.clone());
+    Sample {
+        key: SeriesKey::new(provider, arm, record.stream, record.input_tokens_estimate),
+        ending,
+        ttft: record.stream.then_some(record.ttft).flatten(),
+        total: record.total,
+        output_tokens: record.usage.map(|usage: Usage| usage.output),
+    }
+}
+
+fn row(record: AttemptRecord, cost: Option<Usd>) -> AttemptRow {
+    let detail = match &record.outcome {
+        Outcome::Failed(error) => {
+            Some(json!({"message": error.message, "provider_code": error.provider_code}).to_string())
+        }
+        _ => record.signals.as_ref().map(|signals| {
+            json!({
+                "tool_calls": signals.tool_calls,
+                "invalid_tool_calls": signals.invalid_tool_calls,
+                "refused": signals.refused,
+                "json_valid": signals.json_valid,
+            })
+            .to_string()
+        }),
+    };
+    AttemptRow {
+        decision: record.decision_id,
+        number: record.number,
+        at: record.started,
+        arm: record.arm.id.clone(),
+        provider: record.provider,
+        role: Cow::Borrowed(record.role.as_str()),
+        outcome: Cow::Borrowed(match &record.outcome {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed(error) => error.kind.as_str(),
+            Outcome::Cancelled(why) => why.as_str(),
+        }),
+        served: record.committed,
+        stream: record.stream,
+        ttft_ms: record.ttft.map(|ttft| ttft.as_secs_f64() * 1e3),
+        total_ms: record.total.as_secs_f64() * 1e3,
+        usage: record.usage,
+        cost,
+        finish: record.finish.map(|finish| {
+            Cow::Borrowed(match finish {
+                FinishReason::Stop => "stop",
+                FinishReason::Length => "length",
+                FinishReason::ToolCalls => "tool_calls",
+                FinishReason::ContentFilter => "content_filter",
+            })
+        }),
+        upstream_id: record.upstream_id,
+        text_bytes: record.text_bytes as u64,
+        detail,
+    }
+}

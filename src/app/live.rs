@@ -1,0 +1,135 @@
+//! What a configuration comes to while it is in force: arms with the servers behind them, routes, clients' keys.
+//! Immutable; a reload builds another one and swaps it in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::arm::{Arm, ArmId};
+use crate::config::{self, Config, ProviderKind, Route};
+use crate::dispatch::Deployment;
+use crate::providers::simulated::{SimulatedProvider, SimulatedSettings};
+use crate::providers::{Provider, ProviderSettings, Secret, Upstream, WireFormat};
+use crate::server::auth::ClientKeys;
+
+/// A configuration in force.
+pub struct Live {
+    /// What it was built from.
+    pub config: Config,
+    /// Who may use it.
+    pub keys: ClientKeys,
+    arms: HashMap<ArmId, Served>,
+    /// Model names without a provider, where only one provider has them.
+    bare: HashMap<String, Option<ArmId>>,
+}
+
+/// An arm with its servers.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The arm.
+    pub arm: Arc<Arm>,
+    /// Never empty.
+    pub deployments: Vec<Arc<Deployment>>,
+}
+
+/// What a client's `model` names.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// A route: the policy chooses.
+    Route(&'a Route),
+    /// One model.
+    Arm(&'a Served),
+}
+
+/// Why a configuration cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// A provider's settings do not make a client.
+    #[error("provider `{name}`: {reason}")]
+    Provider {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Live {
+    /// Builds the servers behind `config`.
+    ///
+    /// # Errors
+    /// A provider whose address or key cannot be used.
+    pub fn new(config: Config, http: &reqwest::Client) -> Result<Self, LiveError> {
+        let mut upstreams: HashMap<&str, Arc<Deployment>> = HashMap::new();
+        for provider in &config.providers {
+            let upstream = upstream(provider, http).map_err(|reason| LiveError::Provider {
+                name: provider.name.clone(),
+                reason,
+            })?;
+            upstreams.insert(
+                &provider.name,
+                Arc::new(Deployment::new(&provider.name, upstream)),
+            );
+        }
+        let mut arms = HashMap::new();
+        let mut bare: HashMap<String, Option<ArmId>> = HashMap::new();
+        for arm in config.arms() {
+            let Some(deployment) = upstreams.get(arm.id.provider()) else {
+                continue;
+            };
+            let served = Served {
+                arm: Arc::clone(arm),
+                deployments: vec![Arc::clone(deployment)],
+            };
+            arms.insert(arm.id.clone(), served);
+            bare.entry(arm.id.model().to_owned())
+                .and_modify(|other| *other = None)
+                .or_insert_with(|| Some(arm.id.clone()));
+        }
+        let keys = ClientKeys::new(config.server.api_keys.iter().map(config::Secret::expose));
+        Ok(Self {
+            config,
+            keys,
+            arms,
+            bare,
+        })
+    }
+
+    /// The arm with this id.
+    #[must_use]
+    pub fn arm(&self, id: &ArmId) -> Option<&Served> {
+        self.arms.get(id)
+    }
+
+    /// What `model` names: a route, an arm by its whole id, or an arm by a name that only one provider has.
+    /// Nothing is guessed: `None` for everything else.
+    #[must_use]
+    pub fn resolve(&self, model: &str) -> Option<Target<'_>> {
+        if let Some(route) = self.config.route(model) {
+            return Some(Target::Route(route));
+        }
+        if let Some(served) = self.arms.get(&ArmId::new(model)) {
+            return Some(Target::Arm(served));
+        }
+        let id = self.bare.get(model)?.as_ref()?;
+        self.arms.get(id).map(Target::Arm)
+    }
+}
+
+fn upstream(provider: &config::Provider, http: &reqwest::Client) -> Result<Arc<dyn Upstream>, String> {
+    let kind = match provider.kind {
+        ProviderKind::Simulated => {
+            let settings = SimulatedSettings::from_address(&provider.base_url).map_err(|e| e.to_string())?;
+            let simulated = SimulatedProvider::new(settings).map_err(|e| e.to_string())?;
+            return Ok(Arc::new(simulated));
+        }
+        ProviderKind::OpenAi => WireFormat::OpenAi,
+        ProviderKind::Anthropic => WireFormat::Anthropic,
+        ProviderKind::Gemini => WireFormat::Gemini,
+    };
+    let mut settings = ProviderSettings::new(&provider.name, kind, &provider.base_url);
+    settings.api_key = provider.api_key.as_ref().map(|key| Secret::new(key.expose()));
+    settings.headers = provider.headers.clone();
+    Ok(Arc::new(
+        Provider::new(settings, http.clone()).map_err(|e| e.to_string())?,
+    ))
+}

@@ -1,0 +1,310 @@
+//! Composition root: builds the parts from a configuration, connects them, keeps them going and takes them down.
+
+pub mod books;
+pub mod features;
+pub mod live;
+pub mod pending;
+pub mod policies;
+pub mod prepare;
+pub mod reload;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::app::books::Books;
+use crate::app::features::{FeatureError, FeatureSet};
+use crate::app::live::{Live, LiveError};
+use crate::app::pending::Pending;
+use crate::app::prepare::Prepared;
+use crate::clock;
+use crate::config::Config;
+use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
+use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
+use crate::learner::{LearnerError, LearnerHandle, Setup};
+use crate::providers;
+use crate::request::ChatRequest;
+use crate::store::{CandidateRow, DecisionRow, EventRow, Store, StoreError};
+use crate::telemetry::{InputSize, Question, Telemetry};
+use crate::units::UnixMs;
+
+/// Time between two computations of the latency view.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How long connecting to a provider may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The running program. Cheap to clone.
+pub type App = Arc<Parts>;
+
+/// Its parts.
+pub struct Parts {
+    /// The configuration in force.
+    pub live: Arc<ArcSwap<Live>>,
+    /// Carries decisions out.
+    pub dispatcher: Dispatcher,
+    /// Latency, errors, scores.
+    pub telemetry: Arc<Telemetry>,
+    /// The log.
+    pub store: Store,
+    /// Learns from it.
+    pub learner: LearnerHandle,
+    /// Requests under way.
+    pub pending: Pending,
+    /// What looks at prompts.
+    pub features: FeatureSet,
+    /// The provider clients' connection pool.
+    pub http: reqwest::Client,
+    /// When it was started.
+    pub started: UnixMs,
+    rng: Mutex<ChaCha8Rng>,
+    stopping: AtomicBool,
+}
+
+/// What the program is started with beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the models and projections are.
+    pub models_dir: PathBuf,
+    /// Seed of every draw.
+    pub seed: u64,
+}
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A provider.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// A model file.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// The learner.
+    #[error(transparent)]
+    Learner(#[from] LearnerError),
+    /// The HTTP client.
+    #[error("no HTTP client can be made: {0}")]
+    Http(#[from] providers::ProviderError),
+}
+
+impl Parts {
+    /// Builds everything and starts what runs in the background.
+    ///
+    /// # Errors
+    /// The first part that cannot be built, with what to do about it.
+    pub fn start(config: Config, options: &Options) -> Result<App, StartError> {
+        let features = FeatureSet::load(&options.models_dir, &config.embedding)?;
+        let http = providers::http_client(CONNECT_TIMEOUT)?;
+        let store = Store::open(&config.server.data_dir, clock::wall())?;
+        let live = Arc::new(ArcSwap::from_pointee(Live::new(config, &http)?));
+        let telemetry = Arc::new(Telemetry::default());
+        let pending = Pending::default();
+        let books = Books {
+            live: Arc::clone(&live),
+            telemetry: Arc::clone(&telemetry),
+            store: store.clone(),
+            pending: pending.clone(),
+        };
+        let latency = Arc::new(Latencies(Arc::clone(&telemetry)));
+        let rules = DispatchRules {
+            seed: options.seed,
+            ..DispatchRules::default()
+        };
+        let dispatcher = Dispatcher::new(rules, Arc::new(books), latency);
+        let learner = LearnerHandle::start(Setup {
+            learner: policies::learner(&live.load().config, &features),
+            store: store.clone(),
+            telemetry: Arc::clone(&telemetry),
+            versions: features.versions(),
+            under_way: {
+                let pending = pending.clone();
+                Arc::new(move |id| pending.get(id).is_some())
+            },
+            on_drift: drift_log(store.clone()),
+        })?;
+        let app = Arc::new(Self {
+            live,
+            dispatcher,
+            telemetry,
+            store,
+            learner,
+            pending,
+            features,
+            http,
+            started: clock::wall(),
+            rng: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
+            stopping: AtomicBool::new(false),
+        });
+        app.log_event(
+            "config",
+            "start",
+            serde_json::json!({"hash": app.live.load().config.hash}),
+        );
+        tokio::spawn(publish(Arc::downgrade(&app)));
+        Ok(app)
+    }
+
+    /// Draws with the program's random numbers.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Logs something that happened.
+    pub fn log_event(&self, kind: &'static str, subject: &str, detail: serde_json::Value) {
+        self.store.log_event(EventRow {
+            at: clock::wall(),
+            kind: kind.into(),
+            subject: subject.to_owned(),
+            detail: detail.to_string(),
+        });
+    }
+
+    /// Logs a decision, before anything is called.
+    pub fn log_decision(&self, prepared: &Prepared, request: &ChatRequest) {
+        self.store.log_decision(decision_row(prepared, request));
+    }
+
+    /// Why it cannot take requests; empty when it can.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.stopping.load(Ordering::Relaxed) {
+            problems.push("shutting down".to_owned());
+        }
+        problems
+    }
+
+    /// What does not stop requests but should be looked at.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let log = self.store.stats().error.map(|error| format!("log: {error}"));
+        let learner = self
+            .learner
+            .status()
+            .error
+            .map(|error| format!("learner: {error}"));
+        log.into_iter().chain(learner).collect()
+    }
+
+    /// Marks it as shutting down: `/ready` says so, and what watches a balancer sends no more.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for running answers up to `limit`, then learns, saves and closes the log.
+    pub async fn stop(self: &Arc<Self>, limit: Duration) {
+        self.begin_stop();
+        if tokio::time::timeout(limit, self.dispatcher.idle()).await.is_err() {
+            tracing::warn!(
+                running = self.dispatcher.in_flight(),
+                "some answers were cut off at the shutdown limit"
+            );
+        }
+        let app = Arc::clone(self);
+        let stopped = tokio::task::spawn_blocking(move || {
+            app.learner.stop();
+            app.store.close();
+        });
+        if stopped.await.is_err() {
+            tracing::error!("shutdown did not complete; the log's tail is learned at the next start");
+        }
+    }
+}
+
+fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
+    let decided = &prepared.decided;
+    let decision = &decided.decision;
+    let score = |index: usize| decision.scores.get(index).copied().unwrap_or_default();
+    let candidates = decided.arms.iter().zip(&decided.expected).enumerate();
+    let kept = Kept {
+        features: decided.features.clone(),
+        lambda: decision.lambda,
+        strategy: decision.strategy,
+        options: decided
+            .latency_ms
+            .iter()
+            .enumerate()
+            .map(|(index, &latency)| KeptOption {
+                latency_ms: latency as f32,
+                score: score(index),
+            })
+            .collect(),
+    };
+    DecisionRow {
+        id: Arc::clone(&decided.id),
+        at: decided.at,
+        episode: prepared.episode.clone(),
+        user: request.user.as_deref().map(Arc::from),
+        route: Arc::clone(&decided.route),
+        strategy: decided.strategy.to_string().into(),
+        category: decided.category.clone().unwrap_or_else(|| Arc::from("")),
+        arm: decided.arm().clone(),
+        propensity: decision.propensity,
+        explored: decision.explored,
+        expected_cost: decided.expected().cost,
+        expected_quality: score(decision.chosen).mean,
+        experiment: prepared.experiment.clone(),
+        input_tokens: decided.input_tokens,
+        stream: request.stream,
+        feature_version: CONTEXT_FORMAT,
+        context: encode(&kept),
+        candidates: candidates
+            .map(|(index, (arm, expected))| CandidateRow {
+                arm: arm.clone(),
+                propensity: decision.pmf.get(index).copied().unwrap_or(0.0) as f32,
+                quality: score(index).mean as f32,
+                deviation: score(index).sd as f32,
+                cost: expected.cost,
+            })
+            .collect(),
+        detail: None,
+    }
+}
+
+fn drift_log(store: Store) -> Box<dyn FnMut(&crate::policy::learner::DriftEvent) + Send> {
+    Box::new(move |event| {
+        tracing::warn!(arm = %event.arm, level = event.level, change = ?event.change, "quality of an arm has drifted");
+        store.log_event(EventRow {
+            at: clock::wall(),
+            kind: "drift".into(),
+            subject: event.arm.to_string(),
+            detail: serde_json::json!({"change": format!("{:?}", event.change), "level": event.level})
+                .to_string(),
+        });
+    })
+}
+
+/// Keeps the latency view fresh for as long as the program runs.
+async fn publish(app: std::sync::Weak<Parts>) {
+    let mut ticks = tokio::time::interval(PUBLISH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(app) = app.upgrade() else { return };
+        app.telemetry.publish(clock::wall());
+    }
+}
+
+/// Telemetry as the dispatcher asks it.
+struct Latencies(Arc<Telemetry>);
+
+impl LatencyOracle for Latencies {
+    fn quantile(&self, question: &LatencyQuestion<'_>, q: f64) -> Option<Duration> {
+        let view = self.0.view();
+        let asked = Question {
+            arm: question.arm,
+            provider: Some(question.provider),
+            stream: question.stream,
+            size: InputSize::of(question.input_tokens),
+        };
+        let quantile = view.wait(&asked, q).filter(|quantile| !quantile.at_least)?;
+        Some(Duration::from_secs_f64(quantile.value_ms.max(0.0) / 1e3))
+    }
+}

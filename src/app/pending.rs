@@ -1,0 +1,118 @@
+//! Requests under way: what each was decided on and what it has cost so far. An entry lives from the decision to
+//! the end of the answer.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+
+use crate::completion::Usage;
+use crate::pricing::Units;
+use crate::routing::Decided;
+use crate::units::Usd;
+
+/// The account of one request.
+#[derive(Debug)]
+pub struct Ledger {
+    /// What was decided.
+    pub decided: Arc<Decided>,
+    /// Images, pages and seconds of the request, as they are billed.
+    pub units: Units,
+    spent_nanos: AtomicI64,
+    /// Some attempt's price is not known, so the sum is not the cost.
+    unpriced: AtomicBool,
+    served: Mutex<Option<Usage>>,
+}
+
+impl Ledger {
+    /// Books what an attempt used and cost. `None`: the arm's price is unknown.
+    pub fn book(&self, cost: Option<Usd>) {
+        match cost {
+            Some(cost) => {
+                self.spent_nanos.fetch_add(cost.nanos(), Ordering::Relaxed);
+            }
+            None => self.unpriced.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Notes the tokens of the attempt that served.
+    pub fn serve(&self, usage: Usage) {
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
+    }
+
+    /// What all attempts that are over have cost together. `None` when one of their prices is unknown: an unknown
+    /// price is never $0.
+    #[must_use]
+    pub fn cost(&self) -> Option<Usd> {
+        (!self.unpriced.load(Ordering::Relaxed))
+            .then(|| Usd::from_nanos(self.spent_nanos.load(Ordering::Relaxed)))
+    }
+
+    /// The tokens of the attempt that served, estimated if the provider did not tell.
+    #[must_use]
+    pub fn served(&self) -> Option<Usage> {
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All requests under way, by decision id.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(Arc<DashMap<Arc<str>, Arc<Ledger>>>);
+
+impl Pending {
+    /// Opens the account of a request; it is closed when the guard is dropped.
+    #[must_use]
+    pub fn open(&self, decided: Arc<Decided>, units: Units) -> Account {
+        let ledger = Arc::new(Ledger {
+            decided,
+            units,
+            spent_nanos: AtomicI64::new(0),
+            unpriced: AtomicBool::new(false),
+            served: Mutex::new(None),
+        });
+        self.0.insert(Arc::clone(&ledger.decided.id), Arc::clone(&ledger));
+        Account {
+            pending: self.clone(),
+            ledger,
+        }
+    }
+
+    /// The account of a request under way.
+    #[must_use]
+    pub fn get(&self, decision_id: &str) -> Option<Arc<Ledger>> {
+        self.0.get(decision_id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Keeps a request's account open.
+#[derive(Debug)]
+pub struct Account {
+    pending: Pending,
+    ledger: Arc<Ledger>,
+}
+
+impl Account {
+    /// The account itself.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.pending.0.remove(&self.ledger.decided.id);
+    }
+}

@@ -1,0 +1,108 @@
+//! From the configuration to what the learner is told: arms, routes, objectives.
+
+use std::collections::BTreeMap;
+
+use crate::app::features::FeatureSet;
+use crate::arm::ArmId;
+use crate::completion::Usage;
+use crate::config::{self, Config, QualityRule, Route};
+use crate::policy::View;
+use crate::policy::arm_model::LearningSettings;
+use crate::policy::learner::{ArmFacts, ContextualLearner};
+use crate::policy::route::{Objective, RouteSettings};
+use crate::pricing::Units;
+use crate::units::UnixMs;
+
+/// A call of usual size, for telling arms' price tiers apart.
+const TYPICAL: (u64, u64) = (500, 300);
+/// Share of a route's requests that go to its reference arm, to audit the others by.
+const AUDIT_SHARE: f64 = 0.01;
+
+/// The learner before anything was learned here.
+#[must_use]
+pub fn learner(config: &Config, features: &FeatureSet) -> ContextualLearner {
+    let versions = features.versions();
+    let view_versions = BTreeMap::from([(View::Text, versions.text.to_string())]);
+    let mut learner = ContextualLearner::new(
+        LearningSettings::default(),
+        features.dimensions(),
+        view_versions,
+        None,
+    );
+    configure(&mut learner, config, UnixMs(i64::MAX));
+    learner
+}
+
+/// Tells a learner of every arm and route of `config`. What it knows it keeps.
+pub fn configure(learner: &mut ContextualLearner, config: &Config, now: UnixMs) {
+    for arm in config.arms() {
+        learner.ensure_arm(&ArmFacts {
+            id: arm.id.clone(),
+            family: arm.family.to_string(),
+            typical_cost_usd: typical_cost(config, &arm.id, now),
+        });
+    }
+    for route in &config.routes {
+        learner.ensure_route(&route.name, settings(config, route, now));
+    }
+}
+
+/// Dollars of a call of usual size; 0 when the price is unknown.
+#[must_use]
+pub fn typical_cost(config: &Config, arm: &ArmId, now: UnixMs) -> f64 {
+    let usage = Usage {
+        input: TYPICAL.0,
+        output: TYPICAL.1,
+        ..Usage::default()
+    };
+    config
+        .prices
+        .at(arm, now)
+        .map_or(0.0, |tariff| tariff.cost(&usage, &Units::default()).dollars())
+}
+
+/// A route as the policy takes it.
+#[must_use]
+pub fn settings(config: &Config, route: &Route, now: UnixMs) -> RouteSettings {
+    let mut settings = RouteSettings {
+        reference: reference(config, route, now),
+        audit_share: AUDIT_SHARE,
+        ..RouteSettings::default()
+    };
+    if let Some(budget) = route.ttft_budget {
+        settings.latency_target_ms = budget.as_secs_f64() * 1e3;
+    }
+    match route.objective {
+        config::Objective::CheapestCapable { quality, confidence } => {
+            settings.confidence = confidence;
+            match quality {
+                QualityRule::Margin(margin) => settings.objective = Objective::CheapestCapable { margin },
+                // Every arm that reaches the floor is as good as any other: the cheapest of them.
+                QualityRule::Floor(floor) => {
+                    settings.objective = Objective::CheapestCapable { margin: 1.0 };
+                    settings.quality_floor = Some(floor);
+                }
+            }
+        }
+        config::Objective::MaxQuality => settings.objective = Objective::MaxQuality,
+        config::Objective::Weighted {
+            lambda,
+            latency_weight,
+        } => {
+            settings.objective = Objective::Weighted { lambda };
+            settings.latency_weight = latency_weight;
+        }
+    }
+    settings
+}
+
+/// The arm that the others are measured by: the dearest, which is what one would use without a router.
+#[must_use]
+pub fn reference(config: &Config, route: &Route, now: UnixMs) -> Option<ArmId> {
+    let cost = |arm: &ArmId| typical_cost(config, arm, now);
+    route
+        .models
+        .iter()
+        .max_by(|a, b| cost(a).total_cmp(&cost(b)))
+        .cloned()
+}

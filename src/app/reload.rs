@@ -1,0 +1,122 @@
+//! Takes a changed configuration up while requests run. What was learned stays.
+
+use std::path::PathBuf;
+use std::sync::Weak;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::app::live::Live;
+use crate::app::{App, Parts, policies};
+use crate::clock;
+use crate::config::{self, Config};
+
+/// Time between two looks at the file.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Puts `config` in force: the next decision goes by it, running requests end by the old one.
+///
+/// # Errors
+/// A sentence that says why it cannot be; the old one then stays in force.
+pub fn apply(app: &App, config: Config) -> Result<(), String> {
+    let old = app.live.load_full();
+    if config.hash == old.config.hash {
+        return Ok(());
+    }
+    if config.server.listen != old.config.server.listen
+        || config.server.data_dir != old.config.server.data_dir
+    {
+        tracing::warn!("server.listen and server.data_dir change at a restart only; the old ones stay");
+    }
+    let now = clock::wall();
+    let changes = old.config.prices.changes(&config.prices, now);
+    let live = Live::new(config, &app.http).map_err(|error| error.to_string())?;
+    let hash = live.config.hash.clone();
+    let config = live.config.clone();
+    app.live.store(std::sync::Arc::new(live));
+    let mut factors = Vec::new();
+    for change in changes {
+        let (before, after) = (
+            policies::typical_cost(&old.config, &change.arm, now),
+            policies::typical_cost(&config, &change.arm, now),
+        );
+        app.log_event(
+            "price",
+            change.arm.as_str(),
+            json!({"before": change.before, "after": change.after, "typical_call_usd": {"before": before, "after": after}}),
+        );
+        if before > 0.0 && after >= 0.0 {
+            factors.push((change.arm, after / before));
+        }
+    }
+    app.learner.change(move |learner| {
+        for (arm, factor) in &factors {
+            learner.price_changed(arm, *factor);
+        }
+        policies::configure(learner, &config, now);
+    });
+    app.log_event(
+        "config",
+        "reload",
+        json!({"before": old.config.hash, "after": hash}),
+    );
+    tracing::info!(%hash, "the configuration was read again and is in force");
+    Ok(())
+}
+
+/// Reads the file again when it changes or on SIGHUP, for as long as the program runs. A broken file is refused with
+/// the reason, once, and the old configuration stays.
+pub async fn watch(app: Weak<Parts>, path: PathBuf) {
+    let mut seen = modified(&path);
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    let mut hangups = Hangups::new();
+    loop {
+        let asked = tokio::select! {
+            _ = ticks.tick() => false,
+            () = hangups.next() => true,
+        };
+        let now = modified(&path);
+        if now == seen && !asked {
+            continue;
+        }
+        seen = now;
+        let Some(app) = app.upgrade() else { return };
+        let result = config::load(Some(&path), &config::process_env)
+            .map_err(|problems| problems.to_string())
+            .and_then(|config| apply(&app, config));
+        if let Err(problems) = result {
+            tracing::error!(
+                "{} was refused, the old configuration stays: {problems}",
+                path.display()
+            );
+            app.log_event("config", "refused", json!({"problems": problems}));
+        }
+    }
+}
+
+fn modified(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// SIGHUPs, where the system has them.
+struct Hangups(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+
+impl Hangups {
+    fn new() -> Self {
+        Self(
+            #[cfg(unix)]
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        )
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.0
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,53 @@
+//! The command line. Each command is a thin call of the library.
+
+mod serve;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pointsman::clock;
+use pointsman::config::{self, check};
+
+/// An OpenAI-compatible proxy that learns, for each prompt, the cheapest model that is good enough.
+#[derive(Parser, Debug)]
+#[command(version, about, long_about = None)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve the proxy
+    Serve(serve::ServeArgs),
+    /// Check a configuration: list every problem with its place, or print the models and routes
+    Check(check::CheckArgs),
+}
+
+/// Runs a command; 0 when it did what was asked.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(args) => done(serve::run(&args)),
+        Command::Check(args) => {
+            match check::run(&args, &config::process_env, clock::wall(), &mut io::stdout()) {
+                Ok(status) => ExitCode::from(status),
+                Err(error) => done(Err(error.into())),
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "what a command failed of belongs on the terminal"
+)]
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pointsman: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `pointsman serve`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use pointsman::app::reload;
+use pointsman::app::{App, Options, Parts};
+use pointsman::config::{self, Config, LogFormat, Source};
+use pointsman::demo::{self, LoadSettings};
+use pointsman::providers::simulated;
+use pointsman::server;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+/// How long answers under way may go on after the program was told to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Serve the proxy. Without a configuration file it builds one from the environment: every provider whose key is set.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// The configuration file (TOML); read again when it changes or on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Simulated providers and a small load: see routing learn without a key or a network
+    #[arg(long, conflicts_with = "config")]
+    demo: bool,
+    /// The address to listen on, in place of the configuration's
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<std::net::SocketAddr>,
+    /// The folder of the shipped models and projections
+    #[arg(long, value_name = "DIR", default_value = "models")]
+    models_dir: PathBuf,
+    /// Where the demo keeps its database and reports
+    #[arg(long, value_name = "DIR", default_value = "data", requires = "demo")]
+    data_dir: PathBuf,
+    /// Seed of every draw; default: from the clock
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// Serves until it is told to stop.
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = configuration(args)?;
+    start_log(&config, args.demo);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(args, config))
+}
+
+fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
+    let mut config = if args.demo {
+        let recorded = simulated::recorded().context("the demo's recorded figures are broken")?;
+        let listen = args
+            .listen
+            .map_or_else(demo_address, |address| address.to_string());
+        let text = demo::config_toml(&recorded, &listen, &args.data_dir);
+        config::parse(&text, Source::Text, &|_| None)
+    } else {
+        config::load(args.config.as_deref(), &config::process_env)
+    }
+    .map_err(|problems| anyhow::anyhow!("the configuration cannot be used:\n{problems}"))?;
+    if let Some(listen) = args.listen {
+        if !listen.ip().is_loopback() && config.server.api_keys.is_empty() {
+            bail!(
+                "{listen} is not a loopback address: set a client key (POINTSMAN_API_KEY) before others can reach it"
+            );
+        }
+        config.server.listen = listen;
+    }
+    Ok(config)
+}
+
+/// The demo's address: `PORT` overrides the port, as everywhere.
+fn demo_address() -> String {
+    let port = config::process_env("PORT").unwrap_or_else(|| "8080".to_owned());
+    format!("127.0.0.1:{port}")
+}
+
+fn start_log(config: &Config, demo: bool) {
+    // The demo has a screen of its own; there only warnings are worth a line.
+    let default = if demo { "warn" } else { config.log.filter.as_str() };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let source = config.source.clone();
+    let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}: is another server there? Set PORT or --listen",
+            config.server.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let seed = args
+        .seed
+        .unwrap_or_else(|| pointsman::clock::wall().0.unsigned_abs());
+    let options = Options {
+        models_dir: args.models_dir.clone(),
+        seed,
+    };
+    let app = Parts::start(config, &options)?;
+    if let Source::File(path) = source {
+        tokio::spawn(reload::watch(Arc::downgrade(&app), path));
+    }
+    say(&format!("listening on http://{address}"))?;
+    let load = args
+        .demo
+        .then(|| tokio::spawn(demonstrate(app.http.clone(), format!("http://{address}"))));
+    let stopping = Arc::clone(&app);
+    let stop = async move {
+        told_to_stop().await;
+        stopping.begin_stop();
+        tracing::info!("stopping: no new requests, those under way may end");
+    };
+    drain(listener, &app, stop).await?;
+    if let Some(load) = load {
+        load.abort();
+    }
+    app.stop(DRAIN_LIMIT).await;
+    Ok(())
+}
+
+/// Serves until told to stop, and then no longer than the limit.
+async fn drain(
+    listener: TcpListener,
+    app: &App,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let (told, mut heard) = tokio::sync::watch::channel(());
+    let stop = async move {
+        stop.await;
+        drop(told);
+    };
+    tokio::select! {
+        served = server::serve(listener, Arc::clone(app), stop) => served?,
+        () = async {
+            // The sender only ever goes away.
+            let _ = heard.changed().await;
+            tokio::time::sleep(DRAIN_LIMIT).await;
+        } => tracing::warn!("the limit for answers under way is over"),
+    }
+    Ok(())
+}
+
+async fn demonstrate(http: reqwest::Client, base_url: String) {
+    let settings = LoadSettings::new(&base_url);
+    if let Err(error) = demo::run_load(&settings, http, &mut std::io::stdout()).await {
+        tracing::error!(%error, "the demo's load stopped");
+    }
+}
+
+/// SIGINT or SIGTERM.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// The address is the first line of standard output, so that whoever starts the program can read it there.
+fn say(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    out.flush()
+}

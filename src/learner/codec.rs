@@ -1,0 +1,224 @@
+//! How a decision's context is kept in the log: what the learner needs to learn from it later, and to judge another
+//! policy by it. Little-endian, with a version; the store takes it as opaque bytes.
+
+use std::sync::Arc;
+
+use crate::context::Features;
+use crate::policy::{ArmScore, Strategy};
+
+/// Version of this encoding.
+pub const CONTEXT_FORMAT: u32 = 1;
+
+/// What is kept of a decision beside the columns of its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The prompt's feature vectors.
+    pub features: Features,
+    /// Price of a dollar in quality points when it was made.
+    pub lambda: f64,
+    /// Who decided.
+    pub strategy: Strategy,
+    /// What was expected of each candidate, in the order of the row's candidates.
+    pub options: Vec<KeptOption>,
+}
+
+/// What is kept of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeptOption {
+    /// Milliseconds expected, as the objective counts them.
+    pub latency_ms: f32,
+    /// Its score; `cost_usd` is the row's.
+    pub score: ArmScore,
+}
+
+/// Why a context cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Written by another version.
+    #[error("the context has format {found}; this version reads {CONTEXT_FORMAT}")]
+    Format {
+        /// The format found.
+        found: u32,
+    },
+    /// Ends too early, or holds what it cannot.
+    #[error("the context is damaged")]
+    Damaged,
+}
+
+/// Encodes.
+#[must_use]
+pub fn encode(kept: &Kept) -> Vec<u8> {
+    let embedding = kept.features.embedding.as_deref().unwrap_or_default();
+    let floats = kept.features.text.len() + embedding.len();
+    let mut out = Vec::with_capacity(32 + floats * 4 + kept.options.len() * 29);
+    out.extend(kept.lambda.to_le_bytes());
+    out.push(strategy_code(kept.strategy));
+    view(&mut out, kept.features.text_version, &kept.features.text);
+    view(&mut out, kept.features.embedding_version, embedding);
+    out.extend((kept.options.len() as u32).to_le_bytes());
+    for option in &kept.options {
+        out.extend(option.latency_ms.to_le_bytes());
+        for value in [
+            option.score.mean,
+            option.score.sd,
+            option.score.cost_usd,
+            option.score.value,
+        ] {
+            out.extend((value as f32).to_le_bytes());
+        }
+        out.push(u8::from(option.score.capable));
+    }
+    out
+}
+
+/// Decodes what [`encode`] of the same format wrote.
+///
+/// # Errors
+/// Another format, or bytes that no encoder wrote.
+pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
+    if format != CONTEXT_FORMAT {
+        return Err(CodecError::Format { found: format });
+    }
+    let mut reader = Reader(bytes);
+    let lambda = f64::from_le_bytes(reader.take()?);
+    let strategy = strategy_of(reader.byte()?)?;
+    let (text_version, text) = reader.view()?;
+    let (embedding_version, embedding) = reader.view()?;
+    let count = reader.u32()? as usize;
+    let mut options = Vec::with_capacity(count.min(256));
+    for _ in 0..count {
+        options.push(KeptOption {
+            latency_ms: reader.f32()?,
+            score: ArmScore {
+                mean: reader.f32()?.into(),
+                sd: reader.f32()?.into(),
+                cost_usd: reader.f32()?.into(),
+                value: reader.f32()?.into(),
+                capable: reader.byte()? != 0,
+            },
+        });
+    }
+    Ok(Kept {
+        features: Features {
+            text,
+            text_version,
+            embedding: (!embedding.is_empty()).then_some(embedding),
+            embedding_version,
+        },
+        lambda,
+        strategy,
+        options,
+    })
+}
+
+fn view(out: &mut Vec<u8>, version: u32, features: &[f32]) {
+    out.extend(version.to_le_bytes());
+    out.extend((features.len() as u32).to_le_bytes());
+    for feature in features {
+        out.extend(feature.to_le_bytes());
+    }
+}
+
+const STRATEGIES: [Strategy; 3] = [Strategy::Contextual, Strategy::StaticMix, Strategy::Baseline];
+
+fn strategy_code(strategy: Strategy) -> u8 {
+    STRATEGIES
+        .iter()
+        .position(|&other| other == strategy)
+        .unwrap_or(0) as u8
+}
+
+fn strategy_of(code: u8) -> Result<Strategy, CodecError> {
+    STRATEGIES
+        .get(usize::from(code))
+        .copied()
+        .ok_or(CodecError::Damaged)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(CodecError::Damaged)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn byte(&mut self) -> Result<u8, CodecError> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Result<u32, CodecError> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn f32(&mut self) -> Result<f32, CodecError> {
+        self.take().map(f32::from_le_bytes)
+    }
+
+    fn view(&mut self) -> Result<(u32, Arc<[f32]>), CodecError> {
+        let version = self.u32()?;
+        let length = self.u32()? as usize;
+        if length > self.0.len() / 4 {
+            return Err(CodecError::Damaged);
+        }
+        let features: Result<Vec<f32>, _> = (0..length).map(|_| self.f32()).collect();
+        Ok((version, features?.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kept(text: Vec<f32>, embedding: Option<Vec<f32>>, scores: usize) -> Kept {
+        Kept {
+            features: Features {
+                text: text.into(),
+                text_version: 3,
+                embedding: embedding.map(Into::into),
+                embedding_version: 9,
+            },
+            lambda: 12.5,
+            strategy: crate::policy::Strategy::StaticMix,
+            options: (0..scores)
+                .map(|index| KeptOption {
+                    latency_ms: 250.0,
+                    score: ArmScore {
+                        mean: 0.5,
+                        sd: 0.25,
+                        cost_usd: 0.125,
+                        value: index as f64,
+                        capable: index % 2 == 0,
+                    },
+                })
+                .collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(text in prop::collection::vec(-9f32..9.0, 0..70),
+                                    embedding in prop::option::of(prop::collection::vec(-9f32..9.0, 1..70)),
+                                    scores in 0usize..20) {
+            let kept = kept(text, embedding, scores);
+            prop_assert_eq!(decode(CONTEXT_FORMAT, &encode(&kept)), Ok(kept));
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_not_believed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // Any answer will do but a panic or a huge allocation.
+            let _ = decode(CONTEXT_FORMAT, &bytes);
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_noticed() {
+        let bytes = encode(&kept(vec![1.0; 5], Some(vec![2.0; 3]), 2));
+        for length in 0..bytes.len() {
+            assert_eq!(decode(CONTEXT_FORMAT, &bytes[..length]), Err(CodecError::Damaged));
+        }
+        assert_eq!(decode(7, &bytes), Err(CodecError::Format { found: 7 }));
+    }
+}

@@ -1,0 +1,220 @@
+//! From the log's rows to what the policy learns.
+
+use std::sync::Arc;
+
+use crate::arm::ArmId;
+use crate::feedback::QUALITY;
+use crate::learner::codec::{self, Kept};
+use crate::policy::learner::ContextualLearner;
+use crate::policy::{
+    ArmScore, Candidate, Contexts, Decision, Demands, Learner as _, Logged, Observation, Revision, Round,
+    UsageSample,
+};
+use crate::store::{DecisionRow, LoggedAttempt, LoggedFeedback};
+use crate::telemetry::{QualityKey, QualitySample, Telemetry};
+
+/// A score that comes later than this after its decision says nothing of the arm's present state.
+const LATE_MS: i64 = 3_600_000;
+/// Weight of an explicit score.
+const EXPLICIT: f64 = 1.0;
+
+/// Versions of the feature projections in use. Statistics never cross versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the text view.
+    pub text: u32,
+    /// Of the embedding view; 0 when there is none.
+    pub embedding: u32,
+}
+
+/// A logged decision, decoded.
+#[derive(Debug)]
+pub struct Lesson<'a> {
+    row: &'a DecisionRow,
+    kept: Kept,
+    arms: Vec<ArmId>,
+    scores: Vec<ArmScore>,
+}
+
+impl<'a> Lesson<'a> {
+    /// Decodes a row. `None` when it holds nothing to learn from: a damaged context, or one of another version.
+    #[must_use]
+    pub fn read(row: &'a DecisionRow, versions: &Versions) -> Option<Self> {
+        let mut kept = codec::decode(row.feature_version, &row.context).ok()?;
+        if kept.features.text_version != versions.text {
+            kept.features.text = Arc::from([]);
+        }
+        if kept.features.embedding_version != versions.embedding {
+            kept.features.embedding = None;
+        }
+        let arms = row
+            .candidates
+            .iter()
+            .map(|candidate| candidate.arm.clone())
+            .collect();
+        let scores = kept.options.iter().map(|option| option.score).collect();
+        Some(Self {
+            row,
+            kept,
+            arms,
+            scores,
+        })
+    }
+
+    /// The route that decided.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.row.route
+    }
+
+    /// The views that can be learned from.
+    #[must_use]
+    pub fn contexts(&self) -> Contexts<'_> {
+        Contexts {
+            text: (!self.kept.features.text.is_empty()).then_some(&*self.kept.features.text),
+            embedding: self.kept.features.embedding.as_deref(),
+        }
+    }
+
+    /// The candidates with their expected dollars.
+    pub fn offers(&self) -> impl Iterator<Item = (ArmId, f64)> {
+        self.row
+            .candidates
+            .iter()
+            .map(|candidate| (candidate.arm.clone(), candidate.cost.dollars()))
+    }
+
+    fn category(&self) -> Option<&str> {
+        (!self.row.category.is_empty()).then_some(&*self.row.category)
+    }
+
+    /// The decision as the policy made it.
+    fn decision(&self) -> Option<Decision> {
+        Some(Decision {
+            chosen: self.arms.iter().position(|arm| *arm == self.row.arm)?,
+            propensity: self.row.propensity,
+            explored: self.row.explored,
+            pmf: self
+                .row
+                .candidates
+                .iter()
+                .map(|candidate| candidate.propensity.into())
+                .collect(),
+            scores: self.scores.clone(),
+            lambda: self.kept.lambda,
+            strategy: self.kept.strategy,
+        })
+    }
+}
+
+/// Learns what an attempt used; the first one of a request also tells what was decided.
+pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, versions: &Versions) {
+    let lesson = logged
+        .decision
+        .as_ref()
+        .and_then(|row| Lesson::read(row, versions));
+    let attempt = &logged.attempt;
+    if let Some(lesson) = &lesson
+        && attempt.number == 1
+        && let Some(decision) = lesson.decision()
+    {
+        let candidates: Vec<Candidate<'_>> = lesson
+            .row
+            .candidates
+            .iter()
+            .enumerate()
+            .map(|(index, candidate)| Candidate {
+                arm: &candidate.arm,
+                cost_usd: candidate.cost.dollars(),
+                latency_ms: lesson
+                    .kept
+                    .options
+                    .get(index)
+                    .map_or(0.0, |option| option.latency_ms.into()),
+            })
+            .collect();
+        let round = Round {
+            route: lesson.route(),
+            contexts: lesson.contexts(),
+            category: lesson.category(),
+            candidates: &candidates,
+            demands: Demands::default(),
+        };
+        learner.record_round(&round, &decision);
+    }
+    // Cut-off answers say nothing of how long an answer is.
+    let whole = attempt.finish.is_some();
+    let reported = attempt.usage.filter(|usage| !usage.estimated && whole);
+    let row = logged.decision.as_ref();
+    let expected = row
+        .filter(|row| row.arm == attempt.arm)
+        .map_or(0.0, |row| row.expected_cost.dollars());
+    learner.record_usage(&UsageSample {
+        seq: logged.seq.unsigned_abs(),
+        route: row.map_or("", |row| &row.route),
+        arm: &attempt.arm,
+        contexts: lesson.as_ref().map_or_else(Contexts::default, Lesson::contexts),
+        output_tokens: reported.map(|usage| usage.output),
+        input_tokens: reported.map(|usage| usage.input),
+        estimated_input_tokens: row
+            .map(|row| u64::from(row.input_tokens))
+            .filter(|&tokens| tokens > 0),
+        cost_usd: attempt.cost.map_or(expected, |cost| cost.dollars()),
+        expected_cost_usd: expected,
+        ends_request: attempt.served,
+    });
+}
+
+/// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge
+/// answered says nothing about it.
+pub(super) fn score(
+    learner: &mut ContextualLearner,
+    telemetry: &Telemetry,
+    logged: &LoggedFeedback,
+    versions: &Versions,
+) {
+    let row = &logged.decision;
+    if *logged.metric != *QUALITY {
+        return;
+    }
+    let served = logged.served.as_ref().map_or(&row.arm, |served| &served.arm);
+    let key = QualityKey {
+        arm: served.clone(),
+        category: Arc::clone(&row.category),
+    };
+    telemetry.record_quality(
+        logged.at,
+        &QualitySample {
+            key,
+            score: logged.score,
+            replaces: logged.previous,
+        },
+    );
+    let on_policy = logged
+        .served
+        .as_ref()
+        .is_none_or(|served| served.arm == row.arm && matches!(served.role.as_str(), "primary" | "retry"));
+    let Some(lesson) = Lesson::read(row, versions).filter(|_| on_policy) else {
+        return;
+    };
+    learner.record_reward(&Observation {
+        seq: logged.seq.unsigned_abs(),
+        route: lesson.route(),
+        arm: &row.arm,
+        contexts: lesson.contexts(),
+        category: lesson.category(),
+        reward: logged.score,
+        weight: EXPLICIT,
+        propensity: row.propensity,
+        logged: (!lesson.scores.is_empty()).then_some(Logged {
+            arms: &lesson.arms,
+            scores: &lesson.scores,
+            lambda: lesson.kept.lambda,
+        }),
+        late: logged.at.0 - row.at.0 > LATE_MS,
+        revises: logged.previous.map(|(_, reward)| Revision {
+            reward,
+            weight: EXPLICIT,
+        }),
+    });
+}

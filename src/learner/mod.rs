@@ -1,0 +1,349 @@
+//! The one owner of mutable learning.
+//!
+//! A thread of its own reads the log behind the requests, in order, and learns from it: what was decided and used
+//! (attempts), and how it was scored (feedback). It publishes immutable policies that requests read without a lock.
+//!
+//! The log is the only source. A state is saved together with the place in the log that it has learned from, and
+//! after a crash the rest of the log is read again: what was acknowledged is learned exactly once.
+
+pub mod codec;
+mod lessons;
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+use crate::clock;
+use crate::policy::Learner as _;
+use crate::policy::Policy;
+use crate::policy::learner::{ContextualLearner, DriftEvent};
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::units::UnixMs;
+
+pub use lessons::{Lesson, Versions};
+
+/// Longest wait between two looks at the log.
+const TICK: Duration = Duration::from_millis(100);
+/// Time between two saves while something is learned.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// Entries of the log read at once: a look never holds more than this in memory.
+const CHUNK: u32 = 1000;
+/// Decisions that fill the reservoir again after a start.
+const REHEARSAL: u32 = 512;
+/// Name of the saved state.
+const STATE: &str = "policy";
+/// Version of what is saved under it.
+const STATE_VERSION: u32 = 1;
+
+/// What the learner needs to run.
+pub struct Setup {
+    /// The policy's mutable side, with its arms and routes, before anything was learned.
+    pub learner: ContextualLearner,
+    /// The log.
+    pub store: Store,
+    /// Where scores are counted.
+    pub telemetry: Arc<Telemetry>,
+    /// Versions of the feature projections in use.
+    pub versions: Versions,
+    /// Whether a decision is still being carried out.
+    pub under_way: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Told of every drift alarm.
+    pub on_drift: Box<dyn FnMut(&DriftEvent) + Send>,
+}
+
+/// The learner as others see it. Cheap to clone.
+#[derive(Clone)]
+pub struct LearnerHandle(Arc<Shared>);
+
+struct Shared {
+    published: ArcSwap<Arc<dyn Policy>>,
+    status: ArcSwap<LearnerStatus>,
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+type Change = Box<dyn FnOnce(&mut ContextualLearner) + Send>;
+
+#[derive(Default)]
+struct Inbox {
+    changes: Vec<Change>,
+    scores: bool,
+    stop: bool,
+}
+
+/// What the learner has done, for `/v1/telemetry`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LearnerStatus {
+    /// The last score of the log that was learned.
+    pub feedback_seq: i64,
+    /// The last attempt of the log that was learned.
+    pub attempt_seq: i64,
+    /// Scores learned since the start.
+    pub scores: u64,
+    /// Attempts learned since the start.
+    pub attempts: u64,
+    /// Drift alarms since the start.
+    pub drift_alarms: u64,
+    /// When the state was last saved.
+    pub saved_at_ms: UnixMs,
+    /// Why the log could not be read or the state not be saved; null when it could.
+    pub error: Option<String>,
+}
+
+/// Why the learner cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No thread.
+    #[error("the learner's thread cannot be started ({0}): raise the limit on threads")]
+    Thread(std::io::Error),
+}
+
+impl LearnerHandle {
+    /// Takes the saved state up, learns the rest of the log, and goes on learning on a thread of its own.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or no thread can be started. Call it inside the runtime.
+    pub fn start(setup: Setup) -> Result<Self, LearnerError> {
+        let mut worker = Worker::restore(setup)?;
+        while worker.look()? {}
+        let shared = Arc::new(Shared {
+            published: ArcSwap::from_pointee(worker.learner.snapshot()),
+            status: ArcSwap::from_pointee(worker.status.clone()),
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            thread: Mutex::new(None),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("learner".into())
+            .spawn(move || worker.run(&theirs))
+            .map_err(LearnerError::Thread)?;
+        *lock(&shared.thread) = Some(thread);
+        Ok(Self(shared))
+    }
+
+    /// What decides now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<dyn Policy> {
+        Arc::clone(&self.0.published.load())
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn status(&self) -> LearnerStatus {
+        LearnerStatus::clone(&self.0.status.load())
+    }
+
+    /// A score is in the log.
+    pub fn scores_came(&self) {
+        lock(&self.0.inbox).scores = true;
+        self.0.wake.notify_one();
+    }
+
+    /// Changes arms, prices or routes. What was learned stays.
+    pub fn change(&self, change: impl FnOnce(&mut ContextualLearner) + Send + 'static) {
+        lock(&self.0.inbox).changes.push(Box::new(change));
+        self.0.wake.notify_one();
+    }
+
+    /// Learns what is in the log, saves and ends. Blocks until that is done.
+    pub fn stop(&self) {
+        lock(&self.0.inbox).stop = true;
+        self.0.wake.notify_one();
+        let thread = lock(&self.0.thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the learner ended by a panic; it starts from its last save next time");
+        }
+    }
+}
+
+struct Worker {
+    learner: ContextualLearner,
+    store: Store,
+    telemetry: Arc<Telemetry>,
+    versions: Versions,
+    under_way: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    on_drift: Box<dyn FnMut(&DriftEvent) + Send>,
+    runtime: tokio::runtime::Handle,
+    status: LearnerStatus,
+    unsaved: bool,
+    saved: Instant,
+}
+
+impl Worker {
+    fn restore(setup: Setup) -> Result<Self, StoreError> {
+        let Setup {
+            mut learner,
+            store,
+            telemetry,
+            versions,
+            under_way,
+            on_drift,
+        } = setup;
+        let mut status = LearnerStatus::default();
+        if let Some(state) = store.reader().state(STATE)? {
+            match learner.load(&state.bytes) {
+                Ok(()) if state.version == STATE_VERSION => {
+                    status.feedback_seq = state.last_feedback_seq;
+                    status.attempt_seq = state.last_attempt_seq;
+                    status.saved_at_ms = state.at;
+                }
+                Ok(()) | Err(_) => tracing::warn!(
+                    "the learned state was written by another version; it is learned anew from the whole log"
+                ),
+            }
+        }
+        let mut worker = Self {
+            learner,
+            store,
+            telemetry,
+            versions,
+            under_way,
+            on_drift,
+            runtime: tokio::runtime::Handle::current(),
+            status,
+            unsaved: false,
+            saved: clock::monotonic(),
+        };
+        worker.rehearse()?;
+        Ok(worker)
+    }
+
+    /// Fills the routes' reservoirs from the newest decisions, so that the first request has a price of a dollar.
+    fn rehearse(&mut self) -> Result<(), StoreError> {
+        let first = self.status.attempt_seq.saturating_sub(i64::from(REHEARSAL));
+        for logged in self.store.reader().attempts_since(first, REHEARSAL)? {
+            if logged.seq <= self.status.attempt_seq
+                && let Some(lesson) = logged
+                    .decision
+                    .as_ref()
+                    .and_then(|row| Lesson::read(row, &self.versions))
+            {
+                let offers: Vec<_> = lesson.offers().collect();
+                self.learner.rehearse(lesson.route(), &lesson.contexts(), &offers);
+            }
+        }
+        self.learner.solve_if_due();
+        Ok(())
+    }
+
+    fn run(mut self, shared: &Shared) {
+        loop {
+            let inbox = wait(shared);
+            let mut changed = !inbox.changes.is_empty();
+            for change in inbox.changes {
+                change(&mut self.learner);
+            }
+            match self.look() {
+                Ok(learned) => {
+                    changed |= learned;
+                    self.status.error = None;
+                }
+                Err(error) => self.fail(&error),
+            }
+            if changed {
+                self.unsaved = true;
+                shared.published.store(Arc::new(self.learner.snapshot()));
+            }
+            let due = clock::monotonic().saturating_duration_since(self.saved) >= SAVE_EVERY;
+            if self.unsaved && (due || inbox.stop) {
+                self.save();
+            }
+            shared.status.store(Arc::new(self.status.clone()));
+            if inbox.stop {
+                return;
+            }
+        }
+    }
+
+    /// Learns what the log has gained, a chunk at most. True if there was something.
+    fn look(&mut self) -> Result<bool, StoreError> {
+        let attempts = self
+            .store
+            .reader()
+            .attempts_since(self.status.attempt_seq, CHUNK)?;
+        let mut learned = !attempts.is_empty();
+        for logged in &attempts {
+            lessons::usage(&mut self.learner, logged, &self.versions);
+            self.status.attempt_seq = logged.seq;
+            self.status.attempts += 1;
+        }
+        for logged in self
+            .store
+            .reader()
+            .feedback_since(self.status.feedback_seq, CHUNK)?
+        {
+            // A score may come before its answer has ended. Who served is not known then, so it waits.
+            if logged.served.is_none() && (self.under_way)(&logged.decision.id) {
+                break;
+            }
+            lessons::score(&mut self.learner, &self.telemetry, &logged, &self.versions);
+            self.status.feedback_seq = logged.seq;
+            self.status.scores += 1;
+            learned = true;
+        }
+        for event in self.learner.take_events() {
+            self.status.drift_alarms += 1;
+            (self.on_drift)(&event);
+        }
+        Ok(learned)
+    }
+
+    fn save(&mut self) {
+        self.saved = clock::monotonic();
+        let bytes = match self.learner.save() {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fail(&error),
+        };
+        let now = clock::wall();
+        let state = crate::store::StateRow {
+            name: STATE.into(),
+            at: now,
+            version: STATE_VERSION,
+            last_feedback_seq: self.status.feedback_seq,
+            last_attempt_seq: self.status.attempt_seq,
+            bytes,
+        };
+        match self.runtime.block_on(self.store.save_state(state)) {
+            Ok(()) => {
+                self.status.saved_at_ms = now;
+                self.unsaved = false;
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Logs a failure once, not at every look.
+    fn fail(&mut self, error: &dyn std::error::Error) {
+        let text = error.to_string();
+        if self.status.error.as_ref() != Some(&text) {
+            tracing::error!(%error, "the learner cannot read the log or save; it goes on trying");
+            self.status.error = Some(text);
+        }
+    }
+}
+
+fn wait(shared: &Shared) -> Inbox {
+    let mut inbox = lock(&shared.inbox);
+    if !inbox.stop && !inbox.scores && inbox.changes.is_empty() {
+        inbox = match shared.wake.wait_timeout(inbox, TICK) {
+            Ok((inbox, _)) => inbox,
+            Err(poisoned) => poisoned.into_inner().0,
+        };
+    }
+    std::mem::take(&mut inbox)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,247 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::app::prepare::{self, Prepared, Wishes};
+use crate::clock;
+use crate::completion::Usage;
+use crate::dispatch::{Answer, DispatchFailure};
+use crate::failure::AttemptError;
+use crate::request::{self, ChatRequest, RequestError};
+use crate::server::auth::Client;
+use crate::server::error::ApiError;
+use crate::server::explain;
+use crate::server::stream::{Begun, Settled, SseBody};
+use crate::server::wire::{self, Envelope};
+
+/// Silence on a stream after which a comment keeps the connection open.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Decides, answers, and says who answered.
+pub async fn post(
+    State(app): State<App>,
+    client: Client,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let received = clock::monotonic();
+    let request = Arc::new(parse(body)?);
+    let wishes = Wishes::read(&request, &headers, client)?;
+    let prepared = prepare::prepare(&app, &request, &wishes, received).await?;
+    app.log_decision(&prepared, &request);
+    let job = Job {
+        app,
+        request,
+        prepared,
+        wishes,
+        received,
+    };
+    if job.request.stream {
+        Ok(streamed(job).await)
+    } else {
+        whole(job).await
+    }
+}
+
+/// A request on its way.
+struct Job {
+    app: App,
+    request: Arc<ChatRequest>,
+    prepared: Prepared,
+    wishes: Wishes,
+    received: Instant,
+}
+
+/// Parses a body; says which field is at fault.
+pub fn parse(body: Bytes) -> Result<ChatRequest, ApiError> {
+    request::parse(body).map_err(|error: RequestError| {
+        let mut refusal = ApiError::invalid(error.to_string(), None);
+        refusal.param = error.path().map(str::to_owned);
+        refusal
+    })
+}
+
+async fn whole(job: Job) -> Result<Response, ApiError> {
+    let Job {
+        app,
+        prepared,
+        wishes,
+        received,
+        ..
+    } = job;
+    let envelope = envelope(&prepared);
+    let answer = app.dispatcher.run(prepared.plan.clone()).await;
+    let (served, completion) = match answer {
+        Ok(Answer::Whole(served, completion)) => (served, completion),
+        Ok(Answer::Stream(..)) => return Err(ApiError::internal()),
+        Err(failure) => return Err(failed(failure, &prepared.decided.id)),
+    };
+    let answered = clock::monotonic();
+    let ledger = prepared.account.ledger();
+    let cost = ledger.cost();
+    let mut completion = *completion;
+    // A provider that tells no usage is estimated in the books; the client sees the same figure, marked.
+    completion.usage = completion.usage.or_else(|| ledger.served());
+    let metadata = wishes
+        .metadata
+        .then(|| explain::metadata(&prepared.decided, &prepared.refused, &served, cost));
+    let envelope = Envelope {
+        model: served.arm.id.to_string(),
+        ..envelope
+    };
+    let body = wire::completion(&envelope, &completion, cost, metadata.as_ref());
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    explain::headers(
+        headers,
+        &prepared.decided,
+        &served,
+        prepared.experiment.as_deref(),
+    );
+    if let Some(cost) = cost {
+        explain::put(headers, "x-router-cost-usd", &cost.to_string());
+    }
+    let overhead = served.sent.saturating_duration_since(received)
+        + clock::monotonic().saturating_duration_since(answered);
+    explain::put(
+        headers,
+        "x-router-overhead-ms",
+        &format!("{:.3}", overhead.as_secs_f64() * 1e3),
+    );
+    Ok(response)
+}
+
+/// Starts a stream. An answer that does not begin within [`KEEPALIVE`] is promised with a 200 and comments, so that
+/// no hop on the way gives up; its failure is then an event.
+async fn streamed(job: Job) -> Response {
+    let include_usage = job.request.include_usage;
+    let promised = envelope(&job.prepared);
+    let mut promised_headers = HeaderMap::new();
+    explain::decision_headers(
+        &mut promised_headers,
+        &job.prepared.decided,
+        job.prepared.experiment.as_deref(),
+    );
+    let mut coming = Box::pin(begin(job));
+    let begun = tokio::select! {
+        biased;
+        begun = &mut coming => Some(begun),
+        () = tokio::time::sleep(KEEPALIVE) => None,
+    };
+    let (body, headers) = match begun {
+        Some(Ok((begun, headers))) => (SseBody::begun(begun, include_usage, KEEPALIVE), headers),
+        Some(Err(error)) => return axum::response::IntoResponse::into_response(error),
+        None => {
+            let coming = Box::pin(async move { coming.await.map(|(begun, _)| begun) });
+            (
+                SseBody::waiting(coming, include_usage, KEEPALIVE, promised),
+                promised_headers,
+            )
+        }
+    };
+    let mut response = Response::new(Body::from_stream(body));
+    *response.headers_mut() = headers;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Waits for the first meaningful event.
+async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
+    let Job {
+        app,
+        prepared,
+        wishes,
+        received,
+        ..
+    } = job;
+    let answer = app.dispatcher.run(prepared.plan.clone()).await;
+    let (served, events) = match answer {
+        Ok(Answer::Stream(served, events)) => (served, events),
+        Ok(Answer::Whole(..)) => return Err(ApiError::internal()),
+        Err(failure) => return Err(failed(failure, &prepared.decided.id)),
+    };
+    let mut headers = HeaderMap::new();
+    explain::headers(
+        &mut headers,
+        &prepared.decided,
+        &served,
+        prepared.experiment.as_deref(),
+    );
+    let overhead = served.sent.saturating_duration_since(received);
+    explain::put(
+        &mut headers,
+        "x-router-overhead-ms",
+        &format!("{:.3}", overhead.as_secs_f64() * 1e3),
+    );
+    let envelope = Envelope {
+        model: served.arm.id.to_string(),
+        ..envelope(&prepared)
+    };
+    let provider = Arc::clone(&served.provider);
+    let settle = move |usage: Option<Usage>, more: Option<Value>| {
+        let ledger = prepared.account.ledger();
+        let cost = ledger.cost();
+        let tokens = usage.or_else(|| ledger.served()).unwrap_or_default();
+        Settled {
+            usage: wire::usage(&tokens, more.as_ref(), cost),
+            metadata: wishes
+                .metadata
+                .then(|| explain::metadata(&prepared.decided, &prepared.refused, &served, cost)),
+        }
+    };
+    let explain = move |failure: AttemptError| {
+        ApiError::new(failure.kind, failure.message).with("provider", &*provider)
+    };
+    let begun = Begun {
+        envelope,
+        events,
+        settle: Box::new(settle),
+        explain: Box::new(explain),
+    };
+    Ok((begun, headers))
+}
+
+fn envelope(prepared: &Prepared) -> Envelope {
+    Envelope {
+        id: format!("chatcmpl-{}", prepared.decided.id),
+        model: prepared.decided.arm().to_string(),
+        created: prepared.decided.at.0 / 1000,
+    }
+}
+
+/// The client's error for a request that nobody could answer.
+fn failed(failure: DispatchFailure, decision_id: &str) -> ApiError {
+    let mut error = ApiError::new(failure.kind, failure.message)
+        .with("attempts", failure.attempts)
+        .with("tried", serde_json::to_value(&failure.tried).unwrap_or_default());
+    if let Some(provider) = &failure.provider {
+        error = error.with("provider", &**provider);
+    }
+    error
+        .metadata
+        .insert("retryable".into(), failure.retryable.into());
+    error.retry_after = failure.retry_after;
+    error
+        .headers
+        .push(("x-router-decision-id", decision_id.to_owned()));
+    error
+        .headers
+        .push(("x-router-attempts", failure.attempts.to_string()));
+    error
+}

@@ -1,0 +1,44 @@
+//! Operations: `/health`, `/ready`, `/v1/telemetry`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::clock;
+
+/// The process lives.
+pub async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// It can take requests: the database is open and it is not shutting down.
+pub async fn ready(State(app): State<App>) -> Response {
+    let problems = app.problems();
+    let status = if problems.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({
+        "status": if problems.is_empty() { "ready" } else { "not ready" },
+        "problems": problems,
+        "warnings": app.warnings(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    (status, Json(body)).into_response()
+}
+
+/// Latency, errors, health and the log's own state, live.
+pub async fn telemetry(State(app): State<App>) -> Json<Value> {
+    let mut telemetry = serde_json::to_value(app.telemetry.snapshot(clock::wall())).unwrap_or_default();
+    telemetry["circuits"] =
+        serde_json::to_value(app.dispatcher.health(clock::monotonic())).unwrap_or_default();
+    telemetry["requests_in_flight"] = app.dispatcher.in_flight().into();
+    telemetry["hedge_stock"] = app.dispatcher.hedge_stock().into();
+    telemetry["learner"] = serde_json::to_value(app.learner.status()).unwrap_or_default();
+    telemetry["log"] = serde_json::to_value(app.store.stats()).unwrap_or_default();
+    Json(telemetry)
+}
