@@ -121,7 +121,7 @@ impl Store {
         let connection = schema::open_writer(&path)?;
         let sql = |error: rusqlite::Error| StoreError::from_sql(&path, &error);
         let sequences = Sequences::load(&connection).map_err(sql)?;
-        retention::prune(&connection, &path, sequences, &settings.retention, now).map_err(sql)?;
+        retention::forget_answers(&connection, now).map_err(sql)?;
         let queue = Arc::new(Queue::new(settings.queue));
         let counters = Arc::new(Counters::default());
         let (sender, feedback_seq) = watch::channel(sequences.feedback - 1);
@@ -135,6 +135,7 @@ impl Store {
             sequences,
             feedback_seq: sender,
             capacity: settings.queue,
+            failing: false,
             _lock: lock,
         };
         let thread = std::thread::Builder::new()
@@ -315,11 +316,13 @@ impl Store {
     }
 
     fn log(&self, entry: Entry) -> bool {
-        let taken = self.shared.queue.log(entry);
-        if !taken {
-            self.shared.counters.dropped(1);
+        match self.shared.queue.log(entry) {
+            Ok(()) => true,
+            Err(entry) => {
+                self.shared.counters.dropped(&entry);
+                false
+            }
         }
-        taken
     }
 
     fn order(

@@ -79,11 +79,11 @@ impl Queue {
         }
     }
 
-    /// Hands a log entry over; false when the queue is full or closed and the entry is lost.
-    pub(super) fn log(&self, entry: Entry) -> bool {
+    /// Hands a log entry over, or gives it back when the queue is full or closed.
+    pub(super) fn log(&self, entry: Entry) -> Result<(), Entry> {
         let mut waiting = self.lock();
         if waiting.closed || waiting.entries >= self.capacity {
-            return false;
+            return Err(entry);
         }
         waiting.entries += 1;
         waiting.work.push_back(Work::Log(entry));
@@ -93,7 +93,7 @@ impl Queue {
         if due {
             self.wake.notify_one();
         }
-        true
+        Ok(())
     }
 
     /// Hands an order over and wakes the writer.

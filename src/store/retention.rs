@@ -12,8 +12,8 @@ use crate::units::UnixMs;
 pub(super) const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 /// Decisions deleted in one transaction, so that nobody waits long for the writer.
 const STEP: i64 = 2_000;
-/// Steps in one round of housekeeping.
-const STEPS: usize = 50;
+/// A learned state that was not saved for so long has no owner any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// Limits of the log. The oldest decisions go first, each with its attempts and scores. Never deleted are scores
 /// that a stored learned state has not yet learned from.
@@ -39,60 +39,89 @@ impl Default for Retention {
     }
 }
 
-/// Deletes what is over the limits, in small transactions.
-pub(super) fn prune(
+/// Deletes the next few of what is over the limits, in one small transaction. True when there is more.
+pub(super) fn step(
     connection: &Connection,
     path: &Path,
     sequences: Sequences,
     keep: &Retention,
     now: UnixMs,
-) -> rusqlite::Result<()> {
-    let before = |age: Duration| {
-        now.0
-            .saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-    };
-    connection.execute("DELETE FROM idempotency WHERE at < ?1", [before(IDEMPOTENCY)])?;
-    connection.execute("DELETE FROM events WHERE at < ?1", [before(keep.age)])?;
-    for _ in 0..STEPS {
-        let Some(last) = last_to_delete(connection, keep, before(keep.age))? else {
-            break;
-        };
-        let step = || -> rusqlite::Result<()> {
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-            sequences.save(connection)?;
-            for table in ["attempts", "feedback", "scores"] {
-                connection
-                    .prepare_cached(&format!(
-                        "DELETE FROM {table} WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)"
-                    ))?
-                    .execute([last])?;
-            }
-            connection
-                .prepare_cached(
-                    "DELETE FROM episode_scores WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)",
-                )?
-                .execute([last])?;
-            connection
-                .prepare_cached("DELETE FROM decisions WHERE seq <= ?1")?
-                .execute([last])?;
-            connection.execute_batch("COMMIT")
-        };
-        if let Err(error) = step() {
-            if !connection.is_autocommit() {
-                let _ = connection.execute_batch("ROLLBACK");
-            }
-            return Err(error);
+) -> rusqlite::Result<bool> {
+    let oldest = before(now, keep.age);
+    let last = last_to_delete(connection, keep, oldest, now)?;
+    let delete = || -> rusqlite::Result<()> {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        sequences.save(connection)?;
+        forget_answers(connection, now)?;
+        connection.execute("DELETE FROM events WHERE at < ?1", [oldest])?;
+        if let Some(last) = last {
+            delete_decisions(connection, last)?;
         }
+        connection.execute_batch("COMMIT")
+    };
+    if let Err(error) = delete() {
+        if !connection.is_autocommit() {
+            // The first error is the one worth telling.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        return Err(error);
     }
     if wal_bytes(path) > WAL_TOO_LONG {
         // Does not wait for readers: what they still need is moved in a later round.
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     }
-    Ok(())
+    Ok(last.is_some())
+}
+
+/// Deletes answers whose idempotency keys have run out.
+pub(super) fn forget_answers(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "DELETE FROM idempotency WHERE at < ?1",
+            [before(now, IDEMPOTENCY)],
+        )
+        .map(drop)
+}
+
+/// Deletes decisions up to `last` with their scores and attempts, and attempts of that time whose decision was
+/// never stored.
+fn delete_decisions(connection: &Connection, last: i64) -> rusqlite::Result<()> {
+    let last_attempt: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max(a.seq) FROM decisions d JOIN attempts a ON a.decision = d.id WHERE d.seq <= ?1",
+        )?
+        .query_row([last], |row| row.get(0))?;
+    for table in ["feedback", "scores", "episode_scores"] {
+        connection
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)"
+            ))?
+            .execute([last])?;
+    }
+    connection
+        .prepare_cached("DELETE FROM decisions WHERE seq <= ?1")?
+        .execute([last])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM attempts WHERE seq <= ?1
+             AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = attempts.decision)",
+        )?
+        .execute([last_attempt])
+        .map(drop)
+}
+
+fn before(now: UnixMs, age: Duration) -> i64 {
+    now.0
+        .saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The last decision of the next step; `None` when nothing is over the limits.
-fn last_to_delete(connection: &Connection, keep: &Retention, oldest: i64) -> rusqlite::Result<Option<i64>> {
+fn last_to_delete(
+    connection: &Connection,
+    keep: &Retention,
+    oldest: i64,
+    now: UnixMs,
+) -> rusqlite::Result<Option<i64>> {
     let (first, count): (Option<i64>, i64) = connection.query_row(
         "SELECT min(seq), coalesce(max(seq) - min(seq) + 1, 0) FROM decisions",
         [],
@@ -111,11 +140,11 @@ fn last_to_delete(connection: &Connection, keep: &Retention, oldest: i64) -> rus
     )?;
     let last = by_count.max(by_bytes).max(by_age).map(|last| last.min(step_end));
     let Some(last) = last else { return Ok(None) };
-    // What a learned state has yet to learn from stays.
+    // What a learned state has yet to learn from stays. A state that nobody saves any more holds nothing up.
     let unlearned: Option<i64> = connection.query_row(
         "SELECT min(d.seq) FROM feedback f JOIN decisions d ON d.id = f.decision
-         WHERE f.seq > (SELECT min(last_feedback_seq) FROM states)",
-        [],
+         WHERE f.seq > (SELECT min(last_feedback_seq) FROM states WHERE at >= ?1)",
+        [before(now, ABANDONED)],
         |row| row.get(0),
     )?;
     let last = unlearned.map_or(last, |unlearned| last.min(unlearned - 1));

@@ -103,6 +103,7 @@ CREATE TABLE episode_scores (
     decisions INTEGER NOT NULL,
     PRIMARY KEY (episode, metric, rater)
 ) WITHOUT ROWID;
+CREATE INDEX episode_scores_by_decision ON episode_scores (decision);
 
 CREATE TABLE states (
     name TEXT NOT NULL,

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::error::StoreError;
+use super::queue::Entry;
 
 /// Figures of the store, for `/v1/telemetry` and `/metrics`. Counts are since the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,8 +17,10 @@ pub struct StoreStats {
     pub written: u64,
     /// Log entries that the database refused one by one (a decision id given twice).
     pub rejected: u64,
-    /// Log entries lost because too many waited.
-    pub dropped: u64,
+    /// Log entries lost because too many waited: decisions.
+    pub dropped_decisions: u64,
+    /// And all others.
+    pub dropped_others: u64,
     /// Transactions committed.
     pub commits: u64,
     /// Transactions that failed and were tried again.
@@ -30,7 +33,8 @@ pub struct StoreStats {
 pub(super) struct Counters {
     written: AtomicU64,
     rejected: AtomicU64,
-    dropped: AtomicU64,
+    dropped_decisions: AtomicU64,
+    dropped_others: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
     error: Mutex<Option<String>>,
@@ -57,8 +61,12 @@ impl Counters {
         new
     }
 
-    pub(super) fn dropped(&self, entries: u64) {
-        self.dropped.fetch_add(entries, Ordering::Relaxed);
+    pub(super) fn dropped(&self, entry: &Entry) {
+        let counter = match entry {
+            Entry::Decision(_) => &self.dropped_decisions,
+            _ => &self.dropped_others,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self, queued: usize) -> StoreStats {
@@ -67,7 +75,8 @@ impl Counters {
             queued: queued as u64,
             written: load(&self.written),
             rejected: load(&self.rejected),
-            dropped: load(&self.dropped),
+            dropped_decisions: load(&self.dropped_decisions),
+            dropped_others: load(&self.dropped_others),
             commits: load(&self.commits),
             failures: load(&self.failures),
             error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -26,6 +26,10 @@ use crate::units::UnixMs;
 
 /// Between two tries after a failure.
 const RETRY: Duration = Duration::from_millis(250);
+/// Entries tried alone after a failure.
+const PROBE: usize = 64;
+/// Between two deletions of old rows, when nothing else is to be done.
+const BETWEEN_STEPS: Duration = Duration::from_millis(1);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
@@ -42,6 +46,8 @@ pub(super) struct Writer {
     pub(super) feedback_seq: watch::Sender<i64>,
     /// Entries held back at most.
     pub(super) capacity: usize,
+    /// The last transaction failed.
+    pub(super) failing: bool,
     /// Held as long as anything may be written.
     pub(super) _lock: std::fs::File,
 }
@@ -59,8 +65,13 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut held = Vec::new();
         let mut cleaned = clock::monotonic();
+        let mut cleaning = true;
         loop {
-            let patience = if held.is_empty() { HOUSEKEEPING } else { RETRY };
+            let patience = match (held.is_empty(), cleaning) {
+                (false, _) => RETRY,
+                (true, true) => BETWEEN_STEPS,
+                (true, false) => HOUSEKEEPING,
+            };
             let Some(work) = self.queue.take(self.interval, patience) else {
                 break;
             };
@@ -71,16 +82,17 @@ impl Writer {
                     Work::Order(order) => orders.push(order),
                 }
             }
-            self.batch(&mut held, orders);
+            self.round(&mut held, orders);
             if clock::monotonic().duration_since(cleaned) >= HOUSEKEEPING {
                 cleaned = clock::monotonic();
-                if let Err(error) = self.prune(clock::wall()) {
-                    tracing::warn!(%error, "old rows could not be deleted");
-                }
+                cleaning = true;
+            }
+            if cleaning {
+                cleaning = self.clean();
             }
         }
         if !held.is_empty() {
-            self.batch(&mut held, Vec::new());
+            self.round(&mut held, Vec::new());
             self.capacity = 0;
             self.shed(&mut held);
         }
@@ -89,15 +101,38 @@ impl Writer {
         }
     }
 
+    /// Writes what was taken and what is held. After a failure a few entries are tried alone first, so that a full
+    /// disk costs little; those who wait are then told at once.
+    fn round(&mut self, held: &mut Vec<Entry>, orders: Vec<Order>) {
+        if self.failing && held.len() > PROBE {
+            let rest = held.split_off(PROBE);
+            let mut probe = std::mem::take(held);
+            let result = self.batch(&mut probe, Vec::new());
+            probe.extend(rest);
+            *held = probe;
+            if let Err(error) = result {
+                for order in orders {
+                    refuse(order, &error);
+                }
+                self.shed(held);
+                return;
+            }
+        }
+        // A failure was told to everyone whom it concerns, and what is held is tried again.
+        let _ = self.batch(held, orders);
+        self.shed(held);
+    }
+
     /// One transaction. Entries are written before the orders that came with them, so that a score finds its
     /// decision. On failure the entries stay in `held`.
-    fn batch(&mut self, held: &mut Vec<Entry>, orders: Vec<Order>) {
+    fn batch(&mut self, held: &mut Vec<Entry>, orders: Vec<Order>) -> Result<(), StoreError> {
         if held.is_empty() && orders.is_empty() {
-            return;
+            return Ok(());
         }
         let before = self.sequences;
         match self.transact(held, &orders) {
             Ok(written) => {
+                self.failing = false;
                 self.counters.committed(held.len() as u64, written.rejected);
                 held.clear();
                 if self.sequences.feedback != before.feedback {
@@ -106,10 +141,12 @@ impl Writer {
                 for (order, acks) in orders.into_iter().zip(written.acks) {
                     self.committed(order, acks);
                 }
+                Ok(())
             }
             Err(error) => {
+                self.failing = true;
                 if !self.connection.is_autocommit() {
-                    // Best effort: SQLite rolls back by itself before the next transaction otherwise.
+                    // Nothing more can be done about a rollback that fails: the next transaction will tell.
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
                 self.sequences = before;
@@ -117,9 +154,9 @@ impl Writer {
                     tracing::error!(%error, "the database cannot be written; entries are held and tried again");
                 }
                 for order in orders {
-                    failed(order, &error);
+                    refuse(order, &error);
                 }
-                self.shed(held);
+                Err(error)
             }
         }
     }
@@ -192,18 +229,36 @@ impl Writer {
 
     /// Drops the newest entries beyond the capacity.
     fn shed(&mut self, held: &mut Vec<Entry>) {
-        let lost = held.len().saturating_sub(self.capacity);
-        held.truncate(self.capacity);
-        if lost > 0 {
-            tracing::error!(lost, path = %self.path.display(), "log entries were dropped: the database cannot be written");
-            self.counters.dropped(lost as u64);
+        let lost = held.split_off(held.len().min(self.capacity));
+        if !lost.is_empty() {
+            tracing::error!(
+                lost = lost.len(),
+                path = %self.path.display(),
+                "log entries were dropped: the database cannot be written"
+            );
+        }
+        for entry in &lost {
+            self.counters.dropped(entry);
         }
     }
 
+    /// Deletes everything that is over the limits.
     fn prune(&mut self, now: UnixMs) -> Result<(), StoreError> {
-        let path = &self.path;
-        retention::prune(&self.connection, path, self.sequences, &self.retention, now)
-            .map_err(|error| StoreError::from_sql(path, &error))
+        let step = || retention::step(&self.connection, &self.path, self.sequences, &self.retention, now);
+        while step().map_err(|error| StoreError::from_sql(&self.path, &error))? {}
+        Ok(())
+    }
+
+    /// Deletes a few rows that are over the limits. True when there is more.
+    fn clean(&mut self) -> bool {
+        let now = clock::wall();
+        match retention::step(&self.connection, &self.path, self.sequences, &self.retention, now) {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::warn!(%error, "old rows could not be deleted");
+                false
+            }
+        }
     }
 }
 
@@ -222,7 +277,8 @@ fn score(
     }))
 }
 
-fn failed(order: Order, error: &StoreError) {
+/// Tells whoever waits for an order that nothing of it was stored.
+fn refuse(order: Order, error: &StoreError) {
     let tell = |done: Done| drop(done.send(Err(error.clone())));
     match order {
         Order::Feedback(rows, to) => {
