@@ -158,11 +158,12 @@ fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(u64::try_from(used).unwrap_or(0))
 }
 
-/// Limits the file's size: beyond it every write fails as on a full disk. `None` lifts the limit.
+/// Limits the file's size: beyond it every write fails as on a full disk. `None` lifts the limit. What the file holds
+/// already it may go on to hold.
 pub(super) fn limit_size(connection: &Connection, bytes: Option<u64>) -> rusqlite::Result<()> {
     let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let pages = bytes.map_or(i64::from(u32::MAX - 1), |bytes| {
-        i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1)
+        (i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1)).max(1)
     });
     connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
 }

@@ -394,7 +394,10 @@ async fn retention_deletes_the_oldest_and_never_uses_a_place_twice() {
     }
     store.log_attempt(attempt("dropped", 1));
     store.record_feedback(feedback("d1", "ann", 0.5)).await.unwrap();
-    let last = store.record_feedback(feedback("d4999", "ann", 0.5)).await.unwrap();
+    let last = store
+        .record_feedback(feedback("d4999", "ann", 0.5))
+        .await
+        .unwrap();
     store.close();
     let retention = Retention {
         decisions: 10,

@@ -75,14 +75,21 @@ impl Writer {
             let Some(work) = self.queue.take(self.interval, patience) else {
                 break;
             };
-            let mut orders = Vec::new();
+            let (mut orders, mut prunes) = (Vec::new(), Vec::new());
             for work in work {
                 match work {
                     Work::Log(entry) => held.push(entry),
+                    // These two may be what lets the rest be written again.
+                    Work::Order(Order::SizeLimit(bytes)) => self.limit_size(bytes),
+                    Work::Order(Order::Prune(now, done)) => prunes.push((now, done)),
                     Work::Order(order) => orders.push(order),
                 }
             }
             self.round(&mut held, orders);
+            for (now, done) in prunes {
+                // Whoever asked may be gone.
+                drop(done.send(self.prune(now)));
+            }
             if clock::monotonic().duration_since(cleaned) >= HOUSEKEEPING {
                 cleaned = clock::monotonic();
                 cleaning = true;
@@ -139,7 +146,7 @@ impl Writer {
                     self.feedback_seq.send_replace(self.sequences.feedback - 1);
                 }
                 for (order, acks) in orders.into_iter().zip(written.acks) {
-                    self.committed(order, acks);
+                    Self::committed(order, acks);
                 }
                 Ok(())
             }
@@ -164,11 +171,6 @@ impl Writer {
     fn transact(&mut self, held: &[Entry], orders: &[Order]) -> Result<Written, StoreError> {
         let path = self.path.clone();
         let general = |error: rusqlite::Error| StoreError::from_sql(&path, &error);
-        for order in orders {
-            if let Order::SizeLimit(bytes) = order {
-                retention::limit_size(&self.connection, *bytes).map_err(general)?;
-            }
-        }
         let synchronous = if orders.is_empty() { "normal" } else { "full" };
         self.connection
             .pragma_update(None, "synchronous", synchronous)
@@ -213,7 +215,7 @@ impl Writer {
     }
 
     /// Answers an order whose batch is durable. Whoever asked may be gone; it is stored all the same.
-    fn committed(&mut self, order: Order, acks: Acks) {
+    fn committed(order: Order, acks: Acks) {
         match order {
             Order::Feedback(_, to) => drop(to.send(acks)),
             Order::State(_, done)
@@ -222,8 +224,13 @@ impl Writer {
             | Order::Flush(done) => {
                 drop(done.send(Ok(())));
             }
-            Order::Prune(now, done) => drop(done.send(self.prune(now))),
-            Order::SizeLimit(_) => {}
+            Order::Prune(..) | Order::SizeLimit(_) => {}
+        }
+    }
+
+    fn limit_size(&self, bytes: Option<u64>) {
+        if let Err(error) = retention::limit_size(&self.connection, bytes) {
+            tracing::warn!(%error, "the database's size could not be limited");
         }
     }
 
@@ -243,7 +250,7 @@ impl Writer {
     }
 
     /// Deletes everything that is over the limits.
-    fn prune(&mut self, now: UnixMs) -> Result<(), StoreError> {
+    fn prune(&self, now: UnixMs) -> Result<(), StoreError> {
         let step = || retention::step(&self.connection, &self.path, self.sequences, &self.retention, now);
         while step().map_err(|error| StoreError::from_sql(&self.path, &error))? {}
         Ok(())
