@@ -7,6 +7,7 @@ pub mod pending;
 pub mod policies;
 pub mod prepare;
 pub mod reload;
+pub mod reports;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,19 +23,26 @@ use crate::app::features::{FeatureError, FeatureSet};
 use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
+use crate::app::reports::About;
 use crate::clock;
 use crate::config::Config;
+use crate::dispatch::idempotency::Idempotency;
 use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
 use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
 use crate::learner::{LearnerError, LearnerHandle, Setup};
 use crate::providers;
 use crate::request::ChatRequest;
+use crate::server::idempotency::Shelf;
 use crate::store::{CandidateRow, DecisionRow, EventRow, Store, StoreError};
 use crate::telemetry::{InputSize, Question, Telemetry};
 use crate::units::UnixMs;
 
 /// Time between two computations of the latency view.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// Time to the first report, so that a newcomer sees one soon.
+const FIRST_REPORT: Duration = Duration::from_secs(10);
+/// Time between two reports while requests come.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// How long connecting to a provider may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,6 +55,8 @@ pub struct Parts {
     pub live: Arc<ArcSwap<Live>>,
     /// Carries decisions out.
     pub dispatcher: Dispatcher,
+    /// Answers to requests that carry a key of their own.
+    pub idempotency: Idempotency,
     /// Latency, errors, scores.
     pub telemetry: Arc<Telemetry>,
     /// The log.
@@ -61,6 +71,8 @@ pub struct Parts {
     pub http: reqwest::Client,
     /// When it was started.
     pub started: UnixMs,
+    /// Seed of every draw.
+    pub seed: u64,
     rng: Mutex<ChaCha8Rng>,
     stopping: AtomicBool,
 }
@@ -132,6 +144,7 @@ impl Parts {
         let app = Arc::new(Self {
             live,
             dispatcher,
+            idempotency: Idempotency::new(Arc::new(Shelf(store.clone()))),
             telemetry,
             store,
             learner,
@@ -139,6 +152,7 @@ impl Parts {
             features,
             http,
             started: clock::wall(),
+            seed: options.seed,
             rng: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
             stopping: AtomicBool::new(false),
         });
@@ -147,8 +161,22 @@ impl Parts {
             "start",
             serde_json::json!({"hash": app.live.load().config.hash}),
         );
+        app.describe();
         tokio::spawn(publish(Arc::downgrade(&app)));
+        tokio::spawn(report(Arc::downgrade(&app)));
         Ok(app)
+    }
+
+    /// Keeps in the database what reports must know of the configuration in force.
+    pub fn describe(&self) {
+        let now = clock::wall();
+        let about = About::of(&self.live.load().config, self.seed, now);
+        let kept = self.store.put_doc(about.row(now));
+        tokio::spawn(async move {
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, "reports will lack the configuration's hash and reference arms");
+            }
+        });
     }
 
     /// Draws with the program's random numbers.
@@ -289,6 +317,29 @@ async fn publish(app: std::sync::Weak<Parts>) {
         ticks.tick().await;
         let Some(app) = app.upgrade() else { return };
         app.telemetry.publish(clock::wall());
+    }
+}
+
+/// Writes the routing report now and then, so that `data/reports/` is never far behind.
+async fn report(app: std::sync::Weak<Parts>) {
+    let mut seen = 0;
+    let mut wait = FIRST_REPORT;
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = REPORT_EVERY;
+        let Some(app) = app.upgrade() else { return };
+        let written = app.store.stats().written;
+        if written == std::mem::replace(&mut seen, written) {
+            continue;
+        }
+        let data_dir = app.live.load().config.server.data_dir.clone();
+        let reader = app.store.reader().clone();
+        let write = move || reports::write_routing(&reader, &data_dir, clock::wall());
+        match tokio::task::spawn_blocking(write).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the routing report was not written"),
+            Err(error) => tracing::error!(%error, "the routing report was not written"),
+        }
     }
 }
 

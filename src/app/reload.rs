@@ -55,6 +55,7 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
         }
         policies::configure(learner, &config, now);
     });
+    app.describe();
     app.log_event(
         "config",
         "reload",

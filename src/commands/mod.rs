@@ -1,5 +1,6 @@
 //! The command line. Each command is a thin call of the library.
 
+mod report;
 mod serve;
 
 use std::io;
@@ -23,12 +24,18 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check a configuration: list every problem with its place, or print the models and routes
     Check(check::CheckArgs),
+    /// Write reports from the log into data/reports/
+    Report(report::ReportArgs),
+    /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
+    Replay(pointsman::replay::ReplayArgs),
 }
 
 /// Runs a command; 0 when it did what was asked.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => done(serve::run(&args)),
+        Command::Report(args) => done(report::run(&args)),
+        Command::Replay(args) => done(pointsman::replay::run(&args)),
         Command::Check(args) => {
             match check::run(&args, &config::process_env, clock::wall(), &mut io::stdout()) {
                 Ok(status) => ExitCode::from(status),

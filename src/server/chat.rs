@@ -20,19 +20,26 @@ use crate::request::{self, ChatRequest, RequestError};
 use crate::server::auth::Client;
 use crate::server::error::ApiError;
 use crate::server::explain;
+use crate::server::idempotency::{self, EndedWell};
 use crate::server::stream::{Begun, Settled, SseBody};
 use crate::server::wire::{self, Envelope};
 
 /// Silence on a stream after which a comment keeps the connection open.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Decides, answers, and says who answered.
+/// Decides, answers, and says who answered; once for each `Idempotency-Key`.
 pub async fn post(
     State(app): State<App>,
     client: Client,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    let scope = format!("{} chat", client.0);
+    let answer = answer(Arc::clone(&app), client, headers.clone(), body.clone());
+    idempotency::once(&app, &scope, &headers, &body, answer).await
+}
+
+async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let received = clock::monotonic();
     let request = Arc::new(parse(body)?);
     let wishes = Wishes::read(&request, &headers, client)?;
@@ -149,7 +156,9 @@ async fn streamed(job: Job) -> Response {
             )
         }
     };
+    let ended_well = body.ended_well();
     let mut response = Response::new(Body::from_stream(body));
+    response.extensions_mut().insert::<EndedWell>(ended_well);
     *response.headers_mut() = headers;
     let headers = response.headers_mut();
     headers.insert(

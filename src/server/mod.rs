@@ -5,6 +5,7 @@ pub mod chat;
 pub mod error;
 pub mod explain;
 pub mod feedback;
+pub mod idempotency;
 pub mod models;
 pub mod operations;
 pub mod route;

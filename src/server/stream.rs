@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::completion::{StreamEvent, Usage};
 use crate::failure::AttemptError;
 use crate::server::error::ApiError;
+use crate::server::idempotency::EndedWell;
 use crate::server::wire::{self, DONE, Envelope};
 
 /// Bytes gathered into one write at most.
@@ -59,6 +60,7 @@ pub struct SseBody {
     include_usage: bool,
     keepalive: Duration,
     timer: Pin<Box<Sleep>>,
+    ended_well: EndedWell,
     /// Frame for errors that come before the answer has one of its own.
     fallback_envelope: Envelope,
 }
@@ -84,8 +86,15 @@ impl SseBody {
             include_usage,
             keepalive,
             timer,
+            ended_well: EndedWell::default(),
             fallback_envelope,
         }
+    }
+
+    /// Tells whoever holds it whether the stream has ended as it should.
+    #[must_use]
+    pub fn ended_well(&self) -> EndedWell {
+        self.ended_well.clone()
     }
 
     /// Moves as far as the upstream allows; fills `out`. `Pending` when there is nothing to wait with but time.
@@ -133,6 +142,7 @@ impl SseBody {
                     self.include_usage,
                 );
                 out.put_slice(DONE);
+                self.ended_well.set();
             }
             Some(Err(failure)) => end_with_error(out, &begun.envelope, &(begun.explain)(failure)),
             // A stream without its `End` was cut off; a chunk cannot come here.
