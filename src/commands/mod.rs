@@ -27,7 +27,7 @@ enum Command {
     /// Write reports from the log into data/reports/
     Report(report::ReportArgs),
     /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
-    Replay(pointsman::replay::ReplayArgs),
+    Replay(Box<pointsman::replay::ReplayArgs>),
 }
 
 /// Runs a command; 0 when it did what was asked.
