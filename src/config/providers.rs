@@ -71,7 +71,7 @@ pub struct Provider {
     pub name: String,
     /// The wire format.
     pub kind: ProviderKind,
-    /// The root of its API, without a slash at the end; empty for a simulated one.
+    /// The root of its API, without a slash at the end; a simulated one may have its settings here.
     pub base_url: String,
     /// Our key there; none for local servers.
     pub api_key: Option<Secret>,

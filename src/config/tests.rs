@@ -292,3 +292,135 @@ fn check_prints_the_resolved_configuration_and_exits_2_on_problems() {
     assert_eq!(status, 2);
     assert!(text.starts_with("2 problems:"), "{text}");
 }
+
+#[test]
+fn the_shipped_catalogue_keeps_its_own_rules() {
+    let catalogue = Catalogue::shipped().unwrap_or_else(|problems| panic!("{problems}"));
+    for entry in catalogue.entries() {
+        assert!(!entry.prices.is_empty(), "{} has no price", entry.id);
+        assert!(entry.facts.context_window.is_some(), "{} has no window", entry.id);
+        assert!(entry.source.starts_with("https://"), "{}", entry.source);
+        assert!(
+            entry.checked.parse::<jiff::civil::Date>().is_ok(),
+            "{}",
+            entry.checked
+        );
+        let (provider, _) = entry.id.split_once('/').unwrap();
+        assert!(providers::KnownProvider::named(provider).is_some(), "{provider}");
+    }
+    for known in &providers::KNOWN {
+        let prefix = format!("{}/", known.name);
+        let defaults = catalogue.entries().iter().filter(|entry| entry.default);
+        assert!(
+            defaults.clone().any(|entry| entry.id.starts_with(&prefix)),
+            "{}",
+            known.name
+        );
+    }
+}
+
+/// $0.15 a million off-peak, $0.30 in Beijing's working mornings and afternoons, and never at weekends.
+#[test]
+fn deepseek_costs_twice_as_much_in_beijings_working_hours() {
+    let catalogue = Catalogue::shipped().unwrap();
+    let (_, price) = &catalogue.get("deepseek/deepseek-flash").unwrap().prices[0];
+    let dollars = |moment: &str| {
+        let at = moment.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        let (input, cached, output) = price.at(UnixMs(at)).dollars_per_token(0);
+        [input, cached, output].map(|dollars| (dollars * 1e9).round() / 1e3)
+    };
+    assert_eq!(dollars("2026-10-30T00:59:59Z"), [0.15, 0.003, 0.6]);
+    assert_eq!(dollars("2026-10-30T01:00:00Z"), [0.3, 0.006, 1.2]);
+    assert_eq!(dollars("2026-10-30T04:00:00Z"), [0.15, 0.003, 0.6]);
+    assert_eq!(dollars("2026-10-30T06:00:00Z"), [0.3, 0.006, 1.2]);
+    assert_eq!(dollars("2026-10-30T10:00:00Z"), [0.15, 0.003, 0.6]);
+    assert_eq!(dollars("2026-10-31T02:00:00Z"), [0.15, 0.003, 0.6], "Saturday");
+}
+
+/// The introductory price of Gemini 3.8 Flash ends with the year.
+#[test]
+fn a_published_price_change_holds_from_its_day_on() {
+    let only_google = |name: &str| (name == "GEMINI_API_KEY").then(|| "k".to_owned());
+    let text = "[[routes]]\nname = \"auto\"\nmodels = [\"google/gemini-3.8-flash\"]\n";
+    let config = parse(text, Source::Text, &only_google).unwrap();
+    let input = |moment: &str| {
+        let at = UnixMs(moment.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+        let tariff = config
+            .prices
+            .at(&ArmId::new("google/gemini-3.8-flash"), at)
+            .unwrap();
+        tariff.price().rates(0).input.dollars()
+    };
+    assert!((input("2026-12-31T23:59:59Z") - 0.75).abs() < 1e-12);
+    assert!((input("2027-01-01T00:00:00Z") - 1.5).abs() < 1e-12);
+}
+
+#[test]
+fn every_shipped_example_is_sound() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut examples = 0;
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let config =
+            load(Some(&path), &keys).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+        assert!(
+            config.warnings.is_empty(),
+            "{}: {:?}",
+            path.display(),
+            config.warnings
+        );
+        examples += 1;
+    }
+    assert!(examples >= 3);
+}
+
+#[test]
+fn the_support_bot_routes_as_it_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/support-bot.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().count() <= 35);
+    let config = load(Some(&path), &keys).unwrap();
+    let route = config.route("support").unwrap();
+    let seen = |category, modalities| crate::candidates::Seen {
+        modalities,
+        category,
+        input_tokens: 100,
+        tools: false,
+        structured_output: false,
+        code: false,
+        language: None,
+        headers: &[],
+        tags: &[],
+    };
+    let text_only = crate::arm::Modalities::TEXT;
+    let picks = |category, modalities| {
+        crate::candidates::Rule::first(&route.rules, &seen(category, modalities))
+            .map(|rule| rule.models[0].to_string())
+    };
+    assert_eq!(
+        picks(Some("faq"), text_only).as_deref(),
+        Some("mistral/mistral-small")
+    );
+    assert_eq!(
+        picks(Some("policy"), text_only).as_deref(),
+        Some("anthropic/claude-haiku")
+    );
+    let screenshot = text_only.with(Modality::Image);
+    assert_eq!(
+        picks(Some("faq"), screenshot).as_deref(),
+        Some("google/gemini-pro")
+    );
+    assert_eq!(picks(None, text_only), None, "the policy decides");
+    let fallbacks: Vec<&str> = route
+        .fallbacks
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(ArmId::as_str)
+        .collect();
+    assert_eq!(fallbacks, ["openai/gpt-4o-mini", "qwen/qwen-2.5-72b"]);
+    assert_eq!(config.providers.len(), 5);
+}
