@@ -9,11 +9,15 @@
 
 mod book;
 pub mod budget;
+mod estimate;
+mod media;
 mod price;
 mod rates;
 mod window;
 
 pub use book::{Dated, PriceBook, PriceChange};
+pub use estimate::{ContentKind, Corrections, CostEstimate, TokenEstimate, raw_input_tokens};
+pub use media::{media_tokens, units};
 pub use price::{MAX_ROUTING_FEE_PERCENT, Price, PriceProblem, PriceSpec, Tariff, TierSpec};
 pub use rates::{Fees, PartialRates, Rates, Units};
 pub use window::{Multiplier, Weekdays, Window, WindowError};

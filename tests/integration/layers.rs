@@ -6,7 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Types that every room may use.
-const SHARED: [&str; 7] = ["units", "arm", "request", "completion", "failure", "context", "content"];
+const SHARED: [&str; 7] = [
+    "units",
+    "arm",
+    "request",
+    "completion",
+    "failure",
+    "context",
+    "content",
+];
 
 /// Pure rooms beside the shared types; they never import one another.
 const PURE: [&str; 7] = [
