@@ -125,15 +125,6 @@ impl Decided {
     }
 }
 
-/// A decision with its estimates.
-#[derive(Clone, Debug)]
-pub struct Choice {
-    /// What was drawn, with its propensity.
-    pub decision: Decision,
-    /// What was expected of each offer, in the order of the offers.
-    pub expected: Vec<Expected>,
-}
-
 /// What a call on an arm is expected to use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Expected {
@@ -147,15 +138,16 @@ pub struct Expected {
     pub output_tokens: u64,
 }
 
-/// Prices every offer, then lets the policy propose, mixes the exploration floor in and draws.
-pub fn decide(policy: &dyn Policy, question: &Question<'_>, rng: &mut dyn RngCore) -> Choice {
-    let expected = estimate(policy, question);
-    let candidates = candidates(question, &expected);
-    let round = round(question, &candidates);
-    Choice {
-        decision: policy::decide(policy, &round, rng),
-        expected,
-    }
+/// Lets the policy propose among the offers, whose [`estimate`] the caller has, mixes the exploration floor in and
+/// draws.
+pub fn decide(
+    policy: &dyn Policy,
+    question: &Question<'_>,
+    expected: &[Expected],
+    rng: &mut dyn RngCore,
+) -> Decision {
+    let candidates = candidates(question, expected);
+    policy::decide(policy, &round(question, &candidates), rng)
 }
 
 /// What each offer is expected to use and to cost.

@@ -27,6 +27,8 @@ pub struct Live {
 pub struct Served {
     /// The arm.
     pub arm: Arc<Arm>,
+    /// Whether its provider speaks OpenAI's wire format.
+    pub openai_shaped: bool,
     /// Never empty.
     pub deployments: Vec<Arc<Deployment>>,
 }
@@ -59,25 +61,25 @@ impl Live {
     /// # Errors
     /// A provider whose address or key cannot be used.
     pub fn new(config: Config, http: &reqwest::Client) -> Result<Self, LiveError> {
-        let mut upstreams: HashMap<&str, Arc<Deployment>> = HashMap::new();
+        let mut upstreams: HashMap<&str, (bool, Arc<Deployment>)> = HashMap::new();
         for provider in &config.providers {
             let upstream = upstream(provider, http).map_err(|reason| LiveError::Provider {
                 name: provider.name.clone(),
                 reason,
             })?;
-            upstreams.insert(
-                &provider.name,
-                Arc::new(Deployment::new(&provider.name, upstream)),
-            );
+            let openai_shaped = matches!(provider.kind, ProviderKind::OpenAi | ProviderKind::Simulated);
+            let deployment = Arc::new(Deployment::new(&provider.name, upstream));
+            upstreams.insert(&provider.name, (openai_shaped, deployment));
         }
         let mut arms = HashMap::new();
         let mut bare: HashMap<String, Option<ArmId>> = HashMap::new();
         for arm in config.arms() {
-            let Some(deployment) = upstreams.get(arm.id.provider()) else {
+            let Some((openai_shaped, deployment)) = upstreams.get(arm.id.provider()) else {
                 continue;
             };
             let served = Served {
                 arm: Arc::clone(arm),
+                openai_shaped: *openai_shaped,
                 deployments: vec![Arc::clone(deployment)],
             };
             arms.insert(arm.id.clone(), served);

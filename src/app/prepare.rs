@@ -11,16 +11,19 @@ use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
 use crate::app::{App, Parts};
 use crate::arm::ArmId;
+use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
 use crate::clock;
 use crate::config::Route;
+use crate::content::ContentFacts;
 use crate::context::Features;
 use crate::dispatch::{HedgeRule, Plan, PlannedArm};
 use crate::failure::FailureKind;
+use crate::features::content;
 use crate::policy::simple::Fixed;
-use crate::policy::{Contexts, Demands, Policy};
-use crate::pricing::Units;
+use crate::policy::{Contexts, Decision, Demands, Policy};
+use crate::pricing::{self, Units};
 use crate::request::ChatRequest;
-use crate::routing::{self, Choice, Decided, Offer, Question};
+use crate::routing::{self, Decided, Expected, Offer, Question};
 use crate::server::auth::Client;
 use crate::server::error::ApiError;
 use crate::server::explain::Refused;
@@ -46,6 +49,8 @@ pub struct Wishes {
     pub ttft_budget: Option<Duration>,
     /// The conversation it belongs to.
     pub session: Option<Arc<str>>,
+    /// The request's headers, for rules that look at them.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Wishes {
@@ -83,8 +88,17 @@ impl Wishes {
                 None => millis("x-router-ttft-ms")?,
             },
             session: session.map(Arc::from),
+            headers: headers_for_rules(headers),
         })
     }
+}
+
+/// Headers of our own name, which rules may look at. Others (keys among them) are none of their business.
+fn headers_for_rules(headers: &HeaderMap) -> Vec<(String, String)> {
+    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-"));
+    ours.filter(|(name, _)| name.as_str() != "x-api-key")
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
 }
 
 /// Where clients put the id of a conversation when not into the body.
@@ -109,7 +123,7 @@ pub struct Prepared {
 /// Decides.
 ///
 /// # Errors
-/// An unknown model, a request that no arm can take, money that is spent.
+/// An unknown model, content that nobody could take, a request that no arm can or may take.
 pub async fn prepare(
     app: &App,
     request: &Arc<ChatRequest>,
@@ -120,48 +134,81 @@ pub async fn prepare(
     let Some(target) = live.resolve(&request.model) else {
         return Err(models::unknown(&live, &request.model));
     };
-    let features = app.features.text(request);
-    let now = clock::wall();
-    let tokens = (request.body.len() as u64).div_ceil(4);
-    let (pool, route): (Vec<&Served>, Option<&Route>) = match target {
-        Target::Route(route) => (
-            route.models.iter().filter_map(|id| live.arm(id)).collect(),
-            Some(route),
-        ),
-        Target::Arm(served) => (vec![served], None),
-    };
-    let refused: Vec<Refused> = Vec::new();
-    if pool.is_empty() {
-        return Err(no_candidates(&refused));
+    let content = content::look(request);
+    if let Some(broken) = content.broken.first() {
+        return Err(ApiError::invalid(
+            format!("`{}` {}.", broken.path, broken.reason),
+            Some(&broken.path),
+        ));
     }
+    let features = app.features.text(request);
+    let category: Option<Arc<str>> = request.routing.category.as_deref().map(Arc::from);
+    let route = match target {
+        Target::Route(route) => Some(route),
+        Target::Arm(_) => None,
+    };
+    let policy = app.learner.policy();
     let asked = Asked {
         app,
         live: &live,
         request,
         route,
-        now,
-        tokens,
+        now: clock::wall(),
+        content: &content,
+        features: &features,
+        category: category.as_deref(),
+        policy: &*policy,
     };
+    let rule = asked.rule(wishes);
+    let (pool, own) = asked.pool(target, rule);
     let offers: Vec<Offer<'_>> = pool.iter().map(|served| asked.offer(served)).collect();
-    let choice = asked.choose(&offers, &features, wishes);
-    let strategy = asked.strategy(&choice);
-    let preferred = asked.preferred();
-    let order = routing::order(&choice.decision, &offers, &preferred);
+    let expected = routing::estimate(&*policy, &asked.question(&offers));
+    let filtered = asked.filter(&pool, &offers, &expected);
+    // The policy draws among the route's own models; fallbacks are asked only if none of those can.
+    let among = |index: &usize| *index < own;
+    let mut drawn: Vec<usize> = filtered.eligible.iter().copied().filter(among).collect();
+    let mut spare: Vec<usize> = filtered
+        .eligible
+        .iter()
+        .copied()
+        .filter(|index| !among(index))
+        .collect();
+    if drawn.is_empty() {
+        drawn.append(&mut spare);
+    }
+    let refused: Vec<Refused> = filtered
+        .refused
+        .into_iter()
+        .map(|r| (r.arm, r.reason.to_string()))
+        .collect();
+    if drawn.is_empty() {
+        return Err(no_candidates(&refused));
+    }
+    let options: Vec<Offer<'_>> = drawn.iter().map(|&index| offers[index].clone()).collect();
+    let estimates: Vec<Expected> = drawn.iter().map(|&index| expected[index]).collect();
+    let decision = asked.choose(&options, &estimates);
+    let raw = pricing::raw_input_tokens(options[decision.chosen].arm, &content);
     let decided = Arc::new(Decided {
         id: Arc::from(Uuid::now_v7().simple().to_string()),
-        at: now,
+        at: asked.now,
         route: Arc::from(route.map_or(request.model.as_str(), |route| route.name.as_str())),
-        features,
-        category: None,
-        arms: offers.iter().map(|offer| offer.arm.id.clone()).collect(),
-        latency_ms: offers.iter().map(|offer| offer.latency_ms).collect(),
-        expected: choice.expected,
-        decision: choice.decision,
-        strategy,
-        input_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        category: category.clone(),
+        arms: options.iter().map(|offer| offer.arm.id.clone()).collect(),
+        latency_ms: options.iter().map(|offer| offer.latency_ms).collect(),
+        expected: estimates,
+        strategy: asked.strategy(&decision, rule),
+        input_tokens: u32::try_from(raw).unwrap_or(u32::MAX),
+        decision,
+        features: features.clone(),
     });
-    let plan = asked.plan(&decided, &pool, &order, wishes, received);
-    let account = app.pending.open(Arc::clone(&decided), Units::default());
+    let order = routing::order(&decided.decision, &options, &asked.preferred());
+    let order = asked.with_spare(
+        &order.iter().map(|&index| drawn[index]).collect::<Vec<_>>(),
+        &spare,
+        &pool,
+    );
+    let plan = asked.plan(&decided, &pool, &expected, &order, wishes, received);
+    let account = app.pending.open(Arc::clone(&decided), pricing::units(&content));
     Ok(Prepared {
         plan,
         refused,
@@ -184,16 +231,59 @@ struct Asked<'a> {
     request: &'a Arc<ChatRequest>,
     route: Option<&'a Route>,
     now: UnixMs,
-    tokens: u64,
+    content: &'a ContentFacts,
+    features: &'a Features,
+    category: Option<&'a str>,
+    policy: &'a dyn Policy,
 }
 
 impl<'a> Asked<'a> {
+    /// The first rule of the route that matches.
+    fn rule(&self, wishes: &Wishes) -> Option<&'a Rule> {
+        let route = self.route?;
+        Rule::first(
+            &route.rules,
+            &Seen {
+                modalities: self.content.modalities,
+                category: self.category,
+                input_tokens: self.content.text.tokens,
+                tools: self.content.tools > 0,
+                structured_output: self.content.structured_output,
+                code: self.content.code,
+                language: self.content.language,
+                headers: &wishes.headers,
+                tags: &self.request.metadata,
+            },
+        )
+    }
+
+    /// Every arm that may serve, and how many of the first of them the policy may draw: the rule's models, else the
+    /// route's, else the one that the client names. Then the fallbacks.
+    fn pool(&self, target: Target<'a>, rule: Option<&'a Rule>) -> (Vec<&'a Served>, usize) {
+        let mut pool: Vec<&Served> = match (target, rule) {
+            (Target::Arm(served), _) => vec![served],
+            (Target::Route(_), Some(rule)) => rule.models.iter().filter_map(|id| self.live.arm(id)).collect(),
+            (Target::Route(route), None) => route.models.iter().filter_map(|id| self.live.arm(id)).collect(),
+        };
+        let own = pool.len();
+        for id in self.preferred() {
+            if let Some(served) = self.live.arm(&id)
+                && pool.iter().all(|other| other.arm.id != id)
+            {
+                pool.push(served);
+            }
+        }
+        (pool, own)
+    }
+
     fn offer(&self, served: &'a Served) -> Offer<'a> {
+        let raw = pricing::raw_input_tokens(&served.arm, self.content);
+        let input_tokens = (raw as f64 * self.policy.token_correction(&served.arm.id)).round() as u64;
         let question = telemetry::Question {
             arm: &served.arm.id,
             provider: None,
             stream: self.request.stream,
-            size: telemetry::InputSize::of(u32::try_from(self.tokens).unwrap_or(u32::MAX)),
+            size: telemetry::InputSize::of(u32::try_from(input_tokens).unwrap_or(u32::MAX)),
         };
         let view = self.app.telemetry.view();
         let latency = view.latency(&question, LATENCY_SAMPLES);
@@ -202,23 +292,21 @@ impl<'a> Asked<'a> {
             arm: &served.arm,
             tariff: self.live.config.prices.at(&served.arm.id, self.now),
             latency_ms: median.map_or(0.0, |quantile| quantile.value_ms),
-            input_tokens: self.tokens,
+            input_tokens,
         }
     }
 
-    /// Asks the policy; a model that the client names itself is certain.
-    fn choose(&self, offers: &[Offer<'_>], features: &Features, wishes: &Wishes) -> Choice {
-        let _ = wishes;
+    fn question<'q>(&'q self, offers: &'q [Offer<'q>]) -> Question<'q> {
         let routing = &self.request.routing;
-        let question = Question {
+        Question {
             route: self.route.map_or("", |route| &route.name),
             contexts: Contexts {
-                text: Some(&features.text),
-                embedding: features.embedding.as_deref(),
+                text: Some(&self.features.text),
+                embedding: self.features.embedding.as_deref(),
             },
-            category: None,
+            category: self.category,
             offers,
-            units: Units::default(),
+            units: pricing::units(self.content),
             max_output_tokens: self.request.max_output_tokens,
             demands: Demands {
                 quality_floor: routing.quality_floor,
@@ -226,23 +314,64 @@ impl<'a> Asked<'a> {
                 confidence: None,
                 explore: routing.explore.unwrap_or(true),
             },
+        }
+    }
+
+    /// Which arms can and may take the request.
+    fn filter(&self, pool: &[&'a Served], offers: &[Offer<'_>], expected: &[Expected]) -> Filtered {
+        let means: Vec<Means<'_>> = pool
+            .iter()
+            .zip(offers)
+            .zip(expected)
+            .map(|((served, offer), expected)| Means {
+                arm: &served.arm,
+                openai_shaped: served.openai_shaped,
+                input_tokens: offer.input_tokens,
+                list: offer.tariff.map(|tariff| {
+                    let rates = tariff.price().rates(offer.input_tokens);
+                    let factor = tariff.multiplier().factor();
+                    ListPrice {
+                        prompt: rates.input.dollars() * factor,
+                        completion: rates.output.dollars() * factor,
+                        request: tariff.fees(&Units::default()).dollars(),
+                    }
+                }),
+                cost: expected.priced.then_some(expected.cost),
+            })
+            .collect();
+        let demand = Demand {
+            content: self.content,
+            foreign_tools: !self.request.other_tools.is_empty(),
+            max_output_tokens: self.request.max_output_tokens,
+            preferences: &self.request.provider,
+            max_cost: self.max_cost(),
+            under_budget: self.route.is_some_and(|route| route.budget.is_some()),
+            cheapest_only: false,
+            allowed: None,
         };
-        let learned = self.app.learner.policy();
+        candidates::filter(&demand, &means)
+    }
+
+    /// Asks the policy; a model that the client names itself is certain.
+    fn choose(&self, offers: &[Offer<'_>], expected: &[Expected]) -> Decision {
         let fixed;
         let policy: &dyn Policy = match self.route {
-            Some(_) => &*learned,
+            Some(_) => self.policy,
             None => {
                 fixed = Fixed::new(offers[0].arm.id.clone());
                 &fixed
             }
         };
-        self.app.draw(|rng| routing::decide(policy, &question, rng))
+        let question = self.question(offers);
+        self.app
+            .draw(|rng| routing::decide(policy, &question, expected, rng))
     }
 
-    fn strategy(&self, choice: &Choice) -> Arc<str> {
-        Arc::from(match self.route {
-            Some(_) => choice.decision.strategy.as_str(),
-            None => "named",
+    fn strategy(&self, decision: &Decision, rule: Option<&Rule>) -> Arc<str> {
+        Arc::from(match (self.route, rule) {
+            (None, _) => "named",
+            (Some(_), Some(_)) if decision.pmf.len() == 1 => "rule",
+            _ => decision.strategy.as_str(),
         })
     }
 
@@ -255,10 +384,26 @@ impl<'a> Asked<'a> {
         self.request.fallbacks.iter().chain(route).cloned().collect()
     }
 
+    /// The order in which arms are tried: the drawn one, the named fallbacks in their order, then the others.
+    fn with_spare(&self, order: &[usize], spare: &[usize], pool: &[&Served]) -> Vec<usize> {
+        let preferred = self.preferred();
+        let rank = |index: usize| {
+            preferred
+                .iter()
+                .position(|arm| *arm == pool[index].arm.id)
+                .unwrap_or(preferred.len())
+        };
+        let mut rest: Vec<usize> = order.iter().skip(1).chain(spare).copied().collect();
+        // A stable sort: those without a rank keep the policy's order.
+        rest.sort_by_key(|&index| rank(index));
+        order.iter().take(1).copied().chain(rest).collect()
+    }
+
     fn plan(
         &self,
         decided: &Arc<Decided>,
         pool: &[&Served],
+        expected: &[Expected],
         order: &[usize],
         wishes: &Wishes,
         received: Instant,
@@ -266,7 +411,7 @@ impl<'a> Asked<'a> {
         let planned = |&index: &usize| PlannedArm {
             arm: Arc::clone(&pool[index].arm),
             deployments: pool[index].deployments.clone(),
-            expected_cost: decided.expected[index].cost,
+            expected_cost: expected[index].cost,
         };
         let alone = self.request.provider.allow_fallbacks == Some(false);
         let candidates = order
