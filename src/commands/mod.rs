@@ -28,6 +28,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
     Replay(Box<pointsman::replay::ReplayArgs>),
+    /// Fit the projections, the category classifier and the seed prior from recorded outcomes
+    Train(pointsman::train::TrainArgs),
 }
 
 /// Runs a command; 0 when it did what was asked.
@@ -36,6 +38,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => done(serve::run(&args)),
         Command::Report(args) => done(report::run(&args)),
         Command::Replay(args) => done(pointsman::replay::run(&args)),
+        Command::Train(args) => done(pointsman::train::run(&args)),
         Command::Check(args) => {
             match check::run(&args, &config::process_env, clock::wall(), &mut io::stdout()) {
                 Ok(status) => ExitCode::from(status),

@@ -9,8 +9,11 @@
 
 pub mod artefact;
 pub mod boilerplate;
+pub mod category;
+pub mod classifier;
 pub mod content;
 mod embedder;
+pub mod embedding;
 mod hashed;
 mod numeric;
 pub mod prompt;
@@ -20,8 +23,12 @@ pub mod text;
 pub mod wordpiece;
 pub mod words;
 
+pub use category::Category;
+pub use classifier::{Classified, Classifier};
 pub use embedder::{EmbedError, Embedder};
+pub use embedding::EmbeddingView;
 pub use numeric::to_bf16;
+pub use text::TextView;
 
 /// A request of `messages` with every other field empty.
 #[cfg(test)]

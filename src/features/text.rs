@@ -114,6 +114,31 @@ impl TextView {
         self.surface.extract(surface, out);
     }
 
+    /// What the classifier looks at: the pooled vector of the static table (unit length), the hashed n-grams through
+    /// the SVD, and the standardised surface; [`TextView::word_dimensions`] finite values.
+    #[must_use]
+    pub fn words(&self, prompt: &PromptText, surface: &Surface) -> Vec<f32> {
+        let mut ngrams = NGrams::default();
+        let mut ids = Vec::with_capacity(512);
+        words::each(prompt.words(), |word| {
+            ngrams.push(word);
+            self.table.split(word, &mut ids);
+        });
+        let mut out = self.table.pool(&ids);
+        // A unit vector of this many values is small beside the standardised rest.
+        let scale = (self.table.dimensions() as f32).sqrt() * 0.5;
+        out.iter_mut().for_each(|value| *value *= scale);
+        self.hashed.extract(&mut ngrams, &mut out);
+        self.surface.extract(surface, &mut out);
+        out
+    }
+
+    /// Length of what [`TextView::words`] gives.
+    #[must_use]
+    pub fn word_dimensions(&self) -> usize {
+        self.table.dimensions() + self.hashed.width() + SURFACE
+    }
+
     /// The features of a bare prompt, as recorded outcomes hold them.
     #[must_use]
     pub fn features(&self, text: &str) -> Vec<f32> {
