@@ -5,6 +5,9 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
+use crate::experiments::definition::{Split, StickyBy, Variant};
+use crate::experiments::intervention::{Intervention, InterventionError};
+use crate::experiments::table::Ruling;
 use crate::experiments::table::Unit;
 
 fn model(id: &str) -> Variant {

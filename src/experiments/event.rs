@@ -58,3 +58,37 @@ pub enum EventKind {
         reason: String,
     },
 }
+
+/// In words, for reports and the terminal.
+impl std::fmt::Display for EventKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Defined { definition } => write!(f, "defined: {}", definition.statement),
+            Self::Waiting => f.write_str("waits until its layer has room"),
+            Self::Started => f.write_str("first units let in"),
+            Self::Reallocated { shares, coverage } => {
+                let shares: Vec<String> = shares
+                    .iter()
+                    .map(|share| format!("{:.0} %", 100.0 * share))
+                    .collect();
+                write!(
+                    f,
+                    "split moved to {} on {:.0} % of the traffic",
+                    shares.join(" / "),
+                    100.0 * coverage
+                )
+            }
+            Self::Health { failed: true } => f.write_str("a health check fails: no verdict until it passes"),
+            Self::Health { failed: false } => f.write_str("the health checks pass again"),
+            Self::Decided { verdict, units } => {
+                let what = match verdict {
+                    Verdict::Ship { .. } => "ship",
+                    Verdict::Harm => "stop for harm",
+                    _ => "no difference that matters",
+                };
+                write!(f, "decided after {units} scores: {what}")
+            }
+            Self::Overridden { intervention, reason } => write!(f, "by hand: {intervention} ({reason})"),
+        }
+    }
+}

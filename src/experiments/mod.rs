@@ -12,14 +12,17 @@
 mod definition;
 mod engine;
 mod event;
+mod intervention;
+mod life;
 mod table;
 mod trigger;
 mod view;
 
 pub use crate::evaluation::ab::{Exposure, Guardrails, Hypothesis};
 pub use definition::{Definition, DefinitionError, Origin, Split, StickyBy, Variant};
-pub use engine::{Experiments, Intervention, InterventionError};
+pub use engine::Experiments;
 pub use event::{Event, EventKind};
+pub use intervention::{Intervention, InterventionError};
 pub use table::{Enrolment, Ruling, Table, Unit};
 pub use trigger::Trigger;
 pub use view::{ArmView, ExperimentView, Phase, Point, SliceView};

@@ -2,10 +2,17 @@
 //! hands over. A report says first what was asked, whether it is over, what it saved, how sure that is and what to
 //! do; then whether the data can be trusted; then the tables; then the raw totals to recompute it all.
 //!
+//! - [`command`]: `pointsman report`; [`log`]: from the decision log to rows;
+//! - [`experiment`]: one experiment;
+//! - [`dashboard`]: the live page and the figures that it asks for;
 //! - [`routing`]: the running router against the always-best baseline;
 //! - [`page`], [`plot`], [`format`]: the common frame, the plots and how figures are written.
 
+pub mod command;
+pub mod dashboard;
+pub mod experiment;
 pub mod format;
+pub mod log;
 pub mod page;
 pub mod plot;
 pub mod routing;

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Provenance;
 use super::format;
+use crate::evaluation::health::Health;
 
 /// Colours of the series as CSS custom properties `--c0` to `--c7`, for light and dark. Neighbours differ in
 /// lightness too, so that they stay apart in grey and for colour-blind readers.
@@ -126,6 +127,44 @@ pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
     }
 }
 
+/// Health checks as a list: found, what, detail.
+#[must_use]
+pub fn check_list(lines: &[(&str, Health, String)]) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Health checks" {
+            table.checks {
+                tbody {
+                    @for (name, health, detail) in lines {
+                        tr {
+                            td class={ "check " (check_tone(*health).class()) } { (check_word(*health)) }
+                            td { (name) }
+                            td.note { (detail) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_tone(health: Health) -> Tone {
+    match health {
+        Health::Passed => Tone::Good,
+        Health::Failed => Tone::Bad,
+        Health::TooFew => Tone::Plain,
+    }
+}
+
+/// What a check found, with a mark that does not need colour.
+#[must_use]
+pub fn check_word(health: Health) -> &'static str {
+    match health {
+        Health::Passed => "✓ passed",
+        Health::Failed => "✗ failed",
+        Health::TooFew => "… too few",
+    }
+}
+
 /// A plot with its heading and legend.
 #[must_use]
 pub fn plot(title: &str, note: &str, svg: &str, legend: &[(String, usize)]) -> Markup {
@@ -140,6 +179,25 @@ pub fn plot(title: &str, note: &str, svg: &str, legend: &[(String, usize)]) -> M
                 ul.legend {
                     @for (name, colour) in legend {
                         li { span.swatch style={ "background:var(--c" (colour) ")" } {} (name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Facts by name, as words rather than figures.
+#[must_use]
+pub fn facts(caption: &str, rows: &[Vec<String>]) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(caption) {
+            table.checks {
+                caption { (caption) }
+                tbody {
+                    @for row in rows {
+                        tr { @for (index, cell) in row.iter().enumerate() {
+                            @if index == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                        } }
                     }
                 }
             }

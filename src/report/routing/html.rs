@@ -2,15 +2,14 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::parts::{HealthLine, RoutingReport};
+use super::parts::RoutingReport;
 use super::summary::ALPHA;
 use super::text::{
-    ARM_HEAD, METHOD, OPE_HEAD, PROVIDER_HEAD, arm_rows, check_word, key_figures, ope_rows, provider_rows,
-    subtitle, total_rows,
+    ARM_HEAD, METHOD, OPE_HEAD, PROVIDER_HEAD, arm_rows, key_figures, ope_rows, provider_rows, subtitle,
+    total_rows,
 };
-use crate::evaluation::health::Health;
 use crate::evaluation::sequence::Interval;
-use crate::report::page::{self, banner, figures};
+use crate::report::page::{self, banner, check_list, figures};
 use crate::report::plot::{self, Axes, Line, Row, Scale};
 use crate::report::{ReportError, page::table};
 
@@ -21,6 +20,11 @@ pub(super) fn render(report: &RoutingReport) -> Result<String, ReportError> {
         "losing_quality" | "unhealthy" => "bad",
         _ => "plain",
     };
+    let lines: Vec<(&str, _, String)> = report
+        .health
+        .iter()
+        .map(|line| (line.name.as_str(), line.health, line.detail.clone()))
+        .collect();
     let body = html! {
         h1 { "Routing report" }
         p.sub { (subtitle(report)) }
@@ -28,7 +32,7 @@ pub(super) fn render(report: &RoutingReport) -> Result<String, ReportError> {
         p.verdict.(tone) { (report.outcome.sentence) }
         (figures(&key_figures(report)))
         h2 { "Can the figures be trusted?" }
-        (checks(&report.health))
+        (check_list(&lines))
         h2 { "Over time" }
         div.plots { (plots) }
         h2 { "Models" }
@@ -46,32 +50,6 @@ pub(super) fn render(report: &RoutingReport) -> Result<String, ReportError> {
         (method())
     };
     Ok(page::page("Routing report", &report.provenance, &body))
-}
-
-fn checks(lines: &[HealthLine]) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label="Health checks" {
-            table.checks {
-                tbody {
-                    @for line in lines {
-                        tr {
-                            td class={ "check " (check_tone(line.health)) } { (check_word(line.health)) }
-                            td { (line.name) }
-                            td.note { (line.detail) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn check_tone(health: Health) -> &'static str {
-    match health {
-        Health::Passed => "good",
-        Health::Failed => "bad",
-        Health::TooFew => "plain",
-    }
 }
 
 fn plots(report: &RoutingReport) -> Result<Markup, ReportError> {

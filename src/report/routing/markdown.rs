@@ -2,11 +2,11 @@
 
 use super::parts::RoutingReport;
 use super::text::{
-    ARM_HEAD, METHOD, OPE_HEAD, PROVIDER_HEAD, arm_rows, check_word, key_figures, ope_rows, provider_rows,
-    subtitle, total_rows,
+    ARM_HEAD, METHOD, OPE_HEAD, PROVIDER_HEAD, arm_rows, key_figures, ope_rows, provider_rows, subtitle,
+    total_rows,
 };
 use crate::report::format;
-use crate::report::page::{SIMULATED, markdown_table};
+use crate::report::page::{SIMULATED, check_word, markdown_table};
 
 pub(super) fn render(report: &RoutingReport) -> String {
     let mut out = format!("# Routing report\n\n{}\n\n", subtitle(report));

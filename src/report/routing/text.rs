@@ -1,7 +1,6 @@
 //! The words and rows that the page and the text have in common.
 
 use super::parts::RoutingReport;
-use crate::evaluation::health::Health;
 use crate::report::format::{self, count, interval, millis, percent, score, usd};
 use crate::report::page::{Figure, Tone};
 
@@ -108,14 +107,6 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
             Tone::Plain,
         ),
     ]
-}
-
-pub(super) fn check_word(health: Health) -> &'static str {
-    match health {
-        Health::Passed => "✓ passed",
-        Health::Failed => "✗ failed",
-        Health::TooFew => "… too few",
-    }
 }
 
 pub(super) const ARM_HEAD: &[&str] = &[

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::evaluation::health::Health;
 
 fn design(hypothesis: Hypothesis) -> Design {
     Design {

@@ -1,0 +1,258 @@
+//! Do automatic experiments decide rightly on real outcomes, and with how many samples?
+//!
+//! For twenty pairs of models of each recorded source the mean difference over all their common prompts is the
+//! truth. The experiment sees one prompt after the other, drawn with replacement, in one arm at a time, looks after
+//! each score, and stops by its own rule. See `ab_on_recorded_outcomes.md` for the result.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use pointsman::arm::ArmId;
+use pointsman::evaluation::sequence::fixed_horizon_samples;
+use pointsman::experiments::{
+    Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Table, Unit, Variant,
+};
+use pointsman::replay::dataset::Dataset;
+use pointsman::units::UnixMs;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Common prompts below which a pair is left out.
+const MIN_PROMPTS: usize = 100;
+/// Smallest difference that a fixed-horizon test would be planned for when the true one is not known.
+const PLANNED_EFFECT: f64 = 0.03;
+/// Differences that count as real when power is stated.
+const REAL: f64 = 0.03;
+
+#[derive(Parser)]
+struct Args {
+    /// Recorded outcomes, one file a source
+    #[arg(required = true)]
+    datasets: Vec<PathBuf>,
+    /// Pairs of models of each source
+    #[arg(long, default_value_t = 20)]
+    pairs: usize,
+    /// Experiments on each pair
+    #[arg(long, default_value_t = 20)]
+    repeats: u64,
+    /// Where the table is written
+    #[arg(long, default_value = "experiments/ab_on_recorded_outcomes.table.md")]
+    out: PathBuf,
+}
+
+/// One prompt that both models answered: scores, costs, and what the control was expected to score.
+struct Common {
+    scores: [f64; 2],
+    costs: [f64; 2],
+    expected: f64,
+}
+
+/// What the experiments of one hypothesis on one source came to.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    wrong: u64,
+    undecided: u64,
+    /// Of those on pairs with a real difference: runs, decided rightly.
+    real: u64,
+    found: u64,
+    samples: u64,
+    fixed_planned: u64,
+    fixed_oracle: u64,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut out = String::from(
+        "| source | hypothesis | pairs | experiments | wrong | undecided | power where the difference is real | mean samples | fixed horizon, planned for ±0.03 | fixed horizon, true difference known |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for path in &args.datasets {
+        let source = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .replace(".jsonl.gz", "");
+        let dataset = Dataset::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let pairs = pairs(&dataset, args.pairs);
+        for (name, hypothesis) in [
+            ("superior", Hypothesis::Superior),
+            ("non-inferior, .05", Hypothesis::NonInferior { margin: 0.05 }),
+        ] {
+            let mut tally = Tally::default();
+            for (number, pair) in pairs.iter().enumerate() {
+                measure(&mut tally, pair, hypothesis, number as u64, args.repeats);
+            }
+            out += &line(&source, name, pairs.len(), &tally);
+        }
+    }
+    write(&args.out, &out)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("writing to the screen")
+}
+
+fn line(source: &str, hypothesis: &str, pairs: usize, tally: &Tally) -> String {
+    let share = |part: u64, whole: u64| {
+        if whole == 0 {
+            "–".to_owned()
+        } else {
+            format!("{:.1} %", 100.0 * part as f64 / whole as f64)
+        }
+    };
+    let mean = |sum: u64| sum / tally.runs.max(1);
+    format!(
+        "| {source} | {hypothesis} | {pairs} | {} | {} | {} | {} | {} | {} | {} |\n",
+        tally.runs,
+        share(tally.wrong, tally.runs),
+        share(tally.undecided, tally.runs),
+        share(tally.found, tally.real),
+        mean(tally.samples),
+        mean(tally.fixed_planned),
+        mean(tally.fixed_oracle),
+    )
+}
+
+/// Pairs of models in random order, the cheaper one as the treatment.
+fn pairs(dataset: &Dataset, wanted: usize) -> Vec<Vec<Common>> {
+    let k = dataset.models.len();
+    let mut all: Vec<(usize, usize)> = (0..k).flat_map(|a| (a + 1..k).map(move |b| (a, b))).collect();
+    all.shuffle(&mut ChaCha8Rng::seed_from_u64(20));
+    all.into_iter()
+        .map(|(a, b)| common(dataset, a, b))
+        .filter(|prompts| prompts.len() >= MIN_PROMPTS)
+        .take(wanted)
+        .collect()
+}
+
+fn common(dataset: &Dataset, a: usize, b: usize) -> Vec<Common> {
+    let both = || {
+        dataset
+            .prompts
+            .iter()
+            .filter_map(|prompt| Some((prompt, prompt.outcomes[a].as_ref()?, prompt.outcomes[b].as_ref()?)))
+    };
+    let cost = |first: bool| {
+        both()
+            .map(|(_, x, y)| if first { x.cost_usd } else { y.cost_usd })
+            .sum::<f64>()
+    };
+    let swap = cost(true) < cost(false);
+    let mut by_category = std::collections::BTreeMap::<&str, (f64, f64)>::new();
+    let order = |x: f64, y: f64| if swap { [y, x] } else { [x, y] };
+    for (prompt, x, y) in both() {
+        let (sum, count) = by_category
+            .entry(prompt.category.as_deref().unwrap_or(""))
+            .or_default();
+        *sum += order(x.score, y.score)[0];
+        *count += 1.0;
+    }
+    both()
+        .map(|(prompt, x, y)| {
+            let (sum, count) = by_category
+                .get(prompt.category.as_deref().unwrap_or(""))
+                .copied()
+                .unwrap_or((0.0, 1.0));
+            Common {
+                scores: order(x.score, y.score),
+                costs: order(x.cost_usd, y.cost_usd),
+                expected: sum / count,
+            }
+        })
+        .collect()
+}
+
+fn mean_and_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    (mean, values.map(|value| (value - mean).powi(2)).sum::<f64>() / n)
+}
+
+fn measure(tally: &mut Tally, pair: &[Common], hypothesis: Hypothesis, number: u64, repeats: u64) {
+    let (control, control_variance) = mean_and_variance(pair.iter().map(|prompt| prompt.scores[0]));
+    let (treatment, treatment_variance) = mean_and_variance(pair.iter().map(|prompt| prompt.scores[1]));
+    let beyond = treatment - control - hypothesis.threshold();
+    let (mut right, mut samples) = (0, 0);
+    for repeat in 0..repeats {
+        let (phase, used) = run(pair, hypothesis, number * 1_000 + repeat);
+        samples += used;
+        match phase {
+            Phase::Shipped { .. } if beyond > 0.0 => right += 1,
+            Phase::StoppedForHarm if beyond < 0.0 => right += 1,
+            Phase::Shipped { .. } | Phase::StoppedForHarm => tally.wrong += 1,
+            _ => tally.undecided += 1,
+        }
+    }
+    tally.runs += repeats;
+    tally.samples += samples;
+    if beyond.abs() >= REAL {
+        tally.real += repeats;
+        tally.found += right;
+    }
+    // A fixed test with the power that the experiment reached on this pair; two arms of equal size.
+    let power = (right as f64 / repeats as f64).clamp(0.05, 0.99);
+    let variance = 2.0 * (control_variance + treatment_variance);
+    let limit = 1_000_000;
+    tally.fixed_planned += repeats * fixed_horizon_samples(PLANNED_EFFECT, variance, 0.05, power).min(limit);
+    tally.fixed_oracle += repeats * fixed_horizon_samples(beyond, variance, 0.05, power).min(limit);
+}
+
+/// One experiment to its end: how it ended, and after how many scores.
+fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
+    let model = |name: &str| Variant::Model(ArmId::new(name));
+    let variants = vec![
+        ("control".to_owned(), model("p/control")),
+        ("treatment".to_owned(), model("p/treatment")),
+    ];
+    let mut definition = Definition::new(
+        "ab",
+        "auto",
+        variants,
+        hypothesis,
+        Origin::Config,
+        UnixMs(seed as i64),
+    );
+    // Recorded costs are plain sums; what is judged here is the verdict on quality.
+    definition.design.guardrails.cost_ratio = None;
+    let mut experiments = Experiments::default();
+    if experiments.start(definition, UnixMs(0)).is_err() {
+        return (Phase::Stopped, 0);
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let table: Table = experiments.table();
+    let started = experiments.generation();
+    for sample in 1.. {
+        let request = format!("{seed}-{sample}");
+        let prompt = &pair[rng.gen_range(0..pair.len())];
+        let unit = Unit {
+            request: &request,
+            ..Unit::default()
+        };
+        let Some(mut enrolment) = table.assign(&unit, "auto", None) else {
+            continue;
+        };
+        enrolment.covariate = prompt.expected;
+        let now = UnixMs(sample);
+        experiments.enrolled(&enrolment);
+        let exposure = Exposure {
+            clean: true,
+            cost_usd: Some(prompt.costs[enrolment.arm]),
+            ..Exposure::default()
+        };
+        experiments.exposed(&enrolment, &exposure, now);
+        experiments.scored(&enrolment, "quality", prompt.scores[enrolment.arm], None, now);
+        if experiments.generation() != started {
+            break;
+        }
+    }
+    experiments
+        .view("ab")
+        .map_or((Phase::Stopped, 0), |view| (view.phase, view.reading.units))
+}

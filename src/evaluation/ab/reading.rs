@@ -1,0 +1,240 @@
+//! What the sums say: health, differences, where each treatment stands, and what to do.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AbSums, Design, UNIT_RANGE};
+use crate::evaluation::health::{Check, Health};
+use crate::evaluation::moments::{Difference, difference};
+use crate::evaluation::sequence::{ConfidenceSequence, SequenceError};
+
+/// Samples needed are not forecast beyond this.
+const HORIZON: u64 = 1_000_000;
+
+/// Where a treatment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Not decided.
+    Open,
+    /// The hypothesis holds and no guardrail is in the way.
+    Holds,
+    /// The hypothesis is refuted.
+    Refuted,
+    /// A guardrail is broken.
+    Harmful,
+}
+
+/// A guardrail's comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardrailResult {
+    /// `errors`, `slow`, `refusals` or `cost`.
+    pub name: String,
+    /// Treatment minus control.
+    pub difference: Difference,
+    /// The difference allowed.
+    pub limit: f64,
+}
+
+/// One treatment against the control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Index of the treatment.
+    pub arm: usize,
+    /// Difference of quality; `None` while there are too few scores.
+    pub quality: Option<Difference>,
+    /// Difference of cost in dollars a request.
+    pub cost: Option<Difference>,
+    /// Guardrails with enough data.
+    pub guardrails: Vec<GuardrailResult>,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// Go on. `more`: about so many more scored units until the interval decides, if the estimate stays.
+    Running {
+        /// `None`: further than the end of the experiment.
+        more: Option<u64>,
+    },
+    /// Ship this treatment.
+    Ship {
+        /// Its index.
+        arm: usize,
+    },
+    /// Every treatment is refuted or harmful: keep the control.
+    Harm,
+    /// The end was reached, or nothing worth knowing is left to learn: keep the control.
+    Futile,
+    /// A health check failed: no verdict until it is understood.
+    Unhealthy,
+}
+
+/// The checks of an experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checks {
+    /// Sample-ratio mismatch against the logged propensities.
+    pub sample_ratio: Check,
+    /// Whether all arms are scored equally often.
+    pub feedback_rate: Check,
+    /// Units seen in more than one arm.
+    pub multiple_exposure: Check,
+}
+
+impl Checks {
+    /// Whether any check failed.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        [&self.sample_ratio, &self.feedback_rate, &self.multiple_exposure]
+            .iter()
+            .any(|check| check.health == Health::Failed)
+    }
+}
+
+/// Everything that an experiment says at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Scored units in all arms.
+    pub units: u64,
+    /// Health.
+    pub checks: Checks,
+    /// Each treatment.
+    pub comparisons: Vec<Comparison>,
+    /// What to do.
+    pub verdict: Verdict,
+}
+
+/// Reads the experiment at this moment.
+///
+/// # Errors
+/// If the design's α or planned size is out of range.
+pub fn read(design: &Design, sums: &AbSums) -> Result<Reading, SequenceError> {
+    let treatments = design.arms.saturating_sub(1).max(1) as f64;
+    let sequence = ConfidenceSequence::new(design.alpha / treatments, design.planned)?;
+    let checks = sums.checks();
+    let comparisons: Vec<Comparison> = (1..sums.arms.len())
+        .map(|arm| compare(design, sums, arm, &sequence))
+        .collect();
+    let units = sums.units() as u64;
+    let verdict = if checks.failed() {
+        Verdict::Unhealthy
+    } else {
+        verdict(design, units, &comparisons, &sequence)
+    };
+    Ok(Reading {
+        units,
+        checks,
+        comparisons,
+        verdict,
+    })
+}
+
+fn compare(design: &Design, sums: &AbSums, arm: usize, sequence: &ConfidenceSequence) -> Comparison {
+    let (control, treatment) = (&sums.arms[0], &sums.arms[arm]);
+    let quality = difference(&control.quality, &treatment.quality, sequence, UNIT_RANGE);
+    let cost = difference(&control.cost, &treatment.cost, sequence, None);
+    let limits = &design.guardrails;
+    let mut guardrails: Vec<GuardrailResult> = [
+        ("errors", &control.errors, &treatment.errors, limits.errors),
+        ("slow", &control.slow, &treatment.slow, limits.slow),
+        (
+            "refusals",
+            &control.refusals,
+            &treatment.refusals,
+            limits.refusals,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, control, treatment, limit)| {
+        let difference = difference(control, treatment, sequence, UNIT_RANGE)?;
+        Some(GuardrailResult {
+            name: name.to_owned(),
+            difference,
+            limit,
+        })
+    })
+    .collect();
+    if let Some((difference, ratio)) = cost.zip(limits.cost_ratio) {
+        let limit = (ratio - 1.0) * control.cost.mean();
+        guardrails.push(GuardrailResult {
+            name: "cost".to_owned(),
+            difference,
+            limit,
+        });
+    }
+    let standing = standing(design, quality.as_ref(), &guardrails);
+    Comparison {
+        arm,
+        quality,
+        cost,
+        guardrails,
+        standing,
+    }
+}
+
+fn standing(design: &Design, quality: Option<&Difference>, guardrails: &[GuardrailResult]) -> Standing {
+    if guardrails
+        .iter()
+        .any(|guardrail| guardrail.difference.interval.low > guardrail.limit)
+    {
+        return Standing::Harmful;
+    }
+    let threshold = design.hypothesis.threshold();
+    match quality {
+        Some(found) if found.interval.high < threshold => Standing::Refuted,
+        Some(found) if found.interval.low > threshold => {
+            let clear = guardrails
+                .iter()
+                .all(|guardrail| guardrail.difference.interval.estimate <= guardrail.limit);
+            if clear { Standing::Holds } else { Standing::Open }
+        }
+        _ => Standing::Open,
+    }
+}
+
+fn verdict(
+    design: &Design,
+    units: u64,
+    comparisons: &[Comparison],
+    sequence: &ConfidenceSequence,
+) -> Verdict {
+    let estimate = |comparison: &Comparison| {
+        comparison
+            .quality
+            .map_or(f64::NEG_INFINITY, |quality| quality.interval.estimate)
+    };
+    let holding = comparisons
+        .iter()
+        .filter(|comparison| comparison.standing == Standing::Holds);
+    if let Some(best) = holding.max_by(|a, b| estimate(a).total_cmp(&estimate(b))) {
+        return Verdict::Ship { arm: best.arm };
+    }
+    let open: Vec<&Comparison> = comparisons
+        .iter()
+        .filter(|comparison| comparison.standing == Standing::Open)
+        .collect();
+    if open.is_empty() {
+        return Verdict::Harm;
+    }
+    let settled = |comparison: &&Comparison| {
+        comparison
+            .quality
+            .is_some_and(|quality| quality.interval.half_width() < design.min_effect)
+    };
+    if units >= design.max_samples || open.iter().all(settled) {
+        return Verdict::Futile;
+    }
+    let threshold = design.hypothesis.threshold();
+    let needed = open.iter().filter_map(|comparison| {
+        let quality = comparison.quality?;
+        let gap = (quality.interval.estimate - threshold).abs();
+        let total = sequence.samples_for(gap, quality.variance, HORIZON)?;
+        Some(total.saturating_sub(quality.units as u64).max(1))
+    });
+    let left = design.max_samples - units;
+    Verdict::Running {
+        more: needed.min().filter(|more| *more <= left),
+    }
+}

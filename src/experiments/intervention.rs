@@ -1,0 +1,140 @@
+//! What people may do to an experiment by hand.
+
+use serde::{Deserialize, Serialize};
+
+use super::engine::Experiments;
+use super::event::EventKind;
+use super::life::replacement;
+use super::view::Phase;
+use crate::units::UnixMs;
+
+/// What somebody may do to an experiment by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Intervention {
+    /// End it; the control stays.
+    Stop,
+    /// End it and ship this arm, whatever the figures say.
+    Ship {
+        /// Name of the arm.
+        arm: String,
+    },
+    /// Take back what was shipped or excluded.
+    Undo,
+}
+
+/// Why an intervention is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InterventionError {
+    /// No such experiment.
+    #[error("there is no experiment {name:?}; GET /v1/experiments lists them")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// It is over.
+    #[error("the experiment {name:?} is over; only \"undo\" can be asked of it")]
+    Over {
+        /// Which.
+        name: String,
+    },
+    /// No such arm.
+    #[error("the experiment {name:?} has no arm {arm:?}; its arms are {arms}")]
+    Arm {
+        /// Which.
+        name: String,
+        /// What was asked for.
+        arm: String,
+        /// What there is.
+        arms: String,
+    },
+    /// Nothing to take back.
+    #[error("the experiment {name:?} changed nothing that could be undone")]
+    NothingToUndo {
+        /// Which.
+        name: String,
+    },
+}
+
+impl Experiments {
+    /// Does what somebody asks.
+    ///
+    /// # Errors
+    /// If there is no such experiment or it does not allow that.
+    pub fn intervene(
+        &mut self,
+        name: &str,
+        intervention: &Intervention,
+        reason: &str,
+        now: UnixMs,
+    ) -> Result<(), InterventionError> {
+        if let Some(index) = self.waiting.iter().position(|waiting| waiting.name == name) {
+            if *intervention == Intervention::Stop {
+                self.waiting.remove(index);
+                self.overridden(name, intervention, reason, now);
+                return Ok(());
+            }
+            return Err(InterventionError::NothingToUndo {
+                name: name.to_owned(),
+            });
+        }
+        let unknown = || InterventionError::Unknown {
+            name: name.to_owned(),
+        };
+        let index = self
+            .records
+            .iter()
+            .position(|record| record.definition.name == name)
+            .ok_or_else(unknown)?;
+        let record = &mut self.records[index];
+        let over = record.ended.is_some();
+        match intervention {
+            Intervention::Undo => {
+                if record.ruling.take().is_none() {
+                    return Err(InterventionError::NothingToUndo {
+                        name: name.to_owned(),
+                    });
+                }
+                record.phase = Phase::Undone;
+                self.generation += 1;
+            }
+            _ if over => {
+                return Err(InterventionError::Over {
+                    name: name.to_owned(),
+                });
+            }
+            Intervention::Stop => self.end(index, Phase::Stopped, now),
+            Intervention::Ship { arm } => {
+                let variants = &record.definition.variants;
+                let Some(shipped) = variants.iter().position(|(known, _)| known == arm) else {
+                    let arms: Vec<&str> = variants.iter().map(|(known, _)| known.as_str()).collect();
+                    return Err(InterventionError::Arm {
+                        name: name.to_owned(),
+                        arm: arm.clone(),
+                        arms: arms.join(", "),
+                    });
+                };
+                record.ruling = replacement(&record.definition, shipped);
+                self.end(index, Phase::Shipped { arm: shipped }, now);
+            }
+        }
+        self.overridden(name, intervention, reason, now);
+        Ok(())
+    }
+
+    fn overridden(&mut self, name: &str, intervention: &Intervention, reason: &str, now: UnixMs) {
+        let intervention = match intervention {
+            Intervention::Stop => "stop".to_owned(),
+            Intervention::Ship { arm } => format!("ship {arm}"),
+            Intervention::Undo => "undo".to_owned(),
+        };
+        self.log(
+            now,
+            name,
+            EventKind::Overridden {
+                intervention,
+                reason: reason.to_owned(),
+            },
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! An experiment's life: let in, looked at after each sample, moved, decided, ended.
+
+use std::sync::Arc;
+
+use super::definition::{Definition, Split, StickyBy, Variant};
+use super::engine::{Experiments, Record};
+use super::event::EventKind;
+use super::table::Ruling;
+use super::view::{Phase, Point};
+use crate::evaluation::ab::{AbSums, Reading, Verdict, read};
+use crate::evaluation::assignment::Ramp;
+use crate::units::UnixMs;
+
+/// Scored units between two moves of an adaptive split.
+const REALLOCATE_EVERY: u64 = 50;
+/// Steps in which a sticky adaptive experiment takes in its part of the traffic.
+const RAMP_STEPS: f64 = 5.0;
+/// Points of the series kept at most; every other is dropped when there are more.
+const MAX_POINTS: usize = 240;
+/// Finished experiments kept at most.
+const MAX_FINISHED: usize = 200;
+
+impl Experiments {
+    /// The lowest free part of the layer that is wide enough.
+    pub(super) fn room(&self, definition: &Definition) -> Option<f64> {
+        let same_layer =
+            |record: &&Record| record.ended.is_none() && record.definition.layer == definition.layer;
+        let mut taken: Vec<(f64, f64)> = self
+            .records
+            .iter()
+            .filter(same_layer)
+            .map(|record| (record.ramp.start(), record.limit))
+            .collect();
+        taken.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut free = 0.0;
+        for (start, end) in taken {
+            if start - free >= definition.coverage - 1e-9 {
+                break;
+            }
+            free = f64::max(free, end);
+        }
+        (1.0 - free >= definition.coverage - 1e-9).then_some(free)
+    }
+
+    /// Lets the first units in. The caller has checked that there is room.
+    pub(super) fn open(&mut self, definition: Definition, now: UnixMs) {
+        let Some(start) = self.room(&definition) else {
+            return;
+        };
+        let limit = (start + definition.coverage).min(1.0);
+        // Sticky units keep their arm, so an adaptive split can only move with units that are let in later.
+        let in_steps = definition.split == Split::Adaptive && definition.sticky_by != StickyBy::Request;
+        let until = if in_steps {
+            start + definition.coverage / RAMP_STEPS
+        } else {
+            limit
+        };
+        let k = definition.variants.len();
+        let salt = format!("{}\u{1f}{}", definition.name, definition.defined.0);
+        let Ok(ramp) = Ramp::new(&salt, start, until.min(1.0), vec![1.0 / k as f64; k]) else {
+            return;
+        };
+        self.log(now, &definition.name, EventKind::Started);
+        self.records.push(Record {
+            sums: AbSums::new(k),
+            definition: Arc::new(definition),
+            ramp,
+            limit,
+            phase: Phase::Running,
+            started: now,
+            ended: None,
+            series: Vec::new(),
+            ruling: None,
+            reallocated_at: 0,
+            unhealthy: false,
+            stride: 1,
+        });
+        self.generation += 1;
+    }
+
+    pub(super) fn end(&mut self, index: usize, phase: Phase, now: UnixMs) {
+        let record = &mut self.records[index];
+        record.phase = phase;
+        record.ended = Some(now);
+        self.generation += 1;
+        while self
+            .records
+            .iter()
+            .filter(|record| record.ended.is_some())
+            .count()
+            > MAX_FINISHED
+        {
+            // Oldest first; what is still in force stays.
+            let oldest = self
+                .records
+                .iter()
+                .position(|record| record.ended.is_some() && record.ruling.is_none());
+            let Some(oldest) = oldest else { break };
+            self.records.remove(oldest);
+        }
+        let mut next = 0;
+        while next < self.waiting.len() {
+            if self.room(&self.waiting[next]).is_some() {
+                let definition = self.waiting.remove(next);
+                self.open(definition, now);
+            } else {
+                next += 1;
+            }
+        }
+    }
+
+    /// After a sample: the series, the split, the verdict.
+    pub(super) fn reconsider(&mut self, name: &str, now: UnixMs) {
+        let Some(index) = self.running(name) else { return };
+        let record = &mut self.records[index];
+        let definition = Arc::clone(&record.definition);
+        let Ok(reading) = read(&definition.design, &record.sums) else {
+            return;
+        };
+        remember(record, &reading, now);
+        let failed = reading.verdict == Verdict::Unhealthy;
+        let health_changed = failed != record.unhealthy;
+        record.unhealthy = failed;
+        let ended = match reading.verdict {
+            Verdict::Ship { arm } => {
+                // An automatic experiment's samples have taught the policy already: it takes the treatment up by
+                // itself. One that a person defined is a decision between these very arms.
+                if !definition.origin.automatic() || !is_model(&definition, arm) {
+                    record.ruling = replacement(&definition, arm);
+                }
+                Some(Phase::Shipped { arm })
+            }
+            Verdict::Harm => {
+                record.ruling = exclusion(&definition);
+                Some(Phase::StoppedForHarm)
+            }
+            Verdict::Futile => Some(Phase::Futile),
+            Verdict::Unhealthy if reading.units >= definition.design.max_samples => Some(Phase::Futile),
+            Verdict::Unhealthy | Verdict::Running { .. } => None,
+        };
+        let moved = if ended.is_none() {
+            reallocate(record, reading.units)
+        } else {
+            None
+        };
+        if health_changed {
+            self.log(now, name, EventKind::Health { failed });
+        }
+        if let Some((shares, coverage)) = moved {
+            self.generation += 1;
+            self.log(now, name, EventKind::Reallocated { shares, coverage });
+        }
+        if let Some(phase) = ended {
+            self.end(index, phase, now);
+            self.log(
+                now,
+                name,
+                EventKind::Decided {
+                    verdict: reading.verdict,
+                    units: reading.units,
+                },
+            );
+        }
+    }
+}
+
+/// Adds a point to the series, thinning it when it is full.
+fn remember(record: &mut Record, reading: &Reading, now: UnixMs) {
+    if reading.units == 0 || !reading.units.is_multiple_of(record.stride) {
+        return;
+    }
+    if record
+        .series
+        .last()
+        .is_some_and(|last| last.units == reading.units)
+    {
+        return;
+    }
+    let differences = reading
+        .comparisons
+        .iter()
+        .map(|c| c.quality.map(|quality| quality.interval))
+        .collect();
+    let shares = record
+        .ramp
+        .bands()
+        .last()
+        .map_or_else(Vec::new, |band| band.shares.clone());
+    record.series.push(Point {
+        at: now,
+        units: reading.units,
+        differences,
+        shares,
+    });
+    if record.series.len() > MAX_POINTS {
+        let mut index = 0;
+        record.series.retain(|_| {
+            index += 1;
+            index % 2 == 0
+        });
+        record.stride *= 2;
+    }
+}
+
+/// Moves an adaptive split; the new shares and coverage, if it moved.
+fn reallocate(record: &mut Record, units: u64) -> Option<(Vec<f64>, f64)> {
+    if record.definition.split != Split::Adaptive || units < record.reallocated_at + REALLOCATE_EVERY {
+        return None;
+    }
+    record.reallocated_at = units;
+    let shares = record.sums.shares(record.definition.design.floor);
+    if record.definition.sticky_by == StickyBy::Request {
+        record.ramp.resplit(shares.clone()).ok()?;
+    } else {
+        let step = record.definition.coverage / RAMP_STEPS;
+        let until = (record.ramp.reach() + step).min(record.limit);
+        record.ramp.widen(until, shares.clone()).ok()?;
+    }
+    Some((shares, record.ramp.reach() - record.ramp.start()))
+}
+
+fn is_model(definition: &Definition, arm: usize) -> bool {
+    definition
+        .variants
+        .get(arm)
+        .is_some_and(|(_, variant)| matches!(variant, Variant::Model(_)))
+}
+
+pub(super) fn replacement(definition: &Definition, arm: usize) -> Option<Ruling> {
+    let (_, of) = definition.variants.first()?;
+    let (_, by) = definition.variants.get(arm)?;
+    (of != by).then(|| Ruling::Replace {
+        of: of.clone(),
+        by: by.clone(),
+    })
+}
+
+/// Of one treatment only: with several, nothing says that each did harm on its own in every use.
+fn exclusion(definition: &Definition) -> Option<Ruling> {
+    match definition.variants.as_slice() {
+        [_, (_, treatment)] if definition.origin.automatic() => Some(Ruling::Exclude {
+            variant: treatment.clone(),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,520 @@
+//! The dashboard at `/`: one page without any outside asset, and the figures that it asks for.
+//!
+//! The page itself holds no data and may be served to anybody. It polls `/v1/overview` ([`Overview`]),
+//! `/v1/experiments` ([`ExperimentList`]) and `/v1/telemetry` with the client's key, which it asks for when it is
+//! answered 401, and links to `/reports/<name>/report.html`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::log::{METRIC, Reference, baseline_cost};
+use crate::arm::ArmId;
+use crate::experiments::ExperimentView;
+use crate::store::{AttemptRow, DecisionRow};
+use crate::units::{UnixMs, Usd};
+
+/// The page.
+pub const PAGE: &str = include_str!("dashboard.html");
+
+/// Name and version of [`Overview`].
+pub const SCHEMA: &str = "pointsman.overview/1";
+
+/// Decisions shown.
+const RECENT: usize = 40;
+/// Decisions remembered, so that what becomes of them can be joined.
+const REMEMBERED: usize = 4_096;
+/// Points of a series at most; when there are more, neighbours are joined.
+const MAX_POINTS: usize = 90;
+/// Length of a point at first.
+const FIRST_WIDTH_MS: i64 = 2_000;
+
+/// Answer of `GET /v1/experiments`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentList {
+    /// Running ones first.
+    pub experiments: Vec<ExperimentView>,
+    /// Names of those that wait for room in their layer.
+    pub waiting: Vec<String>,
+}
+
+/// Answer of `GET /v1/overview`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of the program.
+    pub version: String,
+    /// Whether providers are simulated.
+    pub simulated: bool,
+    /// When these figures were taken.
+    pub at: UnixMs,
+    /// Since when they are counted.
+    pub since: UnixMs,
+    /// Requests decided.
+    pub requests: u64,
+    /// Requests of the last minute.
+    pub last_minute: u64,
+    /// Dollars spent on all requests.
+    pub spent_usd: Usd,
+    /// Dollars spent on finished requests that have a baseline.
+    pub compared_usd: Usd,
+    /// What the baseline would have cost on those.
+    pub baseline_usd: Usd,
+    /// The always-best baseline.
+    pub reference: Option<String>,
+    /// Scores.
+    pub scored: u64,
+    /// Mean score.
+    pub mean_score: Option<f64>,
+    /// Budgets with what is spent of them.
+    pub budgets: Vec<BudgetView>,
+    /// Names of the rows of `points[].drawn`.
+    pub arms: Vec<String>,
+    /// Figures over time.
+    pub points: Vec<OverviewPoint>,
+    /// Newest first.
+    pub recent: Vec<RecentDecision>,
+    /// Names of the reports that there are.
+    pub reports: Vec<String>,
+}
+
+/// A route's budget.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// Whose it is: a route, a tenant, or `global`.
+    pub name: String,
+    /// `day`, `month`, ...
+    pub period: String,
+    /// Dollars of the period.
+    pub limit_usd: f64,
+    /// Dollars spent in it.
+    pub spent_usd: f64,
+    /// Share of the period that is over, in [0, 1].
+    pub elapsed: f64,
+}
+
+/// A stretch of time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OverviewPoint {
+    /// Its beginning.
+    pub at: UnixMs,
+    /// Requests.
+    pub requests: u64,
+    /// Dollars spent in it on requests with a baseline.
+    pub spent_usd: Usd,
+    /// Dollars of the baseline in it.
+    pub baseline_usd: Usd,
+    /// Scores that came in it.
+    pub scored: u64,
+    /// Their sum.
+    pub score_sum: f64,
+    /// Draws of each arm.
+    pub drawn: Vec<u64>,
+}
+
+/// A decision, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecentDecision {
+    /// Its id.
+    pub id: Arc<str>,
+    /// When.
+    pub at: UnixMs,
+    /// The route asked for.
+    pub route: Arc<str>,
+    /// The prompt's category.
+    pub category: Arc<str>,
+    /// The arm drawn.
+    pub arm: ArmId,
+    /// The arm that served.
+    pub served: Option<ArmId>,
+    /// Why, in a sentence.
+    pub why: String,
+    /// Probability of the draw.
+    pub propensity: f64,
+    /// Cost until now.
+    pub cost_usd: Option<Usd>,
+    /// Milliseconds to the end.
+    pub total_ms: Option<f64>,
+    /// Score, once there is one.
+    pub score: Option<f64>,
+    /// `name=arm` of its experiment.
+    pub experiment: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    baseline: Option<Usd>,
+    spent: Usd,
+}
+
+/// Keeps the overview's figures in memory, fed with every row as it is logged. Bounded: it forgets single decisions
+/// and joins stretches of time, never the totals.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    overview: Overview,
+    score_sum: f64,
+    reference: Reference,
+    width_ms: i64,
+    open: HashMap<Arc<str>, Open>,
+    order: VecDeque<Arc<str>>,
+    recent: VecDeque<RecentDecision>,
+    minute: VecDeque<i64>,
+}
+
+impl Ledger {
+    /// An empty ledger that counts from `now`.
+    #[must_use]
+    pub fn new(version: &str, simulated: bool, now: UnixMs) -> Self {
+        Self {
+            overview: Overview {
+                schema: SCHEMA.to_owned(),
+                version: version.to_owned(),
+                simulated,
+                since: now,
+                ..Overview::default()
+            },
+            score_sum: 0.0,
+            reference: Reference::default(),
+            width_ms: FIRST_WIDTH_MS,
+            open: HashMap::new(),
+            order: VecDeque::new(),
+            recent: VecDeque::new(),
+            minute: VecDeque::new(),
+        }
+    }
+
+    /// A decision was logged.
+    pub fn decided(&mut self, row: &DecisionRow) {
+        self.reference.observe(&row.candidates);
+        let best = self.reference.best().cloned();
+        let baseline = best
+            .as_ref()
+            .and_then(|best| baseline_cost(&row.candidates, best));
+        self.overview.reference = best.map(|arm| arm.to_string());
+        self.overview.requests += 1;
+        self.minute.push_back(row.at.0);
+        while self.minute.front().is_some_and(|at| row.at.0 - at > 60_000) {
+            self.minute.pop_front();
+        }
+        let arm = self.arm_index(&row.arm);
+        if let Some(point) = self.point(row.at) {
+            point.requests += 1;
+            if point.drawn.len() <= arm {
+                point.drawn.resize(arm + 1, 0);
+            }
+            point.drawn[arm] += 1;
+        }
+        self.open.insert(
+            Arc::clone(&row.id),
+            Open {
+                baseline,
+                spent: Usd::ZERO,
+            },
+        );
+        self.order.push_back(Arc::clone(&row.id));
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        self.recent.push_front(RecentDecision {
+            id: Arc::clone(&row.id),
+            at: row.at,
+            route: Arc::clone(&row.route),
+            category: Arc::clone(&row.category),
+            arm: row.arm.clone(),
+            served: None,
+            why: why(row),
+            propensity: row.propensity,
+            cost_usd: None,
+            total_ms: None,
+            score: None,
+            experiment: row.experiment.clone(),
+        });
+        self.recent.truncate(RECENT);
+    }
+
+    /// An attempt is over.
+    pub fn attempted(&mut self, row: &AttemptRow) {
+        let cost = row.cost.unwrap_or_default();
+        self.overview.spent_usd += cost;
+        let open = self.open.get_mut(&row.decision).map(|open| {
+            open.spent += cost;
+            if row.served {
+                (open.spent, open.baseline.take())
+            } else {
+                (open.spent, None)
+            }
+        });
+        if let Some((spent, Some(baseline))) = open {
+            self.overview.compared_usd += spent;
+            self.overview.baseline_usd += baseline;
+            if let Some(point) = self.point(row.at) {
+                point.spent_usd += spent;
+                point.baseline_usd += baseline;
+            }
+        }
+        if let Some(recent) = self.recent.iter_mut().find(|recent| recent.id == row.decision) {
+            recent.cost_usd = Some(recent.cost_usd.unwrap_or_default() + cost);
+            if row.served {
+                recent.served = Some(row.arm.clone());
+                recent.total_ms = Some(row.total_ms);
+            }
+        }
+    }
+
+    /// A score came; `previous` is the one that it replaces.
+    pub fn scored(&mut self, decision: &str, metric: &str, score: f64, previous: Option<f64>, now: UnixMs) {
+        if metric != METRIC {
+            return;
+        }
+        self.score_sum += score - previous.unwrap_or(0.0);
+        if previous.is_none() {
+            self.overview.scored += 1;
+            if let Some(point) = self.point(now) {
+                point.scored += 1;
+                point.score_sum += score;
+            }
+        }
+        if let Some(recent) = self.recent.iter_mut().find(|recent| &*recent.id == decision) {
+            recent.score = Some(score);
+        }
+    }
+
+    /// The figures at `now`. `budgets` and `reports` are the caller's.
+    #[must_use]
+    pub fn overview(&self, now: UnixMs, budgets: Vec<BudgetView>, reports: Vec<String>) -> Overview {
+        let mut overview = self.overview.clone();
+        overview.at = now;
+        overview.mean_score = (overview.scored > 0).then(|| self.score_sum / overview.scored as f64);
+        overview.last_minute = self.minute.iter().filter(|at| now.0 - **at <= 60_000).count() as u64;
+        for point in &mut overview.points {
+            point.drawn.resize(overview.arms.len(), 0);
+        }
+        overview.recent = self.recent.iter().cloned().collect();
+        (overview.budgets, overview.reports) = (budgets, reports);
+        overview
+    }
+
+    fn arm_index(&mut self, arm: &ArmId) -> usize {
+        let arms = &mut self.overview.arms;
+        arms.iter()
+            .position(|known| known == arm.as_str())
+            .unwrap_or_else(|| {
+                arms.push(arm.to_string());
+                arms.len() - 1
+            })
+    }
+
+    /// The stretch of time that `at` falls into; an older one than the last is counted in the last.
+    fn point(&mut self, at: UnixMs) -> Option<&mut OverviewPoint> {
+        let start = at.0.div_euclid(self.width_ms) * self.width_ms;
+        if self.overview.points.last().is_none_or(|last| last.at.0 < start) {
+            self.overview.points.push(OverviewPoint {
+                at: UnixMs(start),
+                ..OverviewPoint::default()
+            });
+            if self.overview.points.len() > MAX_POINTS {
+                self.join();
+            }
+        }
+        self.overview.points.last_mut()
+    }
+
+    /// Doubles the stretches.
+    fn join(&mut self) {
+        self.width_ms *= 2;
+        let width = self.width_ms;
+        let mut joined: Vec<OverviewPoint> = Vec::with_capacity(MAX_POINTS);
+        for point in self.overview.points.drain(..) {
+            let start = point.at.0.div_euclid(width) * width;
+            let Some(last) = joined.last_mut().filter(|last| last.at.0 == start) else {
+                joined.push(OverviewPoint {
+                    at: UnixMs(start),
+                    ..point
+                });
+                continue;
+            };
+            last.requests += point.requests;
+            last.spent_usd += point.spent_usd;
+            last.baseline_usd += point.baseline_usd;
+            last.scored += point.scored;
+            last.score_sum += point.score_sum;
+            if last.drawn.len() < point.drawn.len() {
+                last.drawn.resize(point.drawn.len(), 0);
+            }
+            last.drawn
+                .iter_mut()
+                .zip(&point.drawn)
+                .for_each(|(sum, count)| *sum += count);
+        }
+        self.overview.points = joined;
+    }
+}
+
+/// Why this model, in a sentence.
+fn why(row: &DecisionRow) -> String {
+    let quality = format!("{:.2}", row.expected_quality);
+    let best = row
+        .candidates
+        .iter()
+        .max_by(|a, b| a.quality.total_cmp(&b.quality));
+    if let Some(experiment) = &row.experiment {
+        return format!("by the experiment {experiment}");
+    }
+    if row.candidates.len() < 2 {
+        return format!("the only candidate ({})", row.strategy);
+    }
+    if row.explored {
+        return format!("to learn more about it: expected quality {quality}");
+    }
+    match best {
+        Some(best) if best.arm == row.arm => format!("expected to be best here: quality {quality}"),
+        Some(best) => {
+            let share = row.expected_cost.dollars() / best.cost.dollars().max(1e-12);
+            let price = if share < 1.0 {
+                format!("{:.0} % cheaper", 100.0 * (1.0 - share))
+            } else {
+                "the draw".to_owned()
+            };
+            format!(
+                "{price}; expected quality {quality} against {:.2} of {}",
+                best.quality, best.arm
+            )
+        }
+        None => row.strategy.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::CandidateRow;
+
+    fn decision(id: &str, at: i64, arm: &str) -> DecisionRow {
+        let candidate = |arm: &str, quality, nanos| CandidateRow {
+            arm: ArmId::new(arm),
+            propensity: 0.5,
+            quality,
+            deviation: 0.1,
+            cost: Usd::from_nanos(nanos),
+        };
+        DecisionRow {
+            id: id.into(),
+            at: UnixMs(at),
+            episode: None,
+            user: None,
+            route: "auto".into(),
+            strategy: "contextual".into(),
+            category: "code".into(),
+            arm: ArmId::new(arm),
+            propensity: 0.5,
+            explored: false,
+            expected_cost: Usd::from_nanos(100),
+            expected_quality: 0.8,
+            experiment: None,
+            input_tokens: 10,
+            stream: false,
+            feature_version: 1,
+            context: Vec::new(),
+            candidates: vec![candidate("a/small", 0.8, 100), candidate("b/large", 0.9, 1000)],
+            detail: None,
+        }
+    }
+
+    fn attempt(id: &str, at: i64, arm: &str, nanos: i64, served: bool) -> AttemptRow {
+        AttemptRow {
+            decision: id.into(),
+            number: 1,
+            at: UnixMs(at),
+            arm: ArmId::new(arm),
+            provider: "a".into(),
+            role: "primary".into(),
+            outcome: "succeeded".into(),
+            served,
+            stream: false,
+            ttft_ms: Some(10.0),
+            total_ms: 20.0,
+            usage: None,
+            cost: Some(Usd::from_nanos(nanos)),
+            finish: None,
+            upstream_id: None,
+            text_bytes: 1,
+            detail: None,
+        }
+    }
+
+    #[test]
+    fn a_request_is_compared_once_with_all_that_it_cost() {
+        let mut ledger = Ledger::new("0", false, UnixMs(0));
+        ledger.decided(&decision("1", 10, "a/small"));
+        ledger.attempted(&attempt("1", 20, "a/small", 40, false));
+        ledger.attempted(&attempt("1", 30, "b/large", 900, true));
+        ledger.attempted(&attempt("1", 40, "a/small", 7, false));
+        ledger.scored("1", "quality", 0.5, None, UnixMs(50));
+        ledger.scored("1", "quality", 1.0, Some(0.5), UnixMs(60));
+        ledger.scored("1", "speed", 0.0, None, UnixMs(60));
+        let overview = ledger.overview(UnixMs(100), Vec::new(), Vec::new());
+        assert_eq!(overview.spent_usd, Usd::from_nanos(947));
+        assert_eq!(
+            (overview.compared_usd, overview.baseline_usd),
+            (Usd::from_nanos(940), Usd::from_nanos(1000))
+        );
+        assert_eq!((overview.scored, overview.mean_score), (1, Some(1.0)));
+        assert_eq!(overview.reference.as_deref(), Some("b/large"));
+        let recent = &overview.recent[0];
+        assert_eq!(
+            recent.why,
+            "90 % cheaper; expected quality 0.80 against 0.90 of b/large"
+        );
+        assert_eq!(
+            (recent.served.clone(), recent.score),
+            (Some(ArmId::new("b/large")), Some(1.0))
+        );
+    }
+
+    #[test]
+    fn the_series_stays_bounded_and_loses_nothing() {
+        let mut ledger = Ledger::new("0", false, UnixMs(0));
+        for i in 0..10_000i64 {
+            let id = i.to_string();
+            ledger.decided(&decision(
+                &id,
+                i * 1_000,
+                if i % 4 == 0 { "b/large" } else { "a/small" },
+            ));
+            ledger.attempted(&attempt(&id, i * 1_000, "a/small", 100, true));
+        }
+        let overview = ledger.overview(UnixMs(10_000_000), Vec::new(), Vec::new());
+        assert!(overview.points.len() <= MAX_POINTS && overview.points.len() > MAX_POINTS / 3);
+        assert_eq!(
+            overview.points.iter().map(|point| point.requests).sum::<u64>(),
+            10_000
+        );
+        assert_eq!(
+            overview.points.iter().map(|point| point.drawn[0]).sum::<u64>(),
+            2_500
+        );
+        assert_eq!(
+            overview
+                .points
+                .iter()
+                .map(|point| point.baseline_usd)
+                .sum::<Usd>(),
+            overview.baseline_usd
+        );
+        assert_eq!((overview.last_minute, overview.recent.len()), (60, RECENT));
+        assert!(ledger.open.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn the_page_asks_for_nothing_from_outside() {
+        for outside in ["http://", "https://", "src=", "@import", "innerHTML"] {
+            let allowed = outside == "http://"
+                && PAGE.matches(outside).count() == PAGE.matches("http://www.w3.org/2000/svg").count();
+            assert!(allowed || !PAGE.contains(outside), "{outside}");
+        }
+    }
+}

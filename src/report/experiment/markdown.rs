@@ -1,0 +1,66 @@
+//! The experiment report as text.
+
+use super::ExperimentReport;
+use super::text::{
+    ARM_HEAD, GUARD_HEAD, METHOD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks, design_rows,
+    guard_rows, key_figures, slice_rows, speed_rows, standing, subtitle, total_rows,
+};
+use crate::report::format::moment;
+use crate::report::page::{SIMULATED, check_word, markdown_table};
+
+pub(super) fn render(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let mut out = format!(
+        "# Experiment {}\n\n{}.\n\n",
+        view.definition.name,
+        subtitle(report)
+    );
+    if report.provenance.simulated {
+        out += &format!("> {SIMULATED}\n\n");
+    }
+    out += &format!("**{}**\n\n", report.outcome.sentence);
+    let figures: Vec<Vec<String>> = key_figures(report)
+        .into_iter()
+        .map(|figure| vec![figure.label, figure.value, figure.note])
+        .collect();
+    out += &markdown_table(&["", "figure", "how sure"], &figures);
+    out += "\n## Can the figures be trusted?\n\n";
+    for (name, health, detail) in checks(report) {
+        out += &format!("- {}: {name} ({detail})\n", check_word(health));
+    }
+    let mut section = |title: &str, head: &[&str], rows: &[Vec<String>]| {
+        if !rows.is_empty() {
+            out += &format!("\n## {title}\n\n{}", markdown_table(head, rows));
+        }
+    };
+    section("Arms", ARM_HEAD, &arm_rows(report));
+    section("Speed", SPEED_HEAD, &speed_rows(report));
+    section("Guardrails", GUARD_HEAD, &guard_rows(report));
+    section("Where does it differ?", SLICE_HEAD, &slice_rows(report));
+    section(
+        "What was asked",
+        &["", "fixed before the first sample"],
+        &design_rows(report),
+    );
+    section("Raw totals", TOTAL_HEAD, &total_rows(report));
+    out += "\n## What happened\n\n";
+    for event in &report.events {
+        out += &format!("- {}: {}\n", moment(event.at), event.kind);
+    }
+    for comparison in &view.reading.comparisons {
+        let name = view.arms.get(comparison.arm).map_or("", |arm| arm.name.as_str());
+        out += &format!("- Hypothesis for {name}: {}\n", standing(comparison.standing));
+    }
+    out += "\n## How these figures are made\n\n";
+    for paragraph in METHOD {
+        out += &format!("{paragraph}\n\n");
+    }
+    let provenance = &report.provenance;
+    out += &format!(
+        "pointsman {}, made {}, configuration {}. Plots are in report.html, figures in report.json.\n",
+        provenance.version,
+        moment(provenance.generated),
+        provenance.config_hash
+    );
+    out
+}

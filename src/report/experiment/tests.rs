@@ -1,0 +1,127 @@
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::arm::ArmId;
+use crate::experiments::{Experiments, Exposure, Trigger, Unit};
+use crate::units::UnixMs;
+
+/// An automatic experiment on a new model, run until it ends or `limit` requests have come.
+fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
+    let mut experiments = Experiments::default();
+    let trigger = Trigger::NewModel {
+        route: "auto".into(),
+        model: ArmId::new("openai/mini"),
+        reference: ArmId::new("anthropic/large"),
+        margin: 0.05,
+    };
+    let name = experiments.trigger(&trigger, UnixMs(1_795_360_000_000)).unwrap();
+    let mut events = experiments.take_events();
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for i in 0..limit {
+        let request = i.to_string();
+        let now = UnixMs(1_795_360_000_000 + i * 90);
+        let category = ["code", "support", "extraction"][i as usize % 3];
+        let unit = Unit {
+            request: &request,
+            ..Unit::default()
+        };
+        let Some(mut enrolment) = experiments.table().assign(&unit, "auto", Some(category)) else {
+            continue;
+        };
+        enrolment.slices = vec![format!("category={category}")];
+        experiments.enrolled(&enrolment);
+        let treated = enrolment.arm == 1;
+        let ttft = rng.gen_range(150.0..500.0) * if treated { 0.6 } else { 1.0 };
+        let exposure = Exposure {
+            clean: !rng.gen_bool(0.005),
+            refused: rng.gen_bool(0.01),
+            cost_usd: Some(rng.gen_range(0.6..1.4) * if treated { 0.0006 } else { 0.009 }),
+            ttft_ms: Some(ttft),
+            total_ms: Some(ttft * 4.0),
+        };
+        experiments.exposed(&enrolment, &exposure, now);
+        if exposure.clean && rng.gen_bool(0.6) {
+            let score = f64::from(u8::from(rng.gen_bool(rates[enrolment.arm])));
+            experiments.scored(&enrolment, "quality", score, None, now);
+        }
+        events.extend(experiments.take_events());
+    }
+    (experiments.view(&name).unwrap(), events)
+}
+
+fn provenance(generated: UnixMs) -> Provenance {
+    Provenance {
+        generated,
+        version: "0.1.0".into(),
+        config_hash: "f00d".into(),
+        seed: Some(9),
+        simulated: true,
+    }
+}
+
+#[test]
+fn a_verdict_tells_a_newcomer_what_to_do() {
+    let (view, events) = run([0.92, 0.93], 200_000);
+    let report = report(&view, &events, &provenance(UnixMs(1_795_380_000_000)));
+    assert_eq!(report.outcome.verdict, "ship", "{}", report.outcome.sentence);
+    let savings = report.savings.unwrap();
+    assert!(savings.share.contains(1.0 - 0.0006 / 0.009) && savings.per_request.low > 0.0);
+    let rendered = render(&report).unwrap();
+    for form in [&rendered.markdown, &rendered.html] {
+        for needed in [
+            "openai/mini is cheaper than anthropic/large",
+            "It is over",
+            "Simulated data",
+            "category=code",
+            "f00d",
+        ] {
+            assert!(form.contains(needed), "{needed}");
+        }
+    }
+    let read: ExperimentReport = serde_json::from_str(&rendered.json).unwrap();
+    assert_eq!(
+        (read.schema.as_str(), read.experiment.arms[1].scored),
+        (SCHEMA, view.arms[1].scored)
+    );
+    if let Some(dir) = std::env::var_os("POINTSMAN_KEEP_REPORTS") {
+        super::super::write(std::path::Path::new(&dir), &view.definition.name, &rendered).unwrap();
+    }
+}
+
+#[test]
+fn a_running_experiment_says_how_much_is_missing() {
+    let (view, events) = run([0.92, 0.92], 1_500);
+    let report = report(
+        &view,
+        &events,
+        &provenance(UnixMs(1_795_360_000_000 + 1_500 * 90)),
+    );
+    assert_eq!(report.outcome.verdict, "not_enough_data");
+    assert!(
+        report.outcome.more_needed.is_some_and(|more| more > 50),
+        "{:?}",
+        report.outcome
+    );
+    assert!(report.outcome.days_needed.is_some_and(|days| days > 0.0));
+    assert!(render(&report).unwrap().markdown.contains("Not enough data"));
+}
+
+#[test]
+fn harm_is_said_plainly() {
+    let (view, events) = run([0.92, 0.6], 100_000);
+    let report = report(&view, &events, &provenance(UnixMs(1_795_380_000_000)));
+    assert_eq!(report.outcome.verdict, "stop_for_harm");
+    assert!(
+        report.outcome.sentence.contains("do not use openai/mini here"),
+        "{}",
+        report.outcome.sentence
+    );
+}
+
+#[test]
+fn an_experiment_without_a_sample_is_a_report_too() {
+    let (view, events) = run([0.5, 0.5], 0);
+    let rendered = render(&report(&view, &events, &provenance(UnixMs(1_795_360_000_000)))).unwrap();
+    assert!(rendered.html.contains("Not enough data"));
+}

@@ -1,0 +1,415 @@
+//! The words and rows that the page and the text have in common.
+
+use super::{ExperimentReport, dollars, scores, signed};
+use crate::evaluation::ab::{Hypothesis, Standing};
+use crate::evaluation::health::{Check, Health};
+use crate::experiments::{ArmView, Split, StickyBy};
+use crate::report::format::{count, millis, moment, percent, score, span, usd};
+use crate::report::page::{Figure, Tone};
+
+pub(super) fn subtitle(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let until = view.ended.map_or_else(|| "now, still running".to_owned(), moment);
+    let length = view
+        .ended
+        .unwrap_or(report.provenance.generated)
+        .since(view.started)
+        .as_millis() as f64;
+    format!(
+        "{}, from {} to {until} ({})",
+        view.definition.statement,
+        moment(view.started),
+        span(length)
+    )
+}
+
+pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
+    let view = &report.experiment;
+    let threshold = view.definition.design.hypothesis.threshold();
+    let figure = |label: &str, value: String, note: String, tone| Figure {
+        label: label.to_owned(),
+        value,
+        note,
+        tone,
+    };
+    let quality = view
+        .reading
+        .comparisons
+        .first()
+        .and_then(|comparison| comparison.quality);
+    let difference = match quality {
+        Some(found) => {
+            let interval = found.interval;
+            let tone = if interval.low > threshold {
+                Tone::Good
+            } else if interval.high < threshold {
+                Tone::Bad
+            } else {
+                Tone::Plain
+            };
+            let level = percent(1.0 - view.definition.design.alpha);
+            let note = format!(
+                "{level} interval {:+.3} to {:+.3}; must lie above {threshold}",
+                interval.low, interval.high
+            );
+            figure(
+                "Difference of the score",
+                format!("{:+.3}", interval.estimate),
+                note,
+                tone,
+            )
+        }
+        None => figure(
+            "Difference of the score",
+            "–".to_owned(),
+            "needs 30 scores in each arm".to_owned(),
+            Tone::Plain,
+        ),
+    };
+    let mut figures = vec![difference];
+    match &report.savings {
+        Some(savings) => {
+            let tone = if savings.per_request.low > 0.0 {
+                Tone::Good
+            } else if savings.per_request.high < 0.0 {
+                Tone::Bad
+            } else {
+                Tone::Plain
+            };
+            let note = format!(
+                "interval {} to {}; {}",
+                percent(savings.share.low),
+                percent(savings.share.high),
+                usd_signed(savings.per_request.estimate)
+            );
+            figures.push(figure(
+                "Saved on a request",
+                percent(savings.share.estimate),
+                note,
+                tone,
+            ));
+            if let Some(month) = savings.month_at_full_traffic {
+                let note = format!(
+                    "in 30 days at today's rate; interval {} to {}",
+                    usd(month.low),
+                    usd(month.high)
+                );
+                figures.push(figure("At 100 % of the traffic", usd(month.estimate), note, tone));
+            }
+        }
+        None => figures.push(figure(
+            "Saved on a request",
+            "–".to_owned(),
+            "needs 30 priced requests in each arm".to_owned(),
+            Tone::Plain,
+        )),
+    }
+    let exposures: u64 = view.arms.iter().map(|arm| arm.exposures).sum();
+    let scored: u64 = view.arms.iter().map(|arm| arm.scored).sum();
+    let note = format!(
+        "of {} requests; it ends at {} scores at the latest",
+        count(exposures),
+        count(view.definition.design.max_samples)
+    );
+    figures.push(figure("Scored", count(scored), note, Tone::Plain));
+    figures
+}
+
+fn usd_signed(dollars: f64) -> String {
+    format!("{} a request", usd(dollars))
+}
+
+/// Name, check and what its figure means.
+pub(super) fn checks(report: &ExperimentReport) -> Vec<(&'static str, Health, String)> {
+    let checks = &report.experiment.reading.checks;
+    let p = |check: &Check| format!("p = {:.4}; alarm below 0.001", check.p_value);
+    let multiple = if report.experiment.definition.sticky_by == StickyBy::Request {
+        (
+            "Nobody saw two arms",
+            Health::Passed,
+            "each request is a unit of its own".to_owned(),
+        )
+    } else {
+        let share = percent(checks.multiple_exposure.statistic);
+        (
+            "Nobody saw two arms",
+            checks.multiple_exposure.health,
+            format!("{share} of units that came again"),
+        )
+    };
+    let rates: Vec<String> = report
+        .experiment
+        .arms
+        .iter()
+        .map(|arm| {
+            format!(
+                "{} {}",
+                arm.name,
+                percent(arm.scored as f64 / arm.clean.max(1) as f64)
+            )
+        })
+        .collect();
+    vec![
+        (
+            "The split is as designed",
+            checks.sample_ratio.health,
+            p(&checks.sample_ratio),
+        ),
+        (
+            "Answers are scored equally often",
+            checks.feedback_rate.health,
+            format!("{}; {}", rates.join(", "), p(&checks.feedback_rate)),
+        ),
+        multiple,
+    ]
+}
+
+pub(super) const ARM_HEAD: &[&str] = &[
+    "arm",
+    "model",
+    "requests",
+    "scored",
+    "score",
+    "a request",
+    "failed",
+    "refused",
+    "share now",
+];
+
+pub(super) fn arm_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+    report
+        .experiment
+        .arms
+        .iter()
+        .map(|arm| {
+            vec![
+                arm.name.clone(),
+                arm.variant.clone(),
+                count(arm.exposures),
+                count(arm.scored),
+                dash(arm.quality.as_ref().map(scores)),
+                dash(arm.cost_usd.as_ref().map(dollars)),
+                dash(arm.errors.map(|interval| percent(interval.estimate))),
+                dash(arm.refusals.map(|interval| percent(interval.estimate))),
+                percent(arm.share),
+            ]
+        })
+        .collect()
+}
+
+pub(super) const SPEED_HEAD: &[&str] = &[
+    "arm",
+    "first token p50",
+    "p99",
+    "whole answer p50",
+    "p99",
+    "samples",
+];
+
+pub(super) fn speed_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let time = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), millis);
+    let row = |arm: &ArmView| {
+        vec![
+            arm.name.clone(),
+            time(arm.ttft_p50_ms),
+            time(arm.ttft_p99_ms),
+            time(arm.total_p50_ms),
+            time(arm.total_p99_ms),
+            count(arm.ttft_samples),
+        ]
+    };
+    report.experiment.arms.iter().map(row).collect()
+}
+
+pub(super) const GUARD_HEAD: &[&str] = &["guardrail", "arm", "difference", "limit", "verdict"];
+
+pub(super) fn guard_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let view = &report.experiment;
+    let arm = |index: usize| {
+        view.arms
+            .get(index)
+            .map_or_else(String::new, |arm| arm.name.clone())
+    };
+    let mut rows = Vec::new();
+    for comparison in &view.reading.comparisons {
+        for guardrail in &comparison.guardrails {
+            let interval = guardrail.difference.interval;
+            let verdict = if interval.low > guardrail.limit {
+                "broken"
+            } else if interval.estimate > guardrail.limit {
+                "in doubt"
+            } else {
+                "kept"
+            };
+            let cost = guardrail.name == "cost";
+            let shown = if cost {
+                dollars(&interval)
+            } else {
+                signed(&interval)
+            };
+            let limit = if cost {
+                usd(guardrail.limit)
+            } else {
+                format!("{:+.3}", guardrail.limit)
+            };
+            rows.push(vec![
+                guardrail.name.clone(),
+                arm(comparison.arm),
+                shown,
+                limit,
+                verdict.to_owned(),
+            ]);
+        }
+    }
+    rows
+}
+
+pub(super) const SLICE_HEAD: &[&str] = &["slice", "scored", "difference", "p", "stands among all slices?"];
+
+pub(super) fn slice_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    report
+        .experiment
+        .slices
+        .iter()
+        .map(|slice| {
+            vec![
+                slice.name.clone(),
+                count(slice.units),
+                slice
+                    .difference
+                    .as_ref()
+                    .map_or_else(|| "– (too few)".to_owned(), signed),
+                format!("{:.4}", slice.p_value),
+                if slice.significant { "yes" } else { "no" }.to_owned(),
+            ]
+        })
+        .collect()
+}
+
+pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let view = &report.experiment;
+    let definition = &view.definition;
+    let design = &definition.design;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rule = match design.hypothesis {
+        Hypothesis::Superior => {
+            "ship when the interval lies above 0; stop for harm when it lies below 0".to_owned()
+        }
+        Hypothesis::NonInferior { margin } => {
+            format!("ship when the interval lies above -{margin}; stop for harm when it lies below -{margin}")
+        }
+    };
+    let unit = match definition.sticky_by {
+        StickyBy::Request => "a request",
+        StickyBy::User => "a user",
+        StickyBy::Session => "a session",
+    };
+    let split = match definition.split {
+        Split::Fixed => "even".to_owned(),
+        Split::Adaptive => format!("adaptive, at least {} an arm", percent(design.floor)),
+    };
+    let started = serde_json::to_value(definition.origin)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned));
+    let mut rows = vec![
+        row("hypothesis", definition.statement.clone()),
+        row("rule", rule),
+        row("metric", definition.metric.clone()),
+        row(
+            "route and category",
+            format!(
+                "{}, {}",
+                definition.route,
+                definition.category.as_deref().unwrap_or("any")
+            ),
+        ),
+        row("unit", unit.to_owned()),
+        row("split", split),
+        row(
+            "traffic",
+            format!("{} of layer “{}”", percent(view.coverage), definition.layer),
+        ),
+        row(
+            "error rate",
+            format!(
+                "{} for the whole experiment, however often one looks",
+                percent(design.alpha)
+            ),
+        ),
+        row(
+            "size",
+            format!(
+                "at most {} scores; also ends when the interval is narrower than ±{}",
+                count(design.max_samples),
+                design.min_effect
+            ),
+        ),
+        row("started by", started.unwrap_or_default().replace('_', " ")),
+        row("written down", moment(definition.defined)),
+    ];
+    if let Some(quality) = view
+        .reading
+        .comparisons
+        .first()
+        .and_then(|comparison| comparison.quality)
+        .filter(|quality| quality.theta != 0.0)
+    {
+        let reduction = percent(quality.variance_reduction);
+        rows.push(row(
+            "adjustment",
+            format!(
+                "CUPED on the expected score: θ = {:.3}, {reduction} less variance",
+                quality.theta
+            ),
+        ));
+    }
+    if let Some(weighted) = view.weighted_difference {
+        rows.push(row(
+            "if scores are missing by category",
+            format!("difference {weighted:+.3}"),
+        ));
+    }
+    rows
+}
+
+pub(super) fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Open => "open",
+        Standing::Holds => "holds",
+        Standing::Refuted => "refuted",
+        Standing::Harmful => "harmful",
+    }
+}
+
+pub(super) fn total_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let row = |arm: &ArmView| {
+        let mean = |sums: &crate::evaluation::moments::Moments| {
+            if sums.samples > 0.0 { sums.mean() } else { f64::NAN }
+        };
+        vec![
+            arm.name.clone(),
+            count(arm.exposures),
+            count(arm.clean),
+            count(arm.scored),
+            score(mean(&arm.quality_sums)),
+            usd(mean(&arm.cost_sums)),
+        ]
+    };
+    report.experiment.arms.iter().map(row).collect()
+}
+
+pub(super) const TOTAL_HEAD: &[&str] = &[
+    "arm",
+    "requests",
+    "served itself",
+    "scored",
+    "mean score",
+    "mean cost",
+];
+
+pub(super) const METHOD: &[&str] = &[
+    "The interval shown is the stopping rule: an asymptotic confidence sequence on the difference of means, which holds at every sample at once. Looking often does not make it wrong.",
+    "Only answers that an arm gave itself count for its score. A request that a fallback or a hedge had to serve counts as a failure of the arm.",
+    "Each sample is weighted by the inverse of the probability with which its arm was chosen, so a split that moves while the traffic changes does not distort the comparison.",
+];

@@ -1,0 +1,149 @@
+//! From the decision log to the rows of the routing report.
+
+use std::collections::BTreeMap;
+
+use super::routing::{LoggedCandidate, RoutingRow};
+use crate::arm::ArmId;
+use crate::store::{CandidateRow, Joined, StoreError};
+use crate::units::Usd;
+
+/// The metric that the reports judge by.
+pub const METRIC: &str = "quality";
+
+/// Finds the always-best baseline: the arm of which the router expects the highest mean quality, among those it had
+/// to choose from.
+#[derive(Clone, Debug, Default)]
+pub struct Reference {
+    arms: BTreeMap<ArmId, (f64, u64)>,
+}
+
+impl Reference {
+    /// Takes in the candidates of one decision. Fewer than two are no choice and say nothing.
+    pub fn observe(&mut self, candidates: &[CandidateRow]) {
+        if candidates.len() < 2 {
+            return;
+        }
+        for candidate in candidates {
+            let (sum, count) = self.arms.entry(candidate.arm.clone()).or_default();
+            *sum += f64::from(candidate.quality);
+            *count += 1;
+        }
+    }
+
+    /// The arm with the highest mean, of those that were a candidate in at least half as many decisions as the
+    /// most frequent one; `None` before the first choice.
+    #[must_use]
+    pub fn best(&self) -> Option<&ArmId> {
+        let most = self.arms.values().map(|(_, count)| *count).max()?;
+        self.arms
+            .iter()
+            .filter(|(_, (_, count))| 2 * count >= most)
+            .max_by(|(_, a), (_, b)| (a.0 / a.1 as f64).total_cmp(&(b.0 / b.1 as f64)))
+            .map(|(arm, _)| arm)
+    }
+}
+
+/// What `best` was expected to cost on a decision with a choice; `None` if it was no candidate.
+#[must_use]
+pub fn baseline_cost(candidates: &[CandidateRow], best: &ArmId) -> Option<Usd> {
+    let choice = candidates.len() > 1;
+    candidates
+        .iter()
+        .find(|candidate| choice && candidate.arm == *best)
+        .map(|candidate| candidate.cost)
+}
+
+/// Reads the log into rows, with the baseline found in it.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn rows(
+    log: impl Iterator<Item = Result<Joined, StoreError>>,
+) -> Result<(Vec<RoutingRow>, Option<ArmId>), StoreError> {
+    let mut reference = Reference::default();
+    let mut rows = Vec::new();
+    let mut candidates: Vec<Vec<CandidateRow>> = Vec::new();
+    for joined in log {
+        let joined = joined?;
+        reference.observe(&joined.decision.candidates);
+        rows.push(row(&joined));
+        candidates.push(joined.decision.candidates);
+    }
+    let best = reference.best().cloned();
+    if let Some(best) = &best {
+        for (row, candidates) in rows.iter_mut().zip(&candidates) {
+            row.baseline_cost = baseline_cost(candidates, best);
+        }
+    }
+    Ok((rows, best))
+}
+
+/// One decision; its baseline is set when the whole log is known.
+fn row(joined: &Joined) -> RoutingRow {
+    let decision = &joined.decision;
+    let served = joined.attempts.iter().find(|attempt| attempt.served);
+    let scores: Vec<f64> = joined
+        .scores
+        .iter()
+        .filter(|score| &*score.metric == METRIC)
+        .map(|score| score.score)
+        .collect();
+    let unknown = joined.attempts.is_empty() || joined.attempts.iter().any(|a| a.served && a.cost.is_none());
+    RoutingRow {
+        at: decision.at,
+        route: decision.route.to_string(),
+        category: Some(decision.category.to_string()),
+        arm: decision.arm.clone(),
+        served: served.map(|attempt| attempt.arm.clone()),
+        propensity: (decision.candidates.len() > 1 && decision.propensity > 0.0)
+            .then_some(decision.propensity),
+        candidates: decision
+            .candidates
+            .iter()
+            .map(|candidate| LoggedCandidate {
+                arm: candidate.arm.clone(),
+                propensity: f64::from(candidate.propensity),
+                expected_quality: f64::from(candidate.quality),
+                expected_cost: candidate.cost,
+            })
+            .collect(),
+        cost: (!unknown).then(|| joined.attempts.iter().filter_map(|attempt| attempt.cost).sum()),
+        baseline_cost: None,
+        ttft_ms: served.and_then(|attempt| attempt.ttft_ms),
+        total_ms: served.map(|attempt| attempt.total_ms),
+        score: (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64),
+        fallback: served.is_some_and(|attempt| attempt.role == "fallback"),
+        hedged: joined.attempts.iter().any(|attempt| attempt.role == "hedge"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(arm: &str, quality: f32, nanos: i64) -> CandidateRow {
+        CandidateRow {
+            arm: ArmId::new(arm),
+            propensity: 0.5,
+            quality,
+            deviation: 0.1,
+            cost: Usd::from_nanos(nanos),
+        }
+    }
+
+    #[test]
+    fn the_reference_is_the_best_arm_that_was_there_often_enough() {
+        let mut reference = Reference::default();
+        assert_eq!(reference.best(), None);
+        reference.observe(&[candidate("a/1", 1.0, 5)]);
+        assert_eq!(reference.best(), None, "one candidate is no choice");
+        for _ in 0..4 {
+            reference.observe(&[candidate("a/1", 0.8, 5), candidate("b/2", 0.9, 9)]);
+        }
+        reference.observe(&[candidate("a/1", 0.8, 5), candidate("c/rare", 0.99, 1)]);
+        assert_eq!(reference.best(), Some(&ArmId::new("b/2")));
+        let both = [candidate("a/1", 0.8, 5), candidate("b/2", 0.9, 9)];
+        assert_eq!(baseline_cost(&both, &ArmId::new("b/2")), Some(Usd::from_nanos(9)));
+        assert_eq!(baseline_cost(&both[1..], &ArmId::new("b/2")), None);
+    }
+}
