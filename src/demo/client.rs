@@ -65,9 +65,15 @@ struct Usage {
 
 impl Client {
     /// Asks one prompt and reads the answer to its end.
-    pub(super) async fn ask(&self, prompt: &Prompt, user: &str, stream: bool) -> Result<Served, AskError> {
+    pub(super) async fn ask(
+        &self,
+        prompt: &Prompt,
+        model: &str,
+        user: &str,
+        stream: bool,
+    ) -> Result<Served, AskError> {
         let text = self
-            .post("/v1/chat/completions", &question(prompt, user, stream))
+            .post("/v1/chat/completions", &question(prompt, model, user, stream))
             .await?;
         if stream {
             read_stream(&text)
@@ -110,9 +116,9 @@ impl Client {
 }
 
 /// The request for a prompt. Prompts about tools come with one.
-fn question(prompt: &Prompt, user: &str, stream: bool) -> Value {
+fn question(prompt: &Prompt, model: &str, user: &str, stream: bool) -> Value {
     let mut body = json!({
-        "model": "auto",
+        "model": model,
         "messages": [{"role": "user", "content": prompt.text}],
         "user": user,
         "metadata": {PROMPT_TAG: prompt.traits.tag()},

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::setup::arm_id;
 use crate::providers::simulated::{PromptTraits, SimulatedModel};
 
 /// The model to compare with, and what it would have answered.
@@ -11,6 +12,7 @@ use crate::providers::simulated::{PromptTraits, SimulatedModel};
 pub struct Rival {
     models: Vec<SimulatedModel>,
     best: usize,
+    arm: String,
     seed: u64,
 }
 
@@ -34,9 +36,9 @@ pub struct Tally {
 /// The load's books: everything, and what came since the last look.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// Since the start.
+    /// Routed answers since the start.
     pub total: Tally,
-    /// Since the last [`Ledger::turn`].
+    /// All answers since the last [`Ledger::turn`].
     pub recent: Tally,
     /// Requests that failed.
     pub failed: u64,
@@ -59,13 +61,25 @@ impl Rival {
         };
         let best =
             (0..models.len()).max_by(|one, other| mean(&models[*one]).total_cmp(&mean(&models[*other])))?;
-        Some(Self { models, best, seed })
+        let arm = arm_id(&models[best]);
+        Some(Self {
+            models,
+            best,
+            arm,
+            seed,
+        })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.models[self.best].name
+    }
+
+    /// Its id in the demonstration's configuration.
+    #[must_use]
+    pub fn arm(&self) -> &str {
+        &self.arm
     }
 
     /// Every model's name, in the order of the record (by price).
@@ -94,10 +108,11 @@ impl Rival {
 }
 
 impl Ledger {
-    /// Books an answer.
-    pub fn book(&mut self, model: &str, cost_usd: f64, score: f64, best: (f64, f64)) {
+    /// Books an answer; `routed` unless its model was asked for by name.
+    pub fn book(&mut self, model: &str, cost_usd: f64, score: f64, best: (f64, f64), routed: bool) {
         let name = model.rsplit_once('/').map_or(model, |(_, name)| name);
-        for tally in [&mut self.total, &mut self.recent] {
+        let total = routed.then_some(&mut self.total);
+        for tally in total.into_iter().chain([&mut self.recent]) {
             tally.requests += 1;
             tally.cost_usd += cost_usd;
             tally.quality += score;
@@ -167,14 +182,15 @@ mod tests {
     #[test]
     fn books_answers_against_the_best_single_model() {
         let mut ledger = Ledger::default();
-        ledger.book("sim-meta/llama-3.1-8b", 0.001, 0.8, (0.9, 0.01));
-        ledger.book("sim-google/gemini-2.5-pro", 0.02, 0.9, (0.9, 0.02));
+        ledger.book("sim-meta/llama-3.1-8b", 0.001, 0.8, (0.9, 0.01), true);
+        ledger.book("sim-google/gemini-2.5-pro", 0.02, 0.9, (0.9, 0.02), true);
         let recent = ledger.turn();
         assert_eq!(recent, ledger.total);
         assert!((recent.mean_quality() - 0.85).abs() < 1e-12);
         assert!((recent.saved() - 0.3).abs() < 1e-12, "0.021 instead of 0.030");
         assert!((recent.share("llama-3.1-8b") - 0.5).abs() < 1e-12);
-        assert_eq!(ledger.turn().requests, 0);
+        ledger.book("sim-google/gemini-2.5-pro", 0.02, 0.9, (0.9, 0.02), false);
+        assert_eq!((ledger.turn().requests, ledger.total.requests), (1, 2));
     }
 
     #[test]

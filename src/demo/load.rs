@@ -29,11 +29,13 @@ pub struct LoadSettings {
     pub api_key: Option<String>,
     /// Seed of prompts and ratings.
     pub seed: u64,
-    /// Requests a second during the first part.
+    /// Requests a second during the first two parts.
     pub per_second: u32,
-    /// Requests of the first part.
+    /// Requests of the first part, asked of the best single model by name: what one pays without a router.
+    pub before: u64,
+    /// Requests of the first two parts together; the second asks for `auto`.
     pub brisk: u64,
-    /// Requests altogether; after the first part they come once a second.
+    /// Requests altogether; after the first two parts they come once a second.
     pub most: u64,
     /// Share of answers that are rated, in [0,1].
     pub rated: f64,
@@ -46,7 +48,7 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
-    /// A minute of 20 requests a second, then one a second for an hour.
+    /// A minute of 20 requests a second, the first five seconds without routing, then one a second for an hour.
     #[must_use]
     pub fn new(base_url: &str) -> Self {
         Self {
@@ -54,6 +56,7 @@ impl LoadSettings {
             api_key: None,
             seed: 1,
             per_second: 20,
+            before: 100,
             brisk: 1200,
             most: 4800,
             rated: 0.7,
@@ -84,6 +87,7 @@ pub enum DemoError {
 /// A request that is over.
 struct Finished {
     prompt: Prompt,
+    routed: bool,
     served: Result<Served, AskError>,
     rated: bool,
 }
@@ -114,7 +118,7 @@ pub async fn run_load(
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let mut ledger = Ledger::default();
     let mut running = FuturesUnordered::new();
-    let mut asked = 0;
+    let (mut asked, mut finished_requests) = (0, 0);
     let mut lines = ticks(Duration::from_secs(settings.line_every.max(1)));
     lines.tick().await;
     let mut seconds = 0;
@@ -126,11 +130,13 @@ pub async fn run_load(
                 if asked == settings.brisk {
                     pace = ticks(Duration::from_secs(1));
                 }
-                running.push(one_request(&client, &book, &rival, settings.rated, rng.r#gen()));
+                let routed = asked > settings.before;
+                running.push(one_request(&client, &book, &rival, routed, settings.rated, rng.r#gen()));
             }
             Some(finished) = running.next() => {
                 book_keeping(&mut ledger, &rival, finished);
-                if ledger.total.requests + ledger.failed == settings.brisk {
+                finished_requests += 1;
+                if finished_requests == settings.brisk {
                     screen.write_all(screen::sum(&ledger, &rival, &settings.report).as_bytes())?;
                     screen.flush()?;
                 }
@@ -154,7 +160,14 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 }
 
 /// Asks a prompt and, mostly, rates the answer as a person would: near the truth.
-async fn one_request(client: &Client, book: &PromptBook, rival: &Rival, rated: f64, seed: u64) -> Finished {
+async fn one_request(
+    client: &Client,
+    book: &PromptBook,
+    rival: &Rival,
+    routed: bool,
+    rated: f64,
+    seed: u64,
+) -> Finished {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let prompt = book.draw(&mut rng);
     let user = format!("demo-{}", rng.gen_range(0..USERS));
@@ -163,7 +176,8 @@ async fn one_request(client: &Client, book: &PromptBook, rival: &Rival, rated: f
         rng.gen_bool(rated.clamp(0.0, 1.0)),
         rng.gen_range(-RATER_ERROR..RATER_ERROR),
     );
-    let served = client.ask(&prompt, &user, stream).await;
+    let model = if routed { "auto" } else { rival.arm() };
+    let served = client.ask(&prompt, model, &user, stream).await;
     let mut posted = false;
     if let (true, Ok(answer)) = (rates, &served)
         && let Some(score) = rival.score(&answer.model, &prompt.traits)
@@ -179,6 +193,7 @@ async fn one_request(client: &Client, book: &PromptBook, rival: &Rival, rated: f
     }
     Finished {
         prompt,
+        routed,
         served,
         rated: posted,
     }
@@ -191,7 +206,7 @@ fn book_keeping(ledger: &mut Ledger, rival: &Rival, finished: Finished) {
             let traits = &finished.prompt.traits;
             let score = rival.score(&answer.model, traits).unwrap_or_default();
             let best = rival.would_have(traits, answer.input_tokens);
-            ledger.book(&answer.model, answer.cost_usd, score, best);
+            ledger.book(&answer.model, answer.cost_usd, score, best, finished.routed);
         }
         Err(error) => {
             ledger.failed += 1;
@@ -252,6 +267,7 @@ mod tests {
         let base_url = serve_one_model(scores.clone()).await;
         let settings = LoadSettings {
             per_second: 1000,
+            before: 0,
             brisk: 200,
             most: 200,
             rated: 0.5,
@@ -279,6 +295,7 @@ mod tests {
         drop(listener);
         let settings = LoadSettings {
             per_second: 1000,
+            before: 0,
             brisk: 5,
             most: 5,
             ..LoadSettings::new(&base_url)
@@ -289,7 +306,7 @@ mod tests {
         assert!(
             String::from_utf8(shown)
                 .unwrap()
-                .contains("No request was answered; 5 failed")
+                .contains("No routed request was answered; 5 failed")
         );
     }
 }

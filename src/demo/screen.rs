@@ -19,7 +19,8 @@ pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) ->
          \x20 report     {report}\n\
          \x20 ask it     curl {base_url}/v1/chat/completions -H 'content-type: application/json' \\\n\
          \x20            -d '{{\"model\":\"auto\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
-         \x20 Each line: the requests since the line before, beside the same prompts answered by {} alone.\n\n\
+         \x20 The first seconds ask {0} for everything, as one would without a router; then `auto`.\n\
+         \x20 Each line: the requests since the line before, beside the same prompts answered by {0} alone.\n\n\
          \x20   time  requests   $/1000      alone   saved   quality  alone  ",
         rival.name()
     );
@@ -60,7 +61,7 @@ pub(super) fn line(seconds: u64, recent: &Tally, rival: &Rival) -> String {
 pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
     let total = &ledger.total;
     let mut text = format!(
-        "\n  So far {} requests for ${:.4}; {} alone would have cost ${:.4}: {:.0} % saved,\n\
+        "\n  So far {} routed requests for ${:.4}; {} alone would have cost ${:.4}: {:.0} % saved,\n\
          \x20 at a quality of {:.3} against {:.3}. {} scores posted, {} requests failed.\n\
          \x20 The report is in {report}.\n\n",
         total.requests,
@@ -74,7 +75,10 @@ pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
         ledger.failed,
     );
     if total.requests == 0 {
-        text = format!("\n  No request was answered; {} failed.\n\n", ledger.failed);
+        text = format!(
+            "\n  No routed request was answered; {} failed.\n\n",
+            ledger.failed
+        );
     }
     text
 }

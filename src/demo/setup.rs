@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::providers::simulated::Recorded;
+use crate::providers::simulated::{Recorded, SimulatedModel};
 
 /// Seed of the simulated providers, and so of what each model answers to each prompt.
 pub const SEED: u64 = 20_261_122;
@@ -30,7 +30,7 @@ pub fn config_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String
     }
     let mut ids = Vec::new();
     for model in &recorded.models {
-        let id = quoted(&format!("{}/{}", maker(&model.family), model.name));
+        let id = quoted(&arm_id(model));
         let _ = write!(
             toml,
             "\n[[models]]\nid = {id}\nupstream = {}\ncontext_window = 128000\nmax_output_tokens = 16384\n\
@@ -48,6 +48,11 @@ pub fn config_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String
         ids.join(", ")
     );
     toml
+}
+
+/// The id of a model in this configuration.
+pub(super) fn arm_id(model: &SimulatedModel) -> String {
+    format!("{}/{}", maker(&model.family), model.name)
 }
 
 /// The simulated provider that stands for the maker of a family.
