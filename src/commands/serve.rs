@@ -116,9 +116,13 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
         tokio::spawn(reload::watch(Arc::downgrade(&app), path));
     }
     say(&format!("listening on http://{address}"))?;
-    let load = args
-        .demo
-        .then(|| tokio::spawn(demonstrate(app.http.clone(), format!("http://{address}"))));
+    let load = args.demo.then(|| {
+        tokio::spawn(demonstrate(
+            app.http.clone(),
+            format!("http://{address}"),
+            args.data_dir.clone(),
+        ))
+    });
     let stopping = Arc::clone(&app);
     let stop = async move {
         told_to_stop().await;
@@ -155,8 +159,12 @@ async fn drain(
     Ok(())
 }
 
-async fn demonstrate(http: reqwest::Client, base_url: String) {
-    let settings = LoadSettings::new(&base_url);
+async fn demonstrate(http: reqwest::Client, base_url: String, data_dir: PathBuf) {
+    let report = data_dir.join("reports/routing/report.html");
+    let settings = LoadSettings {
+        report: report.display().to_string(),
+        ..LoadSettings::new(&base_url)
+    };
     if let Err(error) = demo::run_load(&settings, http, &mut std::io::stdout()).await {
         tracing::error!(%error, "the demo's load stopped");
     }

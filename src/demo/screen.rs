@@ -6,14 +6,14 @@ use std::fmt::Write;
 use super::ledger::{Ledger, Rival, Tally};
 
 /// Width of a model's column.
-const COLUMN: usize = 10;
+const COLUMN: usize = 9;
 
 /// The head: what is simulated, what to look at, what the columns mean.
 pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) -> String {
     let mut text = format!(
         "\n  pointsman demonstration. The providers are SIMULATED: no key, no network, no money spent.\n\
          \x20 Prompts are ours; quality, length and price of the answers are figures recorded for real models\n\
-         \x20 ({source}).\n\
+         \x20 (source: {source}).\n\
          \x20 The router does not know them. It learns from the scores that a simulated rater posts.\n\n\
          \x20 dashboard  {base_url}/\n\
          \x20 report     {report}\n\
@@ -21,7 +21,7 @@ pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) ->
          \x20            -d '{{\"model\":\"auto\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
          \x20 The first seconds ask {0} for everything, as one would without a router; then `auto`.\n\
          \x20 Each line: the requests since the line before, beside the same prompts answered by {0} alone.\n\n\
-         \x20   time  requests   $/1000      alone   saved   quality  alone  ",
+         \x20   time  asked  $/1000    alone  saved  quality  alone ",
         rival.name()
     );
     for model in rival.models() {
@@ -34,10 +34,10 @@ pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) ->
 /// One line.
 pub(super) fn line(seconds: u64, recent: &Tally, rival: &Rival) -> String {
     if recent.requests == 0 {
-        return format!("  {seconds:>5} s         0\n");
+        return format!("  {seconds:>4} s      0\n");
     }
     let mut text = format!(
-        "  {seconds:>5} s  {:>8}  {:>7.3}  {:>9.3}  {:>4.0} %   {:>7.3}  {:>5.3}  ",
+        "  {seconds:>4} s  {:>5}  {:>6.3}  {:>7.3}  {:>3.0} %  {:>7.3}  {:>5.3} ",
         recent.requests,
         recent.mean_cost_usd() * 1000.0,
         recent.mean_best_cost_usd() * 1000.0,
@@ -86,7 +86,8 @@ pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
 /// The start of a model's name, as wide as its column.
 fn short(model: &str) -> String {
     let name = model.strip_suffix("-2512").unwrap_or(model);
-    let name = name.replace("gemini-2.5-", "gemini-").replace("-3.1", "");
-    let name = name.replace("mistral-large", "mistral-l");
+    let name = name
+        .replace("gemini-2.5-", "gem-")
+        .replace("llama-3.1-", "llama-");
     name.chars().take(COLUMN).collect()
 }

@@ -44,7 +44,7 @@ pub fn config_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String
     }
     let _ = write!(
         toml,
-        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = 0.02\n",
+        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = 0.01\n",
         ids.join(", ")
     );
     toml

@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Request, State};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,6 +29,10 @@ use crate::app::App;
 use crate::failure::FailureKind;
 use crate::server::auth::Client;
 use crate::server::error::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest name of its own that a client may give a request, in bytes.
+const MAX_REQUEST_ID: usize = 200;
 
 /// Every path.
 pub fn router(app: App) -> Router {
@@ -47,6 +52,7 @@ pub fn router(app: App) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(limit))
+        .layer(middleware::from_fn(name_request))
         .with_state(app)
 }
 
@@ -68,6 +74,19 @@ pub async fn serve(
     axum::serve(listener, router(app))
         .with_graceful_shutdown(stop)
         .await
+}
+
+/// Names every answer, so that a client can quote it: by the client's own `x-request-id`, else by a new one.
+async fn name_request(request: Request, next: Next) -> Response {
+    let own = request.headers().get(REQUEST_ID).cloned();
+    let mut response = next.run(request).await;
+    let name = own
+        .filter(|id| id.len() <= MAX_REQUEST_ID)
+        .or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().simple().to_string()).ok());
+    if let Some(name) = name {
+        response.headers_mut().insert(REQUEST_ID, name);
+    }
+    response
 }
 
 /// Lets known clients through, and tells the handlers who they are.

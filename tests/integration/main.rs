@@ -8,4 +8,5 @@
 )]
 
 mod layers;
+mod sdk;
 mod store;

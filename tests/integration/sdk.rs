@@ -40,8 +40,14 @@ impl Server {
         let stdout = process.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut first).unwrap();
         let address = first.trim().strip_prefix("listening on ");
-        let base_url = address.unwrap_or_else(|| panic!("the first line was {first:?}")).to_owned();
-        Self { process, base_url, _folder: folder }
+        let base_url = address
+            .unwrap_or_else(|| panic!("the first line was {first:?}"))
+            .to_owned();
+        Self {
+            process,
+            base_url,
+            _folder: folder,
+        }
     }
 }
 
@@ -57,7 +63,8 @@ impl Drop for Server {
 fn environment(name: &str, more: impl Fn(&Path, &Path)) -> (PathBuf, PathBuf) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sdk-{name}"));
-    let wanted = ["requirements.txt", "package.json"].map(|file| fs::read_to_string(here.join(file)).unwrap_or_default());
+    let wanted = ["requirements.txt", "package.json"]
+        .map(|file| fs::read_to_string(here.join(file)).unwrap_or_default());
     let marker = folder.join("installed.txt");
     if fs::read_to_string(&marker).is_ok_and(|found| found == wanted.concat()) {
         return (here, folder);
@@ -65,7 +72,8 @@ fn environment(name: &str, more: impl Fn(&Path, &Path)) -> (PathBuf, PathBuf) {
     let _ = fs::remove_dir_all(&folder);
     run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
     let mut pip = Command::new(folder.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(here.join("requirements.txt"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(here.join("requirements.txt"));
     run(&mut pip);
     more(&here, &folder);
     fs::write(marker, wanted.concat()).unwrap();
@@ -74,8 +82,13 @@ fn environment(name: &str, more: impl Fn(&Path, &Path)) -> (PathBuf, PathBuf) {
 
 fn run(command: &mut Command) {
     let hint = "install what is missing, or run scripts/test, which does";
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; {hint}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; {hint}"));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{command:?} failed\n{out}\n{err}");
 }
 
@@ -84,25 +97,49 @@ fn openai_sdk_for_python() {
     let (here, folder) = environment("python", |_, _| {});
     let server = Server::start();
     let mut tests = Command::new(folder.join("bin/python"));
-    tests.args(["-m", "unittest", "-v", "test_openai_sdk"]).current_dir(here);
-    tests.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_PROXY", "127.0.0.1");
-    tests.env("BASE_URL", format!("{}/v1", server.base_url)).env("API_KEY", KEY);
+    tests
+        .args(["-m", "unittest", "-v", "test_openai_sdk"])
+        .current_dir(here);
+    tests
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NO_PROXY", "127.0.0.1");
+    tests
+        .env("BASE_URL", format!("{}/v1", server.base_url))
+        .env("API_KEY", KEY);
     run(&mut tests);
 }
 
 #[test]
 fn openai_sdk_for_node() {
-    let path = |folder: &Path| format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap());
+    let path = |folder: &Path| {
+        format!(
+            "{}:{}",
+            folder.join("bin").display(),
+            std::env::var("PATH").unwrap()
+        )
+    };
     let (here, folder) = environment("node", |here, folder| {
         fs::copy(here.join("package.json"), folder.join("package.json")).unwrap();
         let mut npm = Command::new(folder.join("bin/npm"));
-        npm.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]);
+        npm.args([
+            "install",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--silent",
+        ]);
         run(npm.current_dir(folder).env("PATH", path(folder)));
     });
     let server = Server::start();
     let mut tests = Command::new(folder.join("bin/node"));
-    tests.arg("--test").arg(here.join("openai.test.mjs")).env("SDK_DIR", &folder).env("PATH", path(&folder));
-    tests.env("BASE_URL", format!("{}/v1", server.base_url)).env("API_KEY", KEY);
+    tests
+        .arg("--test")
+        .arg(here.join("openai.test.mjs"))
+        .env("SDK_DIR", &folder)
+        .env("PATH", path(&folder));
+    tests
+        .env("BASE_URL", format!("{}/v1", server.base_url))
+        .env("API_KEY", KEY);
     run(&mut tests);
 }
 
@@ -111,8 +148,20 @@ fn curl_asks_streams_and_is_refused() {
     let server = Server::start();
     let curl = |key: &str, body: &str| {
         let output = Command::new("curl")
-            .args(["--silent", "--no-buffer", "--noproxy", "*", "--write-out", "\n%{http_code}"])
-            .args(["-H", "content-type: application/json", "-H", &format!("authorization: Bearer {key}")])
+            .args([
+                "--silent",
+                "--no-buffer",
+                "--noproxy",
+                "*",
+                "--write-out",
+                "\n%{http_code}",
+            ])
+            .args([
+                "-H",
+                "content-type: application/json",
+                "-H",
+                &format!("authorization: Bearer {key}"),
+            ])
             .args(["-d", body, &format!("{}/v1/chat/completions", server.base_url)])
             .output()
             .expect("install curl, or run scripts/test, which does");
@@ -120,11 +169,20 @@ fn curl_asks_streams_and_is_refused() {
     };
     let body = r#"{"model":"auto","messages":[{"role":"user","content":"Hello"}]}"#;
     let whole = curl(KEY, body);
-    assert!(whole.ends_with("\n200") && whole.contains("simulated answer"), "{whole}");
+    assert!(
+        whole.ends_with("\n200") && whole.contains("simulated answer"),
+        "{whole}"
+    );
     let streamed = curl(KEY, &body.replace("{\"model\"", "{\"stream\":true,\"model\""));
-    assert!(streamed.starts_with("data: {") && streamed.contains("data: [DONE]\n\n"), "{streamed}");
+    assert!(
+        streamed.starts_with("data: {") && streamed.contains("data: [DONE]\n\n"),
+        "{streamed}"
+    );
     let refused = curl("wrong", body);
-    assert!(refused.ends_with("\n401") && refused.contains("\"error_type\":\"authentication\""), "{refused}");
+    assert!(
+        refused.ends_with("\n401") && refused.contains("\"error_type\":\"authentication\""),
+        "{refused}"
+    );
     let broken = curl(KEY, "{\"model\":");
     assert!(broken.ends_with("\n400"), "{broken}");
 }
