@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pointsman::clock;
-use pointsman::config::{self, check};
+use pointsman::config::{self, check, import};
 
 /// An OpenAI-compatible proxy that learns, for each prompt, the cheapest model that is good enough.
 #[derive(Parser, Debug)]
@@ -24,6 +24,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check a configuration: list every problem with its place, or print the models and routes
     Check(check::CheckArgs),
+    /// Turn LiteLLM's price list into [[models]] blocks of a configuration
+    ImportPrices(import::ImportArgs),
     /// Write reports from the log into data/reports/
     Report(report::ReportArgs),
     /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
@@ -40,11 +42,18 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Replay(args) => done(pointsman::replay::run(&args)),
         Command::Train(args) => done(pointsman::train::run(&args)),
         Command::Check(args) => {
-            match check::run(&args, &config::process_env, clock::wall(), &mut io::stdout()) {
-                Ok(status) => ExitCode::from(status),
-                Err(error) => done(Err(error.into())),
-            }
+            let checked = check::run(&args, &config::process_env, clock::wall(), &mut io::stdout());
+            status(checked)
         }
+        Command::ImportPrices(args) => status(import::run(&args, &mut io::stdout(), &mut io::stderr())),
+    }
+}
+
+/// The status that a command worked out itself.
+fn status(result: io::Result<u8>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => done(Err(error.into())),
     }
 }
 

@@ -9,6 +9,7 @@ mod catalogue;
 pub mod check;
 mod environment;
 mod experiments;
+pub mod import;
 mod models;
 mod prices;
 mod problem;

@@ -1,4 +1,14 @@
-//! Budgets: how much may be spent by whom in which time.
+//! Budgets: how much may be spent by whom in which time, paced so that it lasts, with a hard cap as the last
+//! resort.
+//!
+//! Before a request is decided its [`Standing`] says what it should cost; before it is sent, [`Budgets::reserve`]
+//! sets the expected cost aside, so that requests at the same time cannot pass a limit together; each attempt is
+//! booked on the [`Hold`], and what is left goes back when the hold is dropped, on a cancelled request too.
+
+mod ledger;
+mod pace;
+
+pub use ledger::{AccountState, BudgetRow, Budgets, Exhausted, Hold, Parties, Standing};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,315 @@
+//! `pointsman import-prices`: LiteLLM's price list, as `[[models]]` blocks of our configuration.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+/// Turn LiteLLM's model_prices_and_context_window.json into [[models]] blocks for the configuration.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// LiteLLM's JSON file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only models of this provider, by our name for it; may be given more than once
+    #[arg(long = "provider", value_name = "NAME")]
+    pub providers: Vec<String>,
+    /// Only models whose id contains this; may be given more than once
+    #[arg(long = "model", value_name = "TEXT")]
+    pub models: Vec<String>,
+    /// Write here instead of to the terminal
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Reads the file and writes the blocks. Returns the exit status: 0, or 2 when nothing could be imported.
+///
+/// # Errors
+/// When the result cannot be written.
+pub fn run(args: &ImportArgs, out: &mut dyn Write, notes: &mut dyn Write) -> io::Result<u8> {
+    let shown = args.file.display();
+    let text = match std::fs::read_to_string(&args.file) {
+        Ok(text) => text,
+        Err(error) => {
+            writeln!(notes, "cannot read {shown}: {error}")?;
+            return Ok(2);
+        }
+    };
+    let list: Map<String, Value> = match serde_json::from_str(&text) {
+        Ok(list) => list,
+        Err(error) => {
+            writeln!(notes, "{shown} is not LiteLLM's price list: {error}")?;
+            return Ok(2);
+        }
+    };
+    let imported = import(&list, &args.providers, &args.models);
+    if imported.models == 0 {
+        writeln!(notes, "no chat model of {shown} fits; providers are {}", names())?;
+        return Ok(2);
+    }
+    match &args.out {
+        Some(path) => std::fs::write(path, &imported.toml)?,
+        None => out.write_all(imported.toml.as_bytes())?,
+    }
+    writeln!(
+        notes,
+        "{} models, {} without a usable price left out",
+        imported.models, imported.unpriced
+    )?;
+    Ok(0)
+}
+
+/// What an import found.
+#[derive(Debug, Default)]
+struct Imported {
+    toml: String,
+    models: usize,
+    unpriced: usize,
+}
+
+/// LiteLLM's names of providers, and ours.
+const PROVIDERS: [(&str, &str); 7] = [
+    ("openai", "openai"),
+    ("anthropic", "anthropic"),
+    ("gemini", "google"),
+    ("deepseek", "deepseek"),
+    ("dashscope", "qwen"),
+    ("mistral", "mistral"),
+    ("openrouter", "openrouter"),
+];
+
+fn names() -> String {
+    PROVIDERS.map(|(_, ours)| ours).join(", ")
+}
+
+fn import(list: &Map<String, Value>, providers: &[String], models: &[String]) -> Imported {
+    let mut imported = Imported::default();
+    for (name, entry) in list {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let ours = text("litellm_provider")
+            .and_then(|theirs| PROVIDERS.iter().find(|(known, _)| *known == theirs))
+            .map(|(_, ours)| *ours);
+        let Some(provider) = ours.filter(|_| text("mode") == Some("chat")) else {
+            continue;
+        };
+        let upstream = name.split_once('/').map_or(name.as_str(), |(first, rest)| {
+            if PROVIDERS.iter().any(|(theirs, _)| *theirs == first) {
+                rest
+            } else {
+                name
+            }
+        });
+        let id = format!("{provider}/{upstream}");
+        let among = |wanted: &[String], fits: &dyn Fn(&str) -> bool| {
+            wanted.is_empty() || wanted.iter().any(|word| fits(word))
+        };
+        if !among(providers, &|word| word == provider) || !among(models, &|word| id.contains(word)) {
+            continue;
+        }
+        match block(&id, entry) {
+            Some(block) => {
+                imported.toml.push_str(&block);
+                imported.models += 1;
+            }
+            None => imported.unpriced += 1,
+        }
+    }
+    imported
+}
+
+/// Rates, ours and LiteLLM's.
+const RATES: [(&str, &str); 8] = [
+    ("input_per_mtok", "input_cost_per_token"),
+    ("cached_input_per_mtok", "cache_read_input_token_cost"),
+    ("cache_write_5m_per_mtok", "cache_creation_input_token_cost"),
+    (
+        "cache_write_1h_per_mtok",
+        "cache_creation_input_token_cost_above_1hr",
+    ),
+    ("audio_input_per_mtok", "input_cost_per_audio_token"),
+    ("output_per_mtok", "output_cost_per_token"),
+    ("reasoning_per_mtok", "output_cost_per_reasoning_token"),
+    ("audio_output_per_mtok", "output_cost_per_audio_token"),
+];
+
+/// Suffixes of LiteLLM's tiers, and where they begin.
+const TIERS: [(&str, u64); 4] = [
+    ("_above_128k_tokens", 128_000),
+    ("_above_200k_tokens", 200_000),
+    ("_above_256k_tokens", 256_000),
+    ("_above_272k_tokens", 272_000),
+];
+
+/// What LiteLLM says a model can do, and our word for it.
+const ACCEPTS: [(&str, &str); 4] = [
+    ("supports_vision", "image"),
+    ("supports_audio_input", "audio"),
+    ("supports_video_input", "video"),
+    ("supports_pdf_input", "pdf"),
+];
+
+/// One model. `None` without a price of input and output, or without a window.
+fn block(id: &str, entry: &Value) -> Option<String> {
+    let tokens = |key: &str| {
+        entry
+            .get(key)
+            .and_then(Value::as_u64)
+            .filter(|tokens| *tokens > 0)
+    };
+    let can = |key: &str| entry.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let window = tokens("max_input_tokens").or_else(|| tokens("max_tokens"))?;
+    let base = rates(entry, "");
+    let known = |name: &str| base.iter().any(|(rate, _)| *rate == name);
+    if !known("input_per_mtok") || !known("output_per_mtok") {
+        return None;
+    }
+    let mut toml = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(toml, "[[models]]\nid = {}", quoted(id));
+    let _ = writeln!(toml, "context_window = {window}");
+    if let Some(most) = tokens("max_output_tokens") {
+        let _ = writeln!(toml, "max_output_tokens = {}", most.min(window));
+    }
+    let accepted = ACCEPTS
+        .iter()
+        .filter(|(key, _)| can(key))
+        .map(|(_, word)| quoted(word));
+    let words: Vec<String> = std::iter::once(quoted("text")).chain(accepted).collect();
+    let _ = writeln!(toml, "modalities = [{}]", words.join(", "));
+    let _ = writeln!(toml, "tools = {}", can("supports_function_calling"));
+    let _ = writeln!(toml, "structured_output = {}", can("supports_response_schema"));
+    let _ = writeln!(toml, "[models.price]");
+    for (name, dollars) in &base {
+        let _ = writeln!(toml, "{name} = {dollars}");
+    }
+    let tiers: Vec<String> = TIERS
+        .iter()
+        .filter_map(|(suffix, above)| {
+            let rates = rates(entry, suffix);
+            if rates.is_empty() {
+                return None;
+            }
+            let rates: Vec<String> = rates
+                .iter()
+                .map(|(name, dollars)| format!("{name} = {dollars}"))
+                .collect();
+            Some(format!("{{ above_tokens = {above}, {} }}", rates.join(", ")))
+        })
+        .collect();
+    if !tiers.is_empty() {
+        let _ = writeln!(toml, "tiers = [{}]", tiers.join(", "));
+    }
+    toml.push('\n');
+    Some(toml)
+}
+
+/// The rates whose key ends in `suffix`, in dollars per million tokens.
+fn rates(entry: &Value, suffix: &str) -> Vec<(&'static str, String)> {
+    RATES
+        .iter()
+        .filter_map(|(ours, theirs)| {
+            let dollars = entry.get(format!("{theirs}{suffix}"))?.as_f64()?;
+            (dollars.is_finite() && dollars >= 0.0).then(|| (*ours, decimal(dollars * 1e6)))
+        })
+        .collect()
+}
+
+/// A number without the traces of binary fractions: nine decimals are exact to a nano-dollar.
+fn decimal(dollars: f64) -> String {
+    let text = format!("{dollars:.9}");
+    let text = text.trim_end_matches('0');
+    if text.ends_with('.') {
+        format!("{text}0")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A TOML string; JSON's escapes are a subset of TOML's.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arm::ArmId;
+    use crate::completion::Usage;
+    use crate::config::{Source, parse};
+    use crate::pricing::Units;
+    use crate::units::{UnixMs, Usd};
+
+    const LIST: &str = r#"{
+      "sample_spec": {"mode": "one of: chat, embedding", "litellm_provider": "one of ..."},
+      "gpt-4o-mini": {"litellm_provider": "openai", "mode": "chat", "max_input_tokens": 128000,
+        "max_output_tokens": 16384, "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07,
+        "cache_read_input_token_cost": 7.5e-08, "supports_vision": true, "supports_function_calling": true},
+      "gemini/gemini-2.5-pro": {"litellm_provider": "gemini", "mode": "chat", "max_input_tokens": 1048576,
+        "max_output_tokens": 65535, "input_cost_per_token": 1.25e-06, "output_cost_per_token": 1e-05,
+        "input_cost_per_token_above_200k_tokens": 2.5e-06, "output_cost_per_token_above_200k_tokens": 1.5e-05,
+        "supports_pdf_input": true},
+      "text-embedding-3-small": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 2e-08},
+      "openrouter/meta/free": {"litellm_provider": "openrouter", "mode": "chat", "max_input_tokens": 1000},
+      "bedrock-model": {"litellm_provider": "bedrock", "mode": "chat", "max_input_tokens": 1000}
+    }"#;
+
+    fn imported(providers: &[&str]) -> Imported {
+        let providers: Vec<String> = providers.iter().map(|name| (*name).to_owned()).collect();
+        import(&serde_json::from_str(LIST).unwrap(), &providers, &[])
+    }
+
+    #[test]
+    fn what_is_imported_is_a_sound_configuration() {
+        let imported = imported(&[]);
+        assert_eq!((imported.models, imported.unpriced), (2, 1));
+        let keys = |name: &str| name.ends_with("_API_KEY").then(|| "k".to_owned());
+        let config =
+            parse(&imported.toml, Source::Text, &keys).unwrap_or_else(|problems| panic!("{problems}"));
+        let usage = |input| Usage {
+            input,
+            output: 1_000,
+            ..Usage::default()
+        };
+        let cost = |id: &str, input| {
+            let tariff = config.prices.at(&ArmId::new(id), UnixMs(0)).unwrap();
+            tariff.cost(&usage(input), &Units::default())
+        };
+        // 1 000 * 0.15 + 1 000 * 0.6 micro-dollars.
+        assert_eq!(cost("openai/gpt-4o-mini", 1_000), Usd::from_nanos(750_000));
+        // 300 000 * 2.5 + 1 000 * 15 micro-dollars: the tier above 200k.
+        assert_eq!(
+            cost("google/gemini-2.5-pro", 300_000),
+            Usd::from_nanos(765_000_000)
+        );
+    }
+
+    #[test]
+    fn providers_can_be_chosen() {
+        let imported = imported(&["google"]);
+        assert_eq!(imported.models, 1);
+        assert!(imported.toml.contains("id = \"google/gemini-2.5-pro\""));
+    }
+
+    #[test]
+    fn what_is_no_price_list_is_one_clear_sentence() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("prices.json");
+        std::fs::write(&file, "[1, 2").unwrap();
+        let args = ImportArgs {
+            file,
+            providers: Vec::new(),
+            models: Vec::new(),
+            out: None,
+        };
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        assert_eq!(run(&args, &mut out, &mut notes).unwrap(), 2);
+        assert!(out.is_empty());
+        let notes = String::from_utf8(notes).unwrap();
+        assert!(
+            notes.contains("is not LiteLLM's price list") && notes.lines().count() == 1,
+            "{notes}"
+        );
+    }
+}

@@ -1,0 +1,272 @@
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+fn at(text: &str) -> UnixMs {
+    UnixMs(text.parse::<Timestamp>().unwrap().as_millisecond())
+}
+
+fn usd(dollars: f64) -> Usd {
+    Usd::from_dollars(dollars).unwrap()
+}
+
+fn rule(scope: Scope, limit: f64, on_exhausted: OnExhausted) -> BudgetRule {
+    BudgetRule {
+        name: "b".into(),
+        scope,
+        subject: None,
+        limit: usd(limit),
+        period: Period::Day,
+        zone: TimeZone::UTC,
+        on_exhausted,
+    }
+}
+
+const NOON: &str = "2026-11-20T12:00:00Z";
+
+#[test]
+fn reserved_money_is_not_spent_twice() {
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Reject)]);
+    let (now, parties) = (at(NOON), Parties::default());
+    let first = budgets.reserve(now, &parties, usd(0.6)).unwrap();
+    let refused = budgets.reserve(now, &parties, usd(0.6)).unwrap_err();
+    assert_eq!(refused.left, usd(0.4));
+    assert_eq!(refused.renews, at("2026-11-21T00:00:00Z"));
+    drop(first);
+    assert!(
+        budgets.reserve(now, &parties, usd(0.6)).is_ok(),
+        "a cancelled request gives it back"
+    );
+}
+
+#[test]
+fn what_was_booked_stays_and_the_rest_goes_back() {
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Reject)]);
+    let (now, parties) = (at(NOON), Parties::default());
+    let hold = budgets.reserve(now, &parties, usd(0.5)).unwrap();
+    hold.book(usd(0.1));
+    hold.book(usd(0.05));
+    let row = budgets.rows(now).remove(0);
+    assert_eq!((row.spent_usd, row.reserved_usd), (usd(0.15), usd(0.35)));
+    drop(hold);
+    let row = budgets.rows(now).remove(0);
+    assert_eq!(
+        (row.spent_usd, row.reserved_usd, row.left_usd),
+        (usd(0.15), Usd::ZERO, usd(0.85))
+    );
+    let dear = budgets.reserve(now, &parties, usd(0.1)).unwrap();
+    dear.book(usd(0.3));
+    drop(dear);
+    let row = budgets.rows(now).remove(0);
+    assert_eq!(
+        (row.spent_usd, row.reserved_usd, row.requests),
+        (usd(0.45), Usd::ZERO, 2)
+    );
+}
+
+#[test]
+fn a_refused_request_reserves_nothing_anywhere() {
+    let mut user = rule(Scope::User, 0.1, OnExhausted::Reject);
+    user.name = "user".into();
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Reject), user]);
+    let parties = Parties {
+        user: Some("ada"),
+        ..Parties::default()
+    };
+    let refused = budgets.reserve(at(NOON), &parties, usd(0.2)).unwrap_err();
+    assert_eq!(
+        (refused.budget.as_str(), refused.subject.as_str()),
+        ("user", "ada")
+    );
+    assert!(
+        budgets
+            .rows(at(NOON))
+            .iter()
+            .all(|row| row.reserved_usd == Usd::ZERO)
+    );
+}
+
+#[test]
+fn each_party_has_its_own_account() {
+    let budgets = Budgets::new(vec![rule(Scope::Tag("team".into()), 1.0, OnExhausted::Reject)]);
+    let now = at(NOON);
+    let tags = |team: &str| vec![("team".to_owned(), team.to_owned())];
+    let (red, blue) = (tags("red"), tags("blue"));
+    let of = |tags| Parties {
+        tags,
+        ..Parties::default()
+    };
+    budgets.reserve(now, &of(&red), usd(1.0)).unwrap().book(usd(1.0));
+    assert!(budgets.standing(now, &of(&red)).is_err());
+    assert!(budgets.standing(now, &of(&blue)).unwrap().under_budget());
+    assert!(
+        !budgets.standing(now, &of(&[])).unwrap().under_budget(),
+        "no tag, no budget"
+    );
+}
+
+#[test]
+fn a_spent_budget_falls_back_to_the_cheapest_if_it_says_so() {
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Cheapest)]);
+    let (now, parties) = (at(NOON), Parties::default());
+    assert!(!budgets.standing(now, &parties).unwrap().cheapest_only);
+    budgets.reserve(now, &parties, usd(1.5)).unwrap().book(usd(1.0));
+    let standing = budgets.standing(now, &parties).unwrap();
+    assert!(standing.cheapest_only);
+    assert_eq!((standing.target, standing.most), (Some(Usd::ZERO), None));
+}
+
+#[test]
+fn it_renews_at_midnight_of_its_own_clock() {
+    let mut berlin = rule(Scope::All, 1.0, OnExhausted::Reject);
+    berlin.zone = TimeZone::get("Europe/Berlin").unwrap();
+    let budgets = Budgets::new(vec![berlin]);
+    let parties = Parties::default();
+    budgets
+        .reserve(at(NOON), &parties, usd(1.0))
+        .unwrap()
+        .book(usd(1.0));
+    assert!(budgets.standing(at("2026-11-20T22:59:59Z"), &parties).is_err());
+    assert!(budgets.standing(at("2026-11-20T23:00:00Z"), &parties).is_ok());
+}
+
+#[test]
+fn periods_keep_their_bounds_across_daylight_saving() {
+    let berlin = TimeZone::get("Europe/Berlin").unwrap();
+    let hours = |(since, renews): (UnixMs, UnixMs)| renews.since(since).as_secs() / 3_600;
+    assert_eq!(
+        hours(bounds(Period::Day, &berlin, at("2026-10-25T10:00:00Z"))),
+        25
+    );
+    assert_eq!(
+        hours(bounds(Period::Day, &berlin, at("2026-03-29T10:00:00Z"))),
+        23
+    );
+    assert_eq!(
+        hours(bounds(Period::Month, &berlin, at("2026-11-10T10:00:00Z"))),
+        30 * 24
+    );
+    for minute in 0..240 {
+        let now = UnixMs(at("2026-10-24T23:30:00Z").0 + minute * 60_000);
+        let (since, renews) = bounds(Period::Hour, &berlin, now);
+        assert!(
+            since <= now && now < renews && hours((since, renews)) == 1,
+            "{now:?}"
+        );
+    }
+}
+
+#[test]
+fn accounts_survive_a_restart_without_their_reservations() {
+    let rules = || vec![rule(Scope::All, 1.0, OnExhausted::Reject)];
+    let (now, parties) = (at(NOON), Parties::default());
+    let before = Budgets::new(rules());
+    let hold = before.reserve(now, &parties, usd(0.5)).unwrap();
+    hold.book(usd(0.2));
+    let json = serde_json::to_string(&before.snapshot()).unwrap();
+    let after = Budgets::new(rules());
+    after.restore(serde_json::from_str(&json).unwrap());
+    let row = after.rows(now).remove(0);
+    assert_eq!(
+        (row.spent_usd, row.reserved_usd, row.requests),
+        (usd(0.2), Usd::ZERO, 1)
+    );
+}
+
+#[test]
+fn a_changed_limit_keeps_what_was_spent() {
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Reject)]);
+    let (now, parties) = (at(NOON), Parties::default());
+    budgets.reserve(now, &parties, usd(1.0)).unwrap().book(usd(1.0));
+    budgets.reconfigure(vec![rule(Scope::All, 3.0, OnExhausted::Reject)]);
+    assert_eq!(budgets.standing(now, &parties).unwrap().most, Some(usd(2.0)));
+    budgets.reconfigure(Vec::new());
+    assert!(budgets.rows(now).is_empty());
+}
+
+#[test]
+fn threads_at_once_never_pass_a_refusing_limit() {
+    let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Reject)]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    if let Ok(hold) = budgets.reserve(at(NOON), &Parties::default(), usd(0.001)) {
+                        hold.book(usd(0.001));
+                    }
+                }
+            });
+        }
+    });
+    let row = budgets.rows(at(NOON)).remove(0);
+    assert_eq!((row.spent_usd, row.reserved_usd), (usd(1.0), Usd::ZERO));
+}
+
+/// Requests of each hour of a bursty day: a quiet night, a morning rush, a lunch lull, an evening storm.
+const BURSTY: [u32; 24] = [
+    5, 3, 2, 2, 3, 10, 40, 150, 400, 300, 120, 90, 60, 80, 110, 130, 160, 220, 500, 900, 450, 150, 60, 20,
+];
+
+/// What one simulated day was like: spend over budget, and the cost per request of each hour with at least twenty
+/// requests over the day's.
+struct Day {
+    used: f64,
+    hours: Vec<f64>,
+}
+
+/// Plays a day. The router hits its target on average; single requests cost between a third and thrice as much,
+/// and no arm is cheaper than `cheapest` or dearer than `dearest`.
+fn play(budgets: &Budgets, day: i64, limit: f64, level: f64, rng: &mut ChaCha8Rng) -> Day {
+    const HOUR: i64 = 3_600_000;
+    let (cheapest, dearest) = (0.000_2, 0.05);
+    let midnight = at("2026-11-16T00:00:00Z").0 + day * 24 * HOUR;
+    let mut total = Usd::ZERO;
+    let mut spend = [0.0; 24];
+    let mut requests = [0.0; 24];
+    for (hour, expected) in BURSTY.iter().enumerate() {
+        let count = (f64::from(*expected) * level).round() as i64;
+        for i in 0..count {
+            let now = UnixMs(midnight + hour as i64 * HOUR + i * HOUR / count);
+            let standing = budgets.standing(now, &Parties::default()).unwrap();
+            let aim = standing.target.unwrap().dollars();
+            // Log-normal noise with mean one.
+            let normal: f64 = (0..12).map(|_| rng.gen_range(0.0..1.0)).sum::<f64>() - 6.0;
+            let aim = if standing.cheapest_only { cheapest } else { aim };
+            let cost = (aim * (0.5 * normal - 0.125).exp()).clamp(cheapest, dearest);
+            let hold = budgets.reserve(now, &Parties::default(), usd(aim)).unwrap();
+            hold.book(usd(cost));
+            total += usd(cost);
+            spend[hour] += cost;
+            requests[hour] += 1.0;
+        }
+    }
+    let mean = total.dollars() / requests.iter().sum::<f64>();
+    Day {
+        used: total.dollars() / limit,
+        hours: (0..24)
+            .filter(|hour| requests[*hour] >= 20.0)
+            .map(|hour| spend[hour] / requests[hour] / mean)
+            .collect(),
+    }
+}
+
+/// A new account does not know the day's shape yet, an old one does; the level changes from day to day.
+#[test]
+fn a_bursty_day_spends_its_budget_and_starves_no_hour() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let limit = 12.0;
+    let budgets = Budgets::new(vec![rule(Scope::All, limit, OnExhausted::Cheapest)]);
+    for (day, level) in [1.0, 1.0, 1.3, 0.7, 1.0].into_iter().enumerate() {
+        let played = play(&budgets, day as i64, limit, level, &mut rng);
+        assert!((0.98..=1.02).contains(&played.used), "day {day}: {}", played.used);
+        let least = played.hours.iter().copied().fold(f64::INFINITY, f64::min);
+        // The first day cannot foresee its storms; later ones keep every hour near the day's mean.
+        let floor = if day == 0 { 0.15 } else { 0.6 };
+        assert!(
+            least >= floor,
+            "day {day}: an hour got {least} of the mean, {:?}",
+            played.hours
+        );
+    }
+}
