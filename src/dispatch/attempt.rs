@@ -26,13 +26,7 @@ pub(super) enum Begun {
 pub(super) struct Ended {
     /// Its place in the order of sending.
     pub(super) index: usize,
-    pub(super) result: Result<(Ticket, Begun), Failed>,
-}
-
-pub(super) struct Failed {
-    pub(super) error: AttemptError,
-    /// The upstream had accepted the call, so that it may have cost something.
-    pub(super) accepted: bool,
+    pub(super) result: Result<(Ticket, Begun), AttemptError>,
 }
 
 /// Sends the call and waits until its answer begins, or until `give_up`.
@@ -55,9 +49,8 @@ pub(super) async fn attempt(
     let result = match result {
         Ok(begun) => Ok((ticket, begun)),
         Err(error) => {
-            let accepted = ticket.was_accepted();
             ticket.fail(error.clone());
-            Err(Failed { error, accepted })
+            Err(error)
         }
     };
     Ended { index, result }
@@ -70,7 +63,6 @@ async fn begin(ticket: &mut Ticket, upstream: &dyn Upstream, call: &Call) -> Res
         return Ok(Begun::Whole(Box::new(completion)));
     }
     let mut events = upstream.stream(call).await?;
-    ticket.accept();
     let mut early = VecDeque::new();
     while early.len() < MOST_EMPTY_EVENTS {
         let event = events.next().await.ok_or_else(cut_off)??;

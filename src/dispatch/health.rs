@@ -213,6 +213,12 @@ impl Lane {
                 } else {
                     TripReason::KeyRejected
                 };
+                // A quota may be the model's or the account's: both rest.
+                if error.quota_exhausted {
+                    let mut vitals = lock(&self.vitals);
+                    vitals.last_failure = Some(error.kind);
+                    vitals.circuit.trip(now, sent, reason, draws.next());
+                }
                 let tripped = lock(&self.key).trip(now, sent, reason, draws.next());
                 tripped.then_some(Tripped::Key(reason))
             }

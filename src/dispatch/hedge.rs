@@ -10,6 +10,8 @@ use crate::dispatch::plan::HedgeRule;
 const BURST: f64 = 10.0;
 /// Hedges a fresh bucket holds, so that the first stall after a start need not wait for traffic to fill it.
 const INITIAL: f64 = 5.0;
+/// The last quantile is at most this many times the one before it, or what lies between is a stall and not an answer.
+const CLIFF: f64 = 1.5;
 /// A learned delay is never shorter: below this, scheduling noise would hedge healthy answers.
 const SHORTEST_DELAY: Duration = Duration::from_millis(50);
 
@@ -50,7 +52,8 @@ impl HedgeBucket {
 }
 
 /// How long to wait for the first token before hedging. For a stream: the budget, else the quantile of the arm's
-/// own latency that a share `max_rate` of healthy answers exceeds. A whole answer comes later than its first token
+/// own latency that a share `max_rate` of the answers exceeds; but an arm that stalls as often as that would hide its
+/// stalls in this very quantile, so the one at twice the share sets a limit. A whole answer comes later than its first token
 /// would have, so there the arm's own quantile, if it is longer, overrules the budget. `None`: never hedge.
 #[must_use]
 pub fn delay(
@@ -63,9 +66,11 @@ pub fn delay(
         return None;
     }
     let learned = || {
-        oracle
-            .quantile(question, 1.0 - rule.max_rate.clamp(0.001, 0.5))
-            .map(|quantile| quantile.max(SHORTEST_DELAY))
+        let rate = rule.max_rate.clamp(0.001, 0.4);
+        let limit = oracle.quantile(question, 1.0 - 2.0 * rate)?.mul_f64(CLIFF);
+        // Unknown when too much was cut off to say: then it lies beyond the cliff.
+        let slow = oracle.quantile(question, 1.0 - rate).unwrap_or(limit);
+        Some(slow.min(limit).max(SHORTEST_DELAY))
     };
     match budget {
         Some(budget) if question.stream => Some(budget),
@@ -83,7 +88,7 @@ mod tests {
 
     impl LatencyOracle for Knows {
         fn quantile(&self, _: &LatencyQuestion<'_>, q: f64) -> Option<Duration> {
-            assert!((q - 0.95).abs() < 1e-12);
+            assert!((q - 0.95).abs() < 1e-12 || (q - 0.9).abs() < 1e-12);
             Some(self.0)
         }
     }
@@ -131,6 +136,29 @@ mod tests {
         assert_eq!(ask(false, Some(two), 900), Some(two));
         assert_eq!(ask(true, None, 9000), Some(nine));
         assert_eq!(ask(true, None, 3), Some(SHORTEST_DELAY));
+    }
+
+    #[test]
+    fn stalls_do_not_hide_in_the_quantile_they_make_up() {
+        struct Stalls;
+        impl LatencyOracle for Stalls {
+            fn quantile(&self, _: &LatencyQuestion<'_>, q: f64) -> Option<Duration> {
+                Some(if q < 0.95 {
+                    Duration::from_millis(800)
+                } else {
+                    Duration::from_secs(10)
+                })
+            }
+        }
+        let arm = ArmId::new("p/m");
+        let question = LatencyQuestion {
+            provider: "p",
+            arm: &arm,
+            stream: true,
+            input_tokens: 10,
+        };
+        let delay = delay(HedgeRule::default(), None, &Stalls, &question);
+        assert_eq!(delay, Some(Duration::from_millis(1200)));
     }
 
     #[test]

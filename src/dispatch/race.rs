@@ -11,7 +11,7 @@ use tokio::time::sleep_until;
 
 use crate::clock;
 use crate::dispatch::answer::{Answer, DispatchFailure, Served};
-use crate::dispatch::attempt::{Begun, Ended, Failed, attempt};
+use crate::dispatch::attempt::{Begun, Ended, attempt};
 use crate::dispatch::dispatcher::{Shared, lock};
 use crate::dispatch::failure::{nothing_left, out_of_time};
 use crate::dispatch::hedge;
@@ -95,7 +95,7 @@ impl Race {
                 biased;
                 Some(Ended { index, result }) = self.running.next() => match result {
                     Ok((ticket, begun)) => return Ok(self.won(index, ticket, begun)),
-                    Err(failed) => self.lost(index, failed)?,
+                    Err(error) => self.lost(index, error)?,
                 },
                 () = sleep_until(alarm.into()) => self.on_alarm(clock::monotonic())?,
             }
@@ -288,15 +288,14 @@ impl Race {
     }
 
     /// An attempt failed before its answer began.
-    fn lost(&mut self, index: usize, failed: Failed) -> Result<(), DispatchFailure> {
+    fn lost(&mut self, index: usize, error: AttemptError) -> Result<(), DispatchFailure> {
         let now = clock::monotonic();
-        let Failed { error, accepted } = failed;
         let sent = &mut self.sent[index];
         sent.tried.error_type = Some(error.kind);
         sent.tried.latency_ms = millis(now.saturating_duration_since(sent.at));
         let (target, provider) = (sent.target.clone(), sent.tried.provider.clone());
         tracing::debug!(decision = %self.plan.decision_id, model = %sent.tried.model, role = sent.tried.role.as_str(), %error, "attempt failed");
-        if !accepted && !error.may_be_billed {
+        if !error.may_be_billed {
             self.spent -= self.plan.candidates[target.candidate].expected_cost;
         }
         if error.fault == FaultSource::Client {

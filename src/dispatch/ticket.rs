@@ -69,7 +69,6 @@ pub(super) struct Ticket {
 /// What has come of the answer so far.
 #[derive(Default)]
 struct Seen {
-    accepted: bool,
     committed: bool,
     ttft: Option<Duration>,
     last: Option<Instant>,
@@ -113,24 +112,14 @@ impl Ticket {
         self.sending.role
     }
 
-    pub(super) fn was_accepted(&self) -> bool {
-        self.seen.accepted
-    }
-
     pub(super) fn ttft(&self) -> Duration {
         self.seen.ttft.unwrap_or_default()
-    }
-
-    /// The upstream's 2xx headers are in.
-    pub(super) fn accept(&mut self) {
-        self.seen.accepted = true;
     }
 
     /// The first meaningful event, or the whole answer, is in: a sign of health, whatever follows.
     pub(super) fn begin(&mut self) {
         let now = clock::monotonic();
         let ttft = now.saturating_duration_since(self.sent);
-        self.seen.accepted = true;
         self.seen.ttft = Some(ttft);
         self.seen.last = Some(now);
         let lane = &self.sending.lane;
@@ -266,11 +255,11 @@ impl Ticket {
         });
     }
 
-    /// What the provider told; else an estimate, unless it refused the call before doing any work. A call that we
+    /// What the provider told; else an estimate, unless it refused the call. A call that we
     /// gave up may have been worked on: it is taken to have read its prompt.
     fn usage(&self, outcome: &Outcome) -> Option<Usage> {
         let refused = match outcome {
-            Outcome::Failed(error) => !self.seen.accepted && !error.may_be_billed,
+            Outcome::Failed(error) => self.seen.ttft.is_none() && !error.may_be_billed,
             Outcome::Succeeded | Outcome::Cancelled(_) => false,
         };
         let estimate = || Usage {

@@ -7,6 +7,8 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod dispatch;
 mod layers;
 mod sdk;
 mod store;
+mod upstream;

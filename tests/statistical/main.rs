@@ -1,3 +1,4 @@
 //! Statistical tests: scenarios as data, accepted ranges with their reason, a stated false-alarm rate.
 
+mod dispatch;
 mod experiments;
