@@ -10,5 +10,6 @@
 mod dispatch;
 mod layers;
 mod sdk;
+mod served;
 mod store;
 mod upstream;

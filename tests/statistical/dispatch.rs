@@ -98,15 +98,16 @@ const WEATHERS: [Weather; 6] = [
         sent_share: (0.73, 0.89),
         failures: 12,
     },
-    // One call every ten seconds: three a window say nothing about a rate, so only five in a row count.
+    // One call every ten seconds on average: a window holds five or more with probability 0.18, and then two
+    // failures are enough. The rule knows no confidence; it costs 7 % of the calls here. Counted 111; a count's
+    // standard deviation is about 10.
     Weather {
         name: "quiet and rough",
         calls_per_second: 0.1,
         minutes: 600,
         failing: |_| 0.2,
-        // 3600 calls, a run of five has probability 0.2^5 * 0.8 at each: 0.9 expected.
-        opens: (0, 7),
-        sent_share: (0.9, 1.0),
+        opens: (65, 160),
+        sent_share: (0.88, 0.97),
         failures: 900,
     },
 ];
@@ -230,14 +231,14 @@ const STALLS: [Stalls; 4] = [
         p99: (0.3, 0.8),
         extra: (0.0, 0.05),
     },
-    // A sick provider: the hedges stay within their budget, the rest is the circuits' work.
+    // A sick provider: the hedges use their budget up and stay within it; the rest is the router's work.
     Stalls {
-        name: "half of it stalls",
-        share: 0.5,
+        name: "a third of it stalls",
+        share: 0.33,
         hedge: FIVE_PERCENT,
-        hedges: (0.0, 0.0525),
-        p99: (5.0, 10.5),
-        extra: (0.0, 0.06),
+        hedges: (0.045, 0.052),
+        p99: (10.0, 10.5),
+        extra: (0.0, 0.05),
     },
 ];
 
@@ -269,7 +270,6 @@ async fn hedging_cuts_the_tail_within_its_budget() {
 struct Seen {
     hedges: f64,
     p99: f64,
-    p50: f64,
     extra: f64,
 }
 
@@ -313,7 +313,6 @@ async fn hedge(stalls: &Stalls, seed: u64) -> Seen {
     Seen {
         hedges: hedges as f64 / REQUESTS as f64,
         p99: ttfts[ttfts.len() * 99 / 100],
-        p50: ttfts[ttfts.len() / 2],
         extra: wasted / (all - wasted),
     }
 }
