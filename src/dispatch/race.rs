@@ -34,6 +34,8 @@ const OVERDUE_FACTOR: u32 = 4;
 const OVERDUE_FLOOR: Duration = Duration::from_secs(5);
 /// What a healthy arm is taken to need at most while its latency is not known.
 const OVERDUE_UNKNOWN: Duration = Duration::from_secs(15);
+/// Until then, a stream's first token may take this many times the budget that it should take.
+const BUDGET_FACTOR: u32 = 8;
 /// With another candidate at hand, a retry of the same arm is not worth a longer pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -241,9 +243,9 @@ impl Race {
         let mut limit = remaining.mul_f64(2.0 / (f64::from(left) + 2.0));
         if learned.is_some() {
             limit = limit.min(overdue);
-        }
-        if let Some(budget) = self.plan.ttft_budget.filter(|_| self.plan.request.stream) {
-            limit = limit.min((budget * OVERDUE_FACTOR).max(Duration::from_secs(1)));
+        } else if let Some(budget) = self.plan.ttft_budget.filter(|_| self.plan.request.stream) {
+            // A budget says when to hedge, not that a slow model is a dead one.
+            limit = limit.min((budget * BUDGET_FACTOR).max(OVERDUE_UNKNOWN));
         }
         (overdue, Some(now + limit))
     }

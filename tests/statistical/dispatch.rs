@@ -1,5 +1,12 @@
 //! Circuits and hedges under simulated time: scenarios as data, each with the range that is accepted and why.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's helpers fail the test and show what they saw"
+)]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

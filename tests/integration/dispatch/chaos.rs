@@ -108,7 +108,7 @@ async fn twenty_thousand_requests_in_bad_weather() {
 
 async fn one(stage: Arc<Stage>, candidates: Vec<PlannedArm>, number: usize) -> Seen {
     let ask = format!("ask-{number}");
-    let is_stream = number % 2 == 0;
+    let is_stream = number.is_multiple_of(2);
     let faults = NAMES.map(|name| fault(name, &ask));
     let plan = Plan {
         ttft_budget: Some(Duration::from_millis(300)),

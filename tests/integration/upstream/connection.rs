@@ -223,7 +223,8 @@ async fn wait(socket: &mut TcpStream, ms: u64) -> Io<()> {
 /// Does nothing until the caller hangs up, which is an error.
 async fn hang(socket: &mut TcpStream) -> Io<bool> {
     let mut byte = [0];
-    socket.read(&mut byte).await?;
+    // Nobody who waits for an answer says more: what comes is the end.
+    let _end = socket.read(&mut byte).await?;
     Err(std::io::ErrorKind::ConnectionAborted.into())
 }
 
