@@ -18,6 +18,7 @@ use crate::dispatch::{Answer, DispatchFailure};
 use crate::failure::AttemptError;
 use crate::request::{self, ChatRequest, RequestError};
 use crate::server::auth::Client;
+use crate::server::body::RawBody;
 use crate::server::error::ApiError;
 use crate::server::explain;
 use crate::server::idempotency::{self, EndedWell};
@@ -32,7 +33,7 @@ pub async fn post(
     State(app): State<App>,
     client: Client,
     headers: HeaderMap,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Response, ApiError> {
     let scope = format!("{} chat", client.0);
     let answer = answer(Arc::clone(&app), client, headers.clone(), body.clone());

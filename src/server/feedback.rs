@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::clock;
 use crate::failure::FailureKind;
 use crate::feedback::Feedback;
+use crate::server::body::RawBody;
 use crate::server::error::ApiError;
 use crate::store::{FeedbackAck, FeedbackRow, RecordError};
 
@@ -18,7 +18,7 @@ const MAX_BATCH: usize = 1000;
 
 /// Records one score, or each of an array. In an array every good score is recorded even when another is bad; the
 /// answer then has the first failure's status and tells of each item. Sending it again is safe: a score counts once.
-pub async fn post(State(app): State<App>, body: Bytes) -> Result<Response, ApiError> {
+pub async fn post(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let body: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("The body is not valid JSON: {error}."), None))?;
     match body {

@@ -1,6 +1,7 @@
 //! HTTP: routes, wire shapes, statuses.
 
 pub mod auth;
+pub mod body;
 pub mod chat;
 pub mod error;
 pub mod explain;
@@ -16,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Request, State};
+use axum::extract::{FromRef, FromRequestParts, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +37,6 @@ const MAX_REQUEST_ID: usize = 200;
 
 /// Every path.
 pub fn router(app: App) -> Router {
-    let limit = app.live.load().config.server.max_body_bytes;
     let open = Router::new()
         .route("/health", get(operations::health))
         .route("/ready", get(operations::ready));
@@ -51,7 +51,6 @@ pub fn router(app: App) -> Router {
     open.merge(guarded)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(limit))
         .layer(middleware::from_fn(name_request))
         .with_state(app)
 }
@@ -126,5 +125,7 @@ async fn no_such_path(request: Request) -> Response {
 
 async fn no_such_method(request: Request) -> Response {
     let message = format!("{} does not take {}.", request.uri().path(), request.method());
-    ApiError::new(FailureKind::InvalidRequest, message).into_response()
+    let mut response = ApiError::new(FailureKind::InvalidRequest, message).into_response();
+    *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+    response
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
@@ -12,6 +11,7 @@ use crate::app::App;
 use crate::app::prepare::{self, Wishes};
 use crate::clock;
 use crate::server::auth::Client;
+use crate::server::body::RawBody;
 use crate::server::error::ApiError;
 use crate::server::{chat, explain};
 
@@ -20,7 +20,7 @@ pub async fn post(
     State(app): State<App>,
     client: Client,
     headers: HeaderMap,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<Value>, ApiError> {
     let request = Arc::new(chat::parse(body)?);
     let wishes = Wishes::read(&request, &headers, client)?;

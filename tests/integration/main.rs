@@ -9,7 +9,9 @@
 )]
 
 mod dispatch;
+mod gateway;
 mod layers;
+mod program;
 mod sdk;
 mod served;
 mod store;
