@@ -170,7 +170,7 @@ impl Parts {
     /// Keeps in the database what reports must know of the configuration in force.
     pub fn describe(&self) {
         let now = clock::wall();
-        let about = About::of(&self.live.load().config, self.seed, now);
+        let about = About::of(&self.live.load().config, self.seed);
         let kept = self.store.put_doc(about.row(now));
         tokio::spawn(async move {
             if let Err(error) = kept.await {

@@ -27,7 +27,7 @@ enum Command {
     /// Turn LiteLLM's price list into [[models]] blocks of a configuration
     ImportPrices(import::ImportArgs),
     /// Write reports from the log into data/reports/
-    Report(report::ReportArgs),
+    Report(pointsman::report::command::ReportArgs),
     /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
     Replay(Box<pointsman::replay::ReplayArgs>),
     /// Fit the projections, the category classifier and the seed prior from recorded outcomes

@@ -30,8 +30,8 @@ pub struct ReportArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Quality that routing may lose against always using the best model
-    #[arg(long, value_name = "Q", default_value_t = DEFAULT_MARGIN)]
-    pub margin: f64,
+    #[arg(long, value_name = "Q")]
+    pub margin: Option<f64>,
 }
 
 /// Why no report was written.
@@ -61,16 +61,26 @@ pub enum CommandError {
     },
 }
 
-/// Writes the report named, or all; the directories written.
+/// Writes the report named, or all; the directories written. `margin` is the route's, for when none is asked for.
 ///
 /// # Errors
 /// If the log cannot be read or a report not be written, or there is none of that name.
-pub fn run(args: &ReportArgs, provenance: &Provenance) -> Result<Vec<PathBuf>, CommandError> {
-    let reader = Reader::open(&args.data_dir)?;
+pub fn run(
+    args: &ReportArgs,
+    reader: &Reader,
+    margin: f64,
+    provenance: &Provenance,
+) -> Result<Vec<PathBuf>, CommandError> {
     let dir = args.out.clone().unwrap_or_else(|| args.data_dir.join("reports"));
     let mut written = Vec::new();
     if args.name.as_deref().is_none_or(|name| name == "routing") {
-        written.push(write_routing(&reader, &dir, args.margin, provenance)?);
+        written.push(write_routing(
+            reader,
+            &dir,
+            UnixMs(0),
+            args.margin.unwrap_or(margin),
+            provenance,
+        )?);
     }
     if args.name.as_deref() == Some("routing") {
         return Ok(written);
@@ -98,22 +108,23 @@ pub fn run(args: &ReportArgs, provenance: &Provenance) -> Result<Vec<PathBuf>, C
             .as_ref()
             .is_none_or(|name| view.definition.name == *name)
     }) {
-        written.push(write_experiment(&reader, &dir, view, provenance)?);
+        written.push(write_experiment(reader, &dir, view, provenance)?);
     }
     Ok(written)
 }
 
-/// Writes `routing/report.{md,html,json}` from the whole log; the directory.
+/// Writes `routing/report.{md,html,json}` from the log since `from`; the directory.
 ///
 /// # Errors
 /// If the log cannot be read or the report not be written.
 pub fn write_routing(
     reader: &Reader,
     reports_dir: &Path,
+    from: UnixMs,
     margin: f64,
     provenance: &Provenance,
 ) -> Result<PathBuf, CommandError> {
-    let (rows, reference) = rows(reader.log(UnixMs(0), UnixMs(i64::MAX)))?;
+    let (rows, reference) = rows(reader.log(from, UnixMs(i64::MAX)))?;
     let question = Question {
         provenance: provenance.clone(),
         reference,
