@@ -233,7 +233,11 @@ fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {
 pub(super) fn base_url(settings: &ProviderSettings) -> Result<Url, ProviderError> {
     let bad_url = || ProviderError::BadUrl {
         provider: settings.name.clone(),
-        url: settings.base_url.clone(),
+        // Before an @ stand a name and a password.
+        url: match settings.base_url.rsplit_once('@') {
+            Some((_, rest)) => format!("...@{rest}"),
+            None => settings.base_url.clone(),
+        },
     };
     let url = Url::parse(settings.base_url.trim()).map_err(|_| bad_url())?;
     let is_plain = url.query().is_none() && url.fragment().is_none() && url.has_host();

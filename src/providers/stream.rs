@@ -155,3 +155,105 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{self, StreamExt};
+    use futures_util::{FutureExt, stream::BoxStream};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::failure::FailureKind;
+    use crate::providers::testing::{as_json, wire};
+    use crate::providers::{anthropic, gemini, openai};
+
+    type Bytestream = BoxStream<'static, Result<Bytes, reqwest::Error>>;
+
+    const OPENAI: &str = include_str!("../../tests/fixtures/providers/openai/stream.sse");
+    const ANTHROPIC: &str = include_str!("../../tests/fixtures/providers/anthropic/stream.sse");
+    const GEMINI: &str = include_str!("../../tests/fixtures/providers/gemini/stream.sse");
+
+    type Yielded = Result<StreamEvent, AttemptError>;
+
+    fn events(fixture: &str, bytes: Bytestream) -> BoxStream<'static, Yielded> {
+        const LIMIT: usize = 1 << 20;
+        match fixture {
+            OPENAI => Events::new(wire(), bytes, openai::ChunkReader::new(wire()), LIMIT).boxed(),
+            ANTHROPIC => Events::new(wire(), bytes, anthropic::MessageReader::new(wire()), LIMIT).boxed(),
+            _ => Events::new(wire(), bytes, gemini::AnswerReader::new(wire()), LIMIT).boxed(),
+        }
+    }
+
+    fn pieces(pieces: Vec<&[u8]>) -> Bytestream {
+        let pieces: Vec<_> = pieces
+            .into_iter()
+            .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+            .collect();
+        stream::iter(pieces).boxed()
+    }
+
+    fn read(fixture: &str, bytes: Bytestream) -> Value {
+        let all: Vec<Yielded> = events(fixture, bytes).collect().now_or_never().unwrap();
+        let all: Result<Vec<_>, _> = all.into_iter().collect();
+        as_json(&all.unwrap())
+    }
+
+    #[test]
+    fn any_split_of_any_format_reads_alike() {
+        for fixture in [OPENAI, ANTHROPIC, GEMINI] {
+            let bytes = fixture.as_bytes();
+            let whole = read(fixture, pieces(vec![bytes]));
+            assert!(whole.as_array().unwrap().len() > 5);
+            assert_eq!(read(fixture, pieces(bytes.chunks(1).collect())), whole);
+            for cut in (0..bytes.len()).step_by(3) {
+                let (head, tail) = bytes.split_at(cut);
+                assert_eq!(read(fixture, pieces(vec![head, tail])), whole, "at byte {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_ready_and_the_rest_is_waited_for() {
+        let head = &OPENAI[..OPENAI.find("data: {\"id\":\"chatcmpl-9\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"system_fingerprint\":\"fp_1\",\"choices\":[{\"index\":0,\"delta\":{}").unwrap()];
+        let open = pieces(vec![head.as_bytes()]).chain(stream::pending()).boxed();
+        let mut events = events(OPENAI, open);
+        for _ in 0..5 {
+            assert!(events.next().now_or_never().is_some());
+        }
+        assert!(events.next().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_server_that_never_closes_does_not_hold_up_the_end() {
+        let open = pieces(vec![OPENAI.as_bytes()]).chain(stream::pending()).boxed();
+        let all: Option<Vec<Yielded>> = events(OPENAI, open).collect().now_or_never();
+        assert!(matches!(all.unwrap().last(), Some(Ok(StreamEvent::End { .. }))));
+    }
+
+    #[test]
+    fn an_event_without_end_is_refused() {
+        let endless = stream::repeat_with(|| Ok(Bytes::from_static(b"data: aaaaaaaaaaaaaaaaaaaaaaaa")));
+        let bytes = endless.take(100_000).boxed();
+        let all: Vec<Yielded> = events(OPENAI, bytes).collect().now_or_never().unwrap();
+        let [Err(error)] = all.as_slice() else {
+            panic!("{all:?}")
+        };
+        assert_eq!(error.kind, FailureKind::ProviderUnavailable);
+        assert!(
+            error.message.contains("more than 1048576 bytes"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn a_failure_comes_after_what_came_before_it() {
+        let cut = OPENAI.find("you").unwrap();
+        let all: Vec<Yielded> = events(OPENAI, pieces(vec![&OPENAI.as_bytes()[..cut]]))
+            .collect()
+            .now_or_never()
+            .unwrap();
+        assert_eq!(all.len(), 3);
+        assert!(all[0].is_ok() && all[1].is_ok() && all[2].is_err());
+    }
+}

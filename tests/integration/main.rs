@@ -12,6 +12,7 @@ mod dispatch;
 mod gateway;
 mod layers;
 mod program;
+mod providers;
 mod sdk;
 mod served;
 mod store;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use reqwest::Url;
 use serde_json::Value;
 
-use self::stream::MessageReader;
+pub(super) use self::stream::MessageReader;
 use super::call::{Call, EventStream};
 use super::http::{self, Expect, Link};
 use super::stream::Events;

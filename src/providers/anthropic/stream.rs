@@ -15,7 +15,7 @@ use crate::providers::sse::SseEvent;
 use crate::providers::stream::ReadEvents;
 
 /// Reads the events of one stream.
-pub(super) struct MessageReader {
+pub(in crate::providers) struct MessageReader {
     wire: Wire,
     /// The block that is open.
     block: Block,
@@ -68,7 +68,7 @@ struct Piece<'a> {
 }
 
 impl MessageReader {
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(in crate::providers) fn new(wire: Wire) -> Self {
         Self {
             wire,
             block: Block::None,

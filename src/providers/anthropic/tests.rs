@@ -1,4 +1,3 @@
-use super::stream::MessageReader;
 use super::*;
 use crate::completion::{FinishReason, StreamEvent};
 use crate::failure::{FailureKind, Retry};

@@ -54,13 +54,15 @@ fn is_key(word: &str) -> bool {
         "key-",
     ];
     let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    let random = core.len() >= 20
-        && core
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_*.".contains(c))
-        && core.chars().any(|c| c.is_ascii_digit())
-        && core.chars().any(|c| c.is_ascii_alphabetic());
+    // Names of models are long too, but of short pieces.
+    let random = core.split(['-', '_', '.', '/']).any(|piece| {
+        piece.len() >= 16
+            && piece.bytes().any(|byte| byte.is_ascii_digit())
+            && piece.bytes().any(|byte| byte.is_ascii_alphabetic())
+    });
+    let uuid = core.len() == 36 && core.split('-').count() == 5;
     random
+        || uuid
         || core.contains("***")
         || LEADS
             .iter()
@@ -96,6 +98,11 @@ mod tests {
                 "quota of [redacted] reached (request id: [redacted]",
             ),
             ("two\nlines\u{7}", "two lines"),
+            ("for claude-sonnet-4-5-20250929", "for claude-sonnet-4-5-20250929"),
+            (
+                "trace 0192a3b4-c5d6-7890-abcd-ef0123456789 and a9f8e7d6c5b4a3f2e1d0",
+                "trace [redacted] and [redacted]",
+            ),
             ("write to help@example.org", "write to [link]"),
             (
                 "'messages.3.content' is required",

@@ -9,7 +9,7 @@ mod stream;
 use bytes::Bytes;
 use reqwest::Url;
 
-use self::stream::AnswerReader;
+pub(super) use self::stream::AnswerReader;
 use super::call::{Call, EventStream};
 use super::http::{self, Expect, Link};
 use super::stream::Events;

@@ -15,7 +15,7 @@ use crate::providers::sse::SseEvent;
 use crate::providers::stream::ReadEvents;
 
 /// Reads the events of one stream.
-pub(super) struct AnswerReader {
+pub(in crate::providers) struct AnswerReader {
     wire: Wire,
     /// Whether anything has been said yet.
     begun: bool,
@@ -25,7 +25,7 @@ pub(super) struct AnswerReader {
 }
 
 impl AnswerReader {
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(in crate::providers) fn new(wire: Wire) -> Self {
         Self {
             wire,
             begun: false,

@@ -1,6 +1,5 @@
 use serde_json::Value;
 
-use super::stream::AnswerReader;
 use super::*;
 use crate::completion::{FinishReason, StreamEvent};
 use crate::failure::{FailureKind, Retry};

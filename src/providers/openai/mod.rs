@@ -2,9 +2,8 @@
 
 mod answer;
 mod request;
+mod stream;
 mod usage;
-
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use reqwest::Url;
@@ -13,13 +12,13 @@ use serde_json::value::RawValue;
 
 use self::answer::{Finish, Look, Top};
 use self::request::Dialect;
+pub(super) use self::stream::ChunkReader;
 use super::call::{Call, EventStream};
 use super::fault::{self, Wire};
 use super::http::{self, Expect, Link};
-use super::sse::SseEvent;
-use super::stream::{Events, ReadEvents};
+use super::stream::Events;
 use crate::arm::Arm;
-use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent, Usage};
+use crate::completion::{Completion, FinishReason, Signals, Usage};
 use crate::failure::AttemptError;
 use crate::request::ResponseFormat;
 
@@ -141,83 +140,6 @@ fn read_usage(raw: Option<&RawValue>) -> (Option<Usage>, Option<Value>) {
     match usage::read(&value) {
         Some(read) => (Some(read), usage::extra(value)),
         None => (None, None),
-    }
-}
-
-/// Reads the chunks of one stream.
-struct ChunkReader {
-    wire: Wire,
-    finish: Option<FinishReason>,
-    /// The last usage as sent: some servers send a running count with every chunk.
-    usage: Option<Box<RawValue>>,
-}
-
-impl ChunkReader {
-    fn new(wire: Wire) -> Self {
-        Self {
-            wire,
-            finish: None,
-            usage: None,
-        }
-    }
-
-    fn end(&mut self, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
-        // The mark of the end alone is not enough: servers send it after a failure as well.
-        let finish = self.finish.ok_or_else(|| fault::truncated(&self.wire))?;
-        let (usage, usage_extra) = read_usage(self.usage.as_deref());
-        out.push_back(StreamEvent::End {
-            finish,
-            usage,
-            usage_extra,
-        });
-        Ok(())
-    }
-}
-
-impl ReadEvents for ChunkReader {
-    fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
-        let data = event.data.trim_ascii();
-        if data.is_empty() {
-            return Ok(());
-        }
-        if data == b"[DONE]" {
-            return self.end(out);
-        }
-        let Ok(top) = serde_json::from_slice::<Top<'_>>(data) else {
-            return Err(fault::nonsense(&self.wire, "an event that is no JSON object"));
-        };
-        if top.error || event.name == b"error" {
-            return Err(fault::inside(&self.wire, data));
-        }
-        let is_usage = top.usage.is_some();
-        if let Some(usage) = top.usage {
-            self.usage = Some(usage.to_owned());
-        }
-        let Some(choices) = top.choices else {
-            return Ok(());
-        };
-        let look = Look::at(choices)
-            .ok_or_else(|| fault::nonsense(&self.wire, "an event that is no part of an answer"))?;
-        if look.choices == 0 && (is_usage || top.extra.is_empty()) {
-            return Ok(());
-        }
-        let mut own_word = true;
-        if let Some(word) = look.finish.as_deref() {
-            let (finish, own) = reason(&self.wire, word)?;
-            own_word = own;
-            self.finish.get_or_insert(finish);
-        }
-        out.push_back(StreamEvent::Chunk(Chunk {
-            meaningful: look.meaningful,
-            text_bytes: look.text_bytes,
-            choices: relabelled(choices, own_word),
-            extra: top.extra,
-        }));
-        Ok(())
-    }
-
-    fn closed(&mut self, out: &mut VecDeque<StreamEvent>) -> Result<(), AttemptError> {
-        self.end(out)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::providers::Call;
-use crate::request::{ChatRequest, Role, top_level};
+use crate::request::{ChatRequest, Message, Role, top_level};
 
 /// Fields that are for this router and not for the provider.
 const OURS: [&str; 5] = ["models", "fallbacks", "provider", "routing", "session_id"];
@@ -169,7 +169,12 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
         calls.chain(message.tool_call_id.as_deref())
     });
     let short_ids = dialect == Dialect::Mistral && ids.clone().any(|id| !is_mistral_id(id));
-    let foreign = call.fallback && messages.iter().any(|message| message.role != Role::User);
+    let foreign = if call.fallback {
+        messages.iter().any(|message| message.role != Role::User)
+    } else {
+        // These two never wrote such fields and know none of them.
+        matches!(dialect, Dialect::Mistral | Dialect::OpenAi) && messages.iter().any(has_foreign)
+    };
     if !(no_developer || short_ids || foreign) {
         return None;
     }
@@ -180,7 +185,7 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
         if no_developer && message.get("role").is_some_and(|role| role == "developer") {
             message.insert("role".into(), "system".into());
         }
-        if call.fallback {
+        if foreign {
             strip_foreign(message);
         }
         rewrite_ids(message, |id| match dialect {
@@ -193,16 +198,27 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
     Some(value)
 }
 
-/// Takes out what only the provider that wrote it can read: thoughts and their signatures.
+/// What only the provider that wrote it can read: thoughts and their signatures.
+const FOREIGN: [&str; 6] = [
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "thinking_blocks",
+    "provider_specific_fields",
+    "extra_content",
+];
+
+fn has_foreign(message: &Message) -> bool {
+    let in_calls = message.tool_calls.iter().flat_map(|call| &call.extra);
+    message
+        .extra
+        .iter()
+        .chain(in_calls)
+        .any(|(key, _)| FOREIGN.contains(&key.as_str()))
+}
+
 fn strip_foreign(message: &mut Map<String, Value>) {
-    for key in [
-        "reasoning_content",
-        "reasoning",
-        "reasoning_details",
-        "thinking_blocks",
-        "provider_specific_fields",
-        "extra_content",
-    ] {
+    for key in FOREIGN {
         message.shift_remove(key);
     }
     if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {

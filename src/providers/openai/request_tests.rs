@@ -108,7 +108,21 @@ fn mistral_gets_ids_of_nine_letters_and_no_developer() {
 
 #[test]
 fn the_same_providers_conversation_is_untouched() {
-    let out = sent(TOOL_LOOP, Dialect::OpenAi, false, false);
+    let out = sent(TOOL_LOOP, Dialect::Other, false, false);
     let messages = &TOOL_LOOP[TOOL_LOOP.find("\"messages\"").unwrap()..TOOL_LOOP.len() - 1];
     assert!(out.contains(messages), "{out}");
+    let plain = format!(r#"{{"model":"auto",{HI}}}"#);
+    assert!(sent(&plain, Dialect::OpenAi, false, true).contains(HI));
+}
+
+#[test]
+fn openai_gets_none_of_the_fields_that_it_never_wrote() {
+    let value: Value = serde_json::from_str(&sent(TOOL_LOOP, Dialect::OpenAi, false, false)).unwrap();
+    assert_eq!(value["messages"][2].get("thinking_blocks"), None);
+    assert!(
+        value["messages"][2]["tool_calls"][0]["id"]
+            .as_str()
+            .unwrap()
+            .starts_with("toolu_")
+    );
 }

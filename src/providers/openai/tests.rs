@@ -1,4 +1,5 @@
 use super::*;
+use crate::completion::StreamEvent;
 use crate::failure::{FailureKind, Retry};
 use crate::providers::testing::{self, wire};
 
