@@ -24,10 +24,12 @@ impl PromptText {
     /// The words of a bare prompt, as recorded outcomes hold them.
     #[must_use]
     pub fn plain(text: &str) -> Self {
-        let stripped = boilerplate::strip(text);
+        let searched = cut(text, SEARCH_BYTES);
+        let stripped = boilerplate::strip(&searched);
+        let kept = stripped.trim();
         Self {
-            words: cut(stripped.trim(), VIEW_BYTES).into_owned(),
-            bytes: stripped.trim().len(),
+            words: cut(kept, VIEW_BYTES).into_owned(),
+            bytes: kept.len() + text.len().saturating_sub(searched.len()),
             system_hash: None,
         }
     }
