@@ -48,18 +48,18 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
-    /// A minute of 20 requests a second, the first five seconds without routing, then one a second for an hour.
+    /// A minute of 40 requests a second, the first five seconds without routing, then one a second for an hour.
     #[must_use]
     pub fn new(base_url: &str) -> Self {
         Self {
             base_url: base_url.trim_end_matches('/').to_owned(),
             api_key: None,
             seed: 1,
-            per_second: 20,
-            before: 100,
-            brisk: 1200,
-            most: 4800,
-            rated: 0.7,
+            per_second: 40,
+            before: 200,
+            brisk: 2400,
+            most: 6000,
+            rated: 0.8,
             in_flight: 64,
             line_every: 5,
             report: "data/reports/routing/report.html".to_owned(),
