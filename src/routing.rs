@@ -162,7 +162,7 @@ pub fn estimate(policy: &dyn Policy, question: &Question<'_>) -> Vec<Expected> {
                 .unwrap_or(u32::MAX)
                 .min(offer.arm.max_output_tokens);
             let output = policy
-                .output_tokens(&offer.arm.id, &question.contexts)
+                .output_tokens(&offer.arm.id, &question.contexts, question.category)
                 .unwrap_or(UNKNOWN_OUTPUT_TOKENS);
             let output_tokens = (output.clamp(1.0, f64::from(limit.max(1)))).round() as u64;
             let usage = Usage {

@@ -84,7 +84,7 @@ impl<'a> Lesson<'a> {
             .map(|candidate| (candidate.arm.clone(), candidate.cost.dollars()))
     }
 
-    fn category(&self) -> Option<&str> {
+    pub(super) fn category(&self) -> Option<&str> {
         (!self.row.category.is_empty()).then_some(&*self.row.category)
     }
 
@@ -136,7 +136,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         let round = Round {
             route: lesson.route(),
             contexts: lesson.contexts(),
-            category: lesson.category(),
+            category: lesson.as_ref().and_then(Lesson::category),
             candidates: &candidates,
             demands: Demands::default(),
         };
@@ -154,6 +154,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         route: row.map_or("", |row| &row.route),
         arm: &attempt.arm,
         contexts: lesson.as_ref().map_or_else(Contexts::default, Lesson::contexts),
+        category: lesson.as_ref().and_then(Lesson::category),
         output_tokens: reported.map(|usage| usage.output),
         input_tokens: reported.map(|usage| usage.input),
         estimated_input_tokens: row
@@ -202,7 +203,7 @@ pub(super) fn score(
         route: lesson.route(),
         arm: &row.arm,
         contexts: lesson.contexts(),
-        category: lesson.category(),
+        category: lesson.as_ref().and_then(Lesson::category),
         reward: logged.score,
         weight: EXPLICIT,
         propensity: row.propensity,

@@ -230,7 +230,8 @@ impl Worker {
                     .and_then(|row| Lesson::read(row, &self.versions))
             {
                 let offers: Vec<_> = lesson.offers().collect();
-                self.learner.rehearse(lesson.route(), &lesson.contexts(), &offers);
+                self.learner
+                    .rehearse(lesson.route(), &lesson.contexts(), lesson.category(), &offers);
             }
         }
         self.learner.solve_if_due();

@@ -1,5 +1,6 @@
 //! Everything learned of one arm.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Change, Drift, DriftSettings};
 use super::linear::Linear;
 use super::lognormal::{LogNormal, TokenCorrection};
-use super::seed::{ArmSeed, Seed, flat_prior};
+use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
 use super::{Contexts, Observation, UsageSample, View};
 
 /// Variance of a reward is at least this share of the dispersion: a mean near 0 or 1 is never certain.
@@ -16,6 +17,9 @@ const LEAST_SPREAD: f64 = 0.02;
 const DISPERSION_GAIN: f64 = 0.005;
 /// Precision of the prior of an arm of which nothing at all is known.
 const UNKNOWN_PRECISION: f64 = 4.0;
+
+/// Categories that an arm keeps apart.
+const MOST_CATEGORIES: usize = 256;
 
 /// How arms learn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +60,8 @@ pub struct Estimate {
 pub struct ArmModel {
     views: [Option<Linear>; 2],
     drift: Drift,
+    /// What a category adds, shrunk toward nothing: the table beside the weights.
+    categories: BTreeMap<String, CategorySeed>,
     dispersion: f64,
     /// Quality where no view is there.
     mean_quality: f64,
@@ -102,6 +108,7 @@ impl ArmModel {
         let mut model = Self {
             views,
             drift: Drift::default(),
+            categories: own.map_or_else(BTreeMap::new, |arm| arm.categories.clone()),
             dispersion: own.map_or(0.5, |arm| arm.dispersion),
             mean_quality: own.map_or(0.5, |arm| arm.mean_quality),
             length,
@@ -121,6 +128,7 @@ impl ArmModel {
     pub fn estimate(
         &self,
         contexts: &Contexts<'_>,
+        category: Option<&str>,
         clock: u64,
         settings: &LearningSettings,
         with_variance: bool,
@@ -128,12 +136,12 @@ impl ArmModel {
         let drift_variance = self.drift.variance_at(clock, &settings.drift);
         let Some((linear, features)) = self.scoring(contexts, settings) else {
             return Estimate {
-                mean: self.mean_quality + self.drift.level(),
+                mean: self.mean_quality + self.offset(category) + self.drift.level(),
                 weights_variance: self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
                 drift_variance,
             };
         };
-        let mean = linear.mean(features) + self.drift.level();
+        let mean = linear.mean(features) + self.offset(category) + self.drift.level();
         let weights_variance = if with_variance {
             self.noise_variance(mean) * linear.variance(features)
         } else {
@@ -157,6 +165,29 @@ impl ArmModel {
         self.scoring(contexts, settings).map_or(0.25, |(linear, _)| {
             0.25 * self.dispersion * linear.variance_bound(squared_length)
         })
+    }
+
+    fn offset(&self, category: Option<&str>) -> f64 {
+        category
+            .and_then(|name| self.categories.get(name))
+            .map_or(0.0, |known| known.offset)
+    }
+
+    /// Moves a category's offset by its share of what the prediction left unexplained.
+    fn learn_offset(&mut self, category: Option<&str>, residual: f64, weight: f64) {
+        let Some(name) = category else {
+            return;
+        };
+        if !self.categories.contains_key(name) {
+            if self.categories.len() >= MOST_CATEGORIES {
+                return;
+            }
+            self.categories.insert(name.to_owned(), CategorySeed::default());
+        }
+        if let Some(known) = self.categories.get_mut(name) {
+            known.prompts += weight;
+            known.offset += weight * residual / (known.prompts + CATEGORY_SHRINKAGE);
+        }
     }
 
     fn scoring<'a>(
@@ -199,14 +230,18 @@ impl ArmModel {
             Some((linear, features)) => linear.mean(features),
             None => self.mean_quality,
         };
-        let level = self.drift.level();
-        let expected = slow + level;
+        let offset = self.offset(observation.category);
+        let expected = slow + offset + self.drift.level();
         let noise = self.noise_variance(expected);
         let change = if observation.late {
             None
         } else {
-            self.drift
-                .step(reward - slow, noise / weight.max(0.01), clock, &settings.drift)
+            self.drift.step(
+                reward - slow - offset,
+                noise / weight.max(0.01),
+                clock,
+                &settings.drift,
+            )
         };
         let squared = (reward - expected).powi(2) / (noise / self.dispersion);
         let gain = DISPERSION_GAIN * weight;
@@ -218,14 +253,16 @@ impl ArmModel {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
             {
-                linear.update(features, reward, weight);
+                linear.update(features, reward - offset, weight);
             }
         }
+        self.learn_offset(observation.category, reward - expected, weight);
         change
     }
 
     fn revise(&mut self, observation: &Observation<'_>, old: f64, old_weight: f64) {
         let (reward, weight) = (observation.reward, observation.weight);
+        let offset = self.offset(observation.category);
         for view in View::ALL {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
@@ -233,8 +270,8 @@ impl ArmModel {
                 if (old_weight - weight).abs() < 1e-9 {
                     linear.revise(features, old, reward, weight);
                 } else {
-                    linear.update(features, old, -old_weight);
-                    linear.update(features, reward, weight);
+                    linear.update(features, old - offset, -old_weight);
+                    linear.update(features, reward - offset, weight);
                 }
             }
         }
@@ -260,16 +297,16 @@ impl ArmModel {
         if let Some((view, head)) = &mut self.length
             && let Some(features) = sample.contexts.of(*view)
         {
-            head.learn(features, tokens as f64);
+            head.learn(features, sample.category, tokens as f64);
         }
     }
 
     /// Expected tokens of an answer, once known.
     #[must_use]
-    pub fn output_tokens(&self, contexts: &Contexts<'_>) -> Option<f64> {
+    pub fn output_tokens(&self, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
         let (view, head) = self.length.as_ref()?;
         let features = contexts.of(*view)?;
-        (features.len() == head.dimensions()).then(|| head.expect(features))
+        (features.len() == head.dimensions()).then(|| head.expect(features, category))
     }
 
     /// Factor on our own estimate of input tokens.

@@ -76,12 +76,13 @@ impl Policy for TableView {
         let features = self.categories.indicator(round.category);
         self.inner.propose(&Round {
             contexts: text_only(&features),
+            category: None,
             ..round.clone()
         })
     }
 
-    fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>) -> Option<f64> {
-        self.inner.output_tokens(arm, contexts)
+    fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
+        self.inner.output_tokens(arm, contexts, category)
     }
 }
 
@@ -97,6 +98,7 @@ impl Learner for CategoryTable {
         let features = self.categories.indicator(round.category);
         let round = Round {
             contexts: text_only(&features),
+            category: None,
             ..round.clone()
         };
         self.inner.record_round(&round, decision);
@@ -106,6 +108,7 @@ impl Learner for CategoryTable {
         let features = self.categories.indicator(observation.category);
         self.inner.record_reward(&Observation {
             contexts: text_only(&features),
+            category: None,
             ..*observation
         });
     }

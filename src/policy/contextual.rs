@@ -60,9 +60,15 @@ impl Snapshot {
         })
     }
 
-    fn estimate(&self, arm: &ArmId, contexts: &Contexts<'_>, with_variance: bool) -> Estimate {
+    fn estimate(&self, arm: &ArmId, round: &Round<'_>, with_variance: bool) -> Estimate {
         match self.arms.get(arm) {
-            Some(model) => model.estimate(contexts, self.clock, &self.learning, with_variance),
+            Some(model) => model.estimate(
+                &round.contexts,
+                round.category,
+                self.clock,
+                &self.learning,
+                with_variance,
+            ),
             None => Estimate {
                 mean: UNKNOWN_QUALITY,
                 weights_variance: 0.05,
@@ -86,7 +92,7 @@ impl Snapshot {
         let mut sds = Vec::with_capacity(round.candidates.len());
         let mut least = f64::NEG_INFINITY;
         for candidate in round.candidates {
-            let estimate = self.estimate(candidate.arm, &round.contexts, false);
+            let estimate = self.estimate(candidate.arm, round, false);
             let bound = self
                 .arms
                 .get(candidate.arm)
@@ -109,7 +115,7 @@ impl Snapshot {
         }
         for ((score, sd), candidate) in scores.iter_mut().zip(&mut sds).zip(round.candidates) {
             if floor.is_some() || score.value + REACH * *sd >= least {
-                let exact = self.estimate(candidate.arm, &round.contexts, true);
+                let exact = self.estimate(candidate.arm, round, true);
                 score.sd = (exact.weights_variance + exact.drift_variance).sqrt();
                 *sd = noise(exact.weights_variance, exact.drift_variance);
             }
@@ -261,8 +267,8 @@ impl Policy for Snapshot {
         }
     }
 
-    fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>) -> Option<f64> {
-        self.arms.get(arm)?.output_tokens(contexts)
+    fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
+        self.arms.get(arm)?.output_tokens(contexts, category)
     }
 
     fn token_correction(&self, arm: &ArmId) -> f64 {

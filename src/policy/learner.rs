@@ -48,6 +48,7 @@ pub struct DriftEvent {
 #[derive(Clone, Debug)]
 struct Recent {
     views: [Option<Box<[f32]>>; 2],
+    category: Option<Arc<str>>,
     offers: Box<[(u32, f32)]>,
 }
 
@@ -259,20 +260,33 @@ impl ContextualLearner {
 
     /// Puts a context into a route's reservoir without a decision, so that the first request already has a price of
     /// a dollar. `offers` are arms with their expected dollars.
-    pub fn rehearse(&mut self, route: &str, contexts: &Contexts<'_>, offers: &[(ArmId, f64)]) {
+    pub fn rehearse(
+        &mut self,
+        route: &str,
+        contexts: &Contexts<'_>,
+        category: Option<&str>,
+        offers: &[(ArmId, f64)],
+    ) {
         let offers: Vec<(u32, f32)> = offers
             .iter()
             .map(|(arm, cost)| (self.index_of(arm) as u32, *cost as f32))
             .collect();
-        self.remember(route, contexts, offers);
+        self.remember(route, contexts, category, offers);
     }
 
-    fn remember(&mut self, route: &str, contexts: &Contexts<'_>, offers: Vec<(u32, f32)>) {
+    fn remember(
+        &mut self,
+        route: &str,
+        contexts: &Contexts<'_>,
+        category: Option<&str>,
+        offers: Vec<(u32, f32)>,
+    ) {
         let Some(state) = self.routes.get_mut(route) else {
             return;
         };
         let recent = Recent {
             views: View::ALL.map(|view| contexts.of(view).map(Box::from)),
+            category: category.map(Arc::from),
             offers: offers.into_boxed_slice(),
         };
         if state.recent.len() < RESERVOIR {
@@ -309,8 +323,13 @@ impl ContextualLearner {
         let mut explored = 0.0;
         for (position, recent) in state.recent.iter().enumerate() {
             rounds.push(recent.offers.iter().map(|&(arm, cost)| {
-                let estimate =
-                    self.arms[arm as usize].estimate(&recent.contexts(), self.clock, &self.learning, false);
+                let estimate = self.arms[arm as usize].estimate(
+                    &recent.contexts(),
+                    recent.category.as_deref(),
+                    self.clock,
+                    &self.learning,
+                    false,
+                );
                 let noise = settings.drift_noise * estimate.drift_variance.sqrt();
                 Offer {
                     arm: arm as usize,
@@ -526,7 +545,7 @@ impl Learner for ContextualLearner {
             .iter()
             .map(|candidate| (self.index_of(candidate.arm) as u32, candidate.cost_usd as f32))
             .collect();
-        self.remember(round.route, &round.contexts, offers);
+        self.remember(round.route, &round.contexts, round.category, offers);
         self.solve_if_due();
     }
 

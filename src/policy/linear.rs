@@ -57,6 +57,13 @@ impl LinearPrior {
         }
     }
 
+    /// Adds `amount` to the target of every observation whose features sum to `features`.
+    pub fn shift(&mut self, features: &[f64], amount: f64) {
+        for (information, feature) in self.information.iter_mut().zip(features) {
+            *information += amount * feature;
+        }
+    }
+
     /// This prior as if seen `factor` times, plus `other`. `None` when the dimensions differ.
     #[must_use]
     pub fn scaled_plus(&self, factor: f64, other: &Self) -> Option<Self> {

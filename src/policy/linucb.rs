@@ -238,6 +238,7 @@ mod tests {
             route: "auto",
             arm: &arm,
             contexts: Contexts::default(),
+            category: None,
             output_tokens: None,
             input_tokens: None,
             estimated_input_tokens: None,

@@ -55,7 +55,7 @@ pub trait Policy: Send + Sync {
     fn propose(&self, round: &Round<'_>) -> Proposal;
 
     /// Tokens that `arm` is expected to write for this context, when the policy has learned it.
-    fn output_tokens(&self, _arm: &ArmId, _contexts: &Contexts<'_>) -> Option<f64> {
+    fn output_tokens(&self, _arm: &ArmId, _contexts: &Contexts<'_>, _category: Option<&str>) -> Option<f64> {
         None
     }
 

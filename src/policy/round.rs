@@ -233,6 +233,8 @@ pub struct UsageSample<'a> {
     pub arm: &'a ArmId,
     /// The request's features.
     pub contexts: Contexts<'a>,
+    /// The prompt's category.
+    pub category: Option<&'a str>,
     /// Tokens written, if reported.
     pub output_tokens: Option<u64>,
     /// Tokens read, if reported.

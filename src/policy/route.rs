@@ -74,7 +74,7 @@ impl Default for RouteSettings {
             audit_share: 0.0,
             reference: None,
             weights_noise: 0.05,
-            drift_noise: 0.5,
+            drift_noise: 0.25,
             proven: true,
             guarded: true,
         }

@@ -40,8 +40,20 @@ pub struct ArmSeed {
     pub dispersion: f64,
     /// Weights of the reward, per view.
     pub quality: BTreeMap<View, LinearPrior>,
+    /// What each category adds to the weights' prediction, with the prompts behind it.
+    #[serde(default)]
+    pub categories: BTreeMap<String, CategorySeed>,
     /// Weights of the logarithm of the answer's length, with its residual variance.
     pub length: Option<LengthSeed>,
+}
+
+/// What a category adds to the prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CategorySeed {
+    /// Quality points, already shrunk.
+    pub offset: f64,
+    /// Labelled prompts behind it.
+    pub prompts: f64,
 }
 
 /// Prior of the length of an answer.
@@ -56,7 +68,8 @@ pub struct LengthSeed {
 }
 
 /// How strongly seeds bind.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeedSettings {
     /// Precision of every weight around the models' common weights, in unit observations.
     pub ridge: f64,
@@ -64,11 +77,14 @@ pub struct SeedSettings {
     pub common_ridge: f64,
     /// A seed never counts for more prompts than this.
     pub most_prompts: f64,
+    /// Prompts of no effect that each category's offset is shrunk by.
+    pub category_shrinkage: f64,
 }
 
 impl Default for SeedSettings {
     fn default() -> Self {
         Self {
+            category_shrinkage: CATEGORY_SHRINKAGE,
             ridge: 8.0,
             common_ridge: 2.0,
             most_prompts: 1000.0,
@@ -76,11 +92,18 @@ impl Default for SeedSettings {
     }
 }
 
+/// Prompts of no effect that a category's offset is shrunk by.
+pub const CATEGORY_SHRINKAGE: f64 = 8.0;
+/// Turns between weights and offsets: the joint solution to well within its own error.
+const BACKFITTING: usize = 4;
+
 /// One labelled outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelledOutcome<'a> {
     /// The model's name.
     pub model: &'a str,
+    /// The prompt's category, if it has one.
+    pub category: Option<&'a str>,
     /// The prompt's features.
     pub contexts: Contexts<'a>,
     /// Quality in [0,1].
@@ -91,8 +114,17 @@ pub struct LabelledOutcome<'a> {
     pub cost_usd: Option<f64>,
 }
 
+/// Sums over one category's prompts: count, rewards, features.
+#[derive(Clone, Debug, Default)]
+struct CategorySums {
+    prompts: f64,
+    reward: f64,
+    features: BTreeMap<View, Vec<f64>>,
+}
+
 #[derive(Clone, Debug)]
 struct Sums {
+    categories: BTreeMap<String, CategorySums>,
     quality: BTreeMap<View, LinearPrior>,
     length: Option<(View, LinearPrior)>,
     prompts: f64,
@@ -125,6 +157,7 @@ impl SeedBuilder {
                 .map(|features| (view, LinearPrior::around(&vec![0.0; features.len()], 0.0)))
         };
         let sums = self.sums.entry(outcome.model.to_owned()).or_insert_with(|| Sums {
+            categories: BTreeMap::new(),
             quality: View::ALL.into_iter().filter_map(nothing).collect(),
             length: View::ALL.into_iter().find_map(nothing),
             prompts: 0.0,
@@ -142,6 +175,12 @@ impl SeedBuilder {
         if let Some(cost) = outcome.cost_usd {
             sums.cost += cost;
             sums.costs += 1.0;
+        }
+        if let Some(category) = outcome.category {
+            sums.categories
+                .entry(category.to_owned())
+                .or_default()
+                .add(outcome);
         }
         for (view, prior) in &mut sums.quality {
             if let Some(features) = outcome.contexts.of(*view)
@@ -201,19 +240,87 @@ impl SeedBuilder {
     }
 }
 
+impl CategorySums {
+    fn add(&mut self, outcome: &LabelledOutcome<'_>) {
+        self.prompts += 1.0;
+        self.reward += outcome.reward;
+        for view in View::ALL {
+            if let Some(features) = outcome.contexts.of(view) {
+                let sums = self
+                    .features
+                    .entry(view)
+                    .or_insert_with(|| vec![0.0; features.len()]);
+                sums.iter_mut()
+                    .zip(features)
+                    .for_each(|(sum, &x)| *sum += f64::from(x));
+            }
+        }
+    }
+
+    /// Shrunk mean of the rewards less what the weights explain.
+    fn offset(&self, view: View, weights: &[f64], shrinkage: f64) -> f64 {
+        let explained: f64 = match self.features.get(&view) {
+            Some(features) => features.iter().zip(weights).map(|(x, w)| x * w).sum(),
+            None => return 0.0,
+        };
+        (self.reward - explained) / (self.prompts + shrinkage)
+    }
+}
+
+/// The weights of a view beside the categories' offsets, by turns: the weights explain what the offsets leave, and
+/// the offsets what the weights leave (backfitting, which converges to the joint ridge solution).
+fn with_offsets(
+    view: View,
+    prior: &LinearPrior,
+    categories: &BTreeMap<String, CategorySums>,
+    factor: f64,
+    shrinkage: f64,
+) -> Option<(LinearPrior, BTreeMap<String, CategorySeed>)> {
+    let mut own = prior.clone();
+    let mut offsets = BTreeMap::new();
+    for _ in 0..BACKFITTING {
+        let weights = own.mean()?;
+        own = prior.clone();
+        for (name, sums) in categories {
+            let offset = sums.offset(view, &weights, shrinkage);
+            if let Some(features) = sums.features.get(&view) {
+                own.shift(features, -factor * offset);
+            }
+            let prompts = sums.prompts * factor;
+            offsets.insert(name.clone(), CategorySeed { offset, prompts });
+        }
+    }
+    Some((own, offsets))
+}
+
 fn fit(model: &str, sums: &Sums, common: &BTreeMap<View, Vec<f64>>, settings: &SeedSettings) -> ArmSeed {
     let mean = sums.reward / sums.prompts;
     let factor = (settings.most_prompts / sums.prompts).min(1.0);
-    let quality: BTreeMap<View, LinearPrior> = sums
-        .quality
-        .iter()
-        .filter_map(|(view, evidence)| {
-            let mut base = common.get(view)?.clone();
-            *base.first_mut()? += mean;
-            let prior = evidence.scaled_plus(factor, &LinearPrior::around(&base, settings.ridge))?;
-            Some((*view, prior))
-        })
-        .collect();
+    let mut quality = BTreeMap::new();
+    let mut categories = BTreeMap::new();
+    for (view, evidence) in sums.quality.iter().rev() {
+        let Some(mut base) = common.get(view).cloned() else {
+            continue;
+        };
+        if let Some(intercept) = base.first_mut() {
+            *intercept += mean;
+        }
+        let prior = evidence.scaled_plus(factor, &LinearPrior::around(&base, settings.ridge));
+        let fitted = prior.and_then(|prior| {
+            with_offsets(
+                *view,
+                &prior,
+                &sums.categories,
+                factor,
+                settings.category_shrinkage,
+            )
+        });
+        if let Some((prior, offsets)) = fitted {
+            quality.insert(*view, prior);
+            // The first view's offsets hold: both are close, and one set serves all views.
+            categories = offsets;
+        }
+    }
     let variance = (sums.reward_squares / sums.prompts - mean * mean).max(0.0);
     ArmSeed {
         model: model.to_owned(),
@@ -227,6 +334,7 @@ fn fit(model: &str, sums: &Sums, common: &BTreeMap<View, Vec<f64>>, settings: &S
         },
         dispersion: (variance / (mean * (1.0 - mean)).max(0.01)).clamp(0.05, 1.0),
         quality,
+        categories,
         length: sums
             .length
             .as_ref()
@@ -354,6 +462,7 @@ mod tests {
     fn outcome<'a>(model: &'a str, features: &'a [f32], reward: f64) -> LabelledOutcome<'a> {
         LabelledOutcome {
             model,
+            category: None,
             contexts: Contexts {
                 text: Some(features),
                 embedding: None,

@@ -7,9 +7,10 @@ use std::time::Instant;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
 
-use super::dataset::Dataset;
-use super::meter::Meter;
+use super::dataset::{Dataset, Prompt};
+use super::meter::{Meter, Row};
 use super::metrics::{Point, Run, Step, hull, mean};
 use super::nearest::Nearest;
 use super::world::{ROUTE, World, text_only};
@@ -98,7 +99,8 @@ pub struct Trial {
 }
 
 /// Settings that all contestants share.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Objective, budget and exploration.
     pub route: RouteSettings,
@@ -121,7 +123,11 @@ pub fn run(
         Contestant::ZeroRouter => return zero_router(&trial.world, settings),
         _ => {}
     }
-    let trial = featured(contestant, trial, seed);
+    let mut trial = featured(contestant, trial, seed);
+    trial.world.categories = matches!(
+        contestant,
+        Contestant::Contextual | Contestant::Offline | Contestant::CategoryTable
+    );
     let mut meter = meter(&trial, settings);
     let mut learner = learner(contestant, &trial, settings, &meter);
     let learns = contestant != Contestant::Offline;
@@ -173,7 +179,11 @@ fn meter(trial: &Trial, settings: &Settings) -> Meter {
                     .filter(|_| seeded)
                     .map(|outcome| outcome.cost_usd)
             };
-            (&**features, (0..models).map(cost).collect())
+            Row {
+                features,
+                category: prompt.category.as_deref(),
+                costs: (0..models).map(cost).collect(),
+            }
         });
     let typical: Vec<f64> = (0..models).map(|model| typical_cost(trial, model)).collect();
     Meter::new(models, dimensions, rows, &typical, settings.seed.most_prompts)
@@ -213,12 +223,13 @@ fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &M
                     .into()
             };
             let rows: Vec<Arc<[f32]>> = (0..trial.seed.prompts.len()).map(row).collect();
-            let inner = contextual(trial, settings, meter, &rows, categories.dimensions());
+            let inner = contextual(contestant, trial, settings, meter, &rows, categories.dimensions());
             Box::new(CategoryTable::new(categories, inner))
         }
         _ => {
             let dimensions = trial.world.features.first().map_or(1, |features| features.len());
             Box::new(contextual(
+                contestant,
                 trial,
                 settings,
                 meter,
@@ -229,8 +240,16 @@ fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &M
     }
 }
 
+/// The category that a contestant may see. Surface and shuffled features must stand alone, and the table has its
+/// categories as features already.
+fn category(contestant: Contestant, prompt: &Prompt) -> Option<&str> {
+    matches!(contestant, Contestant::Contextual | Contestant::Offline)
+        .then_some(prompt.category.as_deref())?
+}
+
 /// A contextual learner, seeded and rehearsed on the seed prompts (`rows` are their features).
 fn contextual(
+    contestant: Contestant,
     trial: &Trial,
     settings: &Settings,
     meter: &Meter,
@@ -244,6 +263,7 @@ fn contextual(
             if let Some(outcome) = outcome.filter(|_| !trial.unseeded.contains(&model)) {
                 builder.add(&LabelledOutcome {
                     model: dataset.models[model].as_str(),
+                    category: category(contestant, prompt),
                     contexts: text_only(features),
                     reward: outcome.score,
                     length: None,
@@ -269,14 +289,26 @@ fn contextual(
     learner.ensure_route(ROUTE, settings.route.clone());
     // The latest 512 seed prompts stand for the traffic to come.
     let skip = rows.len().saturating_sub(512);
-    for (features, costs_from) in rows.iter().zip(trial.seed_features.iter()).skip(skip) {
+    let latest = trial
+        .seed
+        .prompts
+        .iter()
+        .zip(rows)
+        .zip(trial.seed_features.iter())
+        .skip(skip);
+    for ((prompt, features), costs_from) in latest {
         let offers: Vec<_> = dataset
             .models
             .iter()
             .enumerate()
-            .map(|(model, id)| (id.clone(), meter.expect(model, costs_from)))
+            .map(|(model, id)| {
+                (
+                    id.clone(),
+                    meter.expect(model, costs_from, prompt.category.as_deref()),
+                )
+            })
             .collect();
-        learner.rehearse(ROUTE, &text_only(features), &offers);
+        learner.rehearse(ROUTE, &text_only(features), category(contestant, prompt), &offers);
     }
     learner.known_change();
     learner
@@ -292,9 +324,16 @@ fn nearest(trial: &Trial, settings: &Settings, meter: &Meter) -> Nearest {
             }
         }
     }
-    for features in trial.seed_features.iter().rev().take(256) {
+    for (prompt, features) in trial
+        .seed
+        .prompts
+        .iter()
+        .zip(trial.seed_features.iter())
+        .rev()
+        .take(256)
+    {
         let costs: Vec<f64> = (0..models.len())
-            .map(|model| meter.expect(model, features))
+            .map(|model| meter.expect(model, features, prompt.category.as_deref()))
             .collect();
         nearest.rehearse(features, &costs);
     }
@@ -310,7 +349,7 @@ fn linucb(trial: &Trial, settings: &Settings, meter: &Meter) -> LinUcb {
         for (prompt, features) in trial.seed.prompts.iter().zip(trial.seed_features.iter()) {
             if let Some(outcome) = prompt.outcomes[model] {
                 sums.add(features, outcome.score, 1.0);
-                cost += meter.expect(model, features);
+                cost += meter.expect(model, features, prompt.category.as_deref());
                 prompts += 1.0;
             }
         }

@@ -23,9 +23,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::features::text::TextView;
-use crate::policy::arm_model::LearningSettings;
-use crate::policy::route::{Objective, RouteSettings};
-use crate::policy::seed::{Seed, SeedSettings};
+use crate::policy::route::Objective;
+use crate::policy::seed::Seed;
 use contestants::{Contestant, Settings, Trial, single_points};
 use dataset::Dataset;
 use metrics::{Point, Run, SeedFigures, figures};
@@ -84,9 +83,9 @@ pub struct ReplayArgs {
     /// Changes on the way (TOML; see experiments/)
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// Exploration floor, as a share of requests and of spend
-    #[arg(long, value_name = "P", default_value_t = 0.02)]
-    pub exploration: f64,
+    /// Settings of the policy (TOML with tables route, learning and seed; default: those that `serve` uses)
+    #[arg(long, value_name = "FILE")]
+    pub tuning: Option<PathBuf>,
     /// Leave the baselines out
     #[arg(long)]
     pub no_baselines: bool,
@@ -119,8 +118,8 @@ const SWEEP: usize = 17;
 ///
 /// # Errors
 /// When an input cannot be read or used, or the output cannot be written.
-pub fn run(args: &ReplayArgs) -> Result<()> {
-    let plan = plan(args)?;
+pub fn run(args: ReplayArgs) -> Result<()> {
+    let plan = plan(&args)?;
     let policy = parse_policy(&args.policy, &plan.whole)?;
     let mut contestants = vec![policy];
     if !args.no_baselines {
@@ -139,7 +138,7 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
         })
         .collect();
     progress.finish_and_clear();
-    report::write(args, &plan.whole, plan.settings.route.budget_usd, &measured)
+    report::write(&args, &plan.whole, plan.settings.route.budget_usd, &measured)
 }
 
 fn baselines(dataset: &Dataset) -> Vec<Contestant> {
@@ -217,6 +216,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
                     changes: scenario.resolve(&stream, stream.prompts.len())?,
                     feedback,
                     order: scenario.order,
+                    categories: true,
                     dataset: Arc::new(stream),
                 },
                 seed: Arc::new(seed),
@@ -257,17 +257,17 @@ fn settings(args: &ReplayArgs) -> Result<Settings> {
             margin: margin.unwrap_or(0.02),
         },
     };
-    Ok(Settings {
-        route: RouteSettings {
-            objective,
-            budget_usd: args.budget_usd,
-            exploration: args.exploration,
-            exploration_spend: args.exploration,
-            ..RouteSettings::default()
-        },
-        learning: LearningSettings::default(),
-        seed: SeedSettings::default(),
-    })
+    let mut settings = match &args.tuning {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("{} is not a set of settings", path.display()))?
+        }
+        None => Settings::default(),
+    };
+    settings.route.objective = objective;
+    settings.route.budget_usd = args.budget_usd;
+    Ok(settings)
 }
 
 fn read(path: &Path, split: Option<&str>, models: &[String]) -> Result<Dataset> {

@@ -32,6 +32,8 @@ pub struct World {
     pub feedback: Feedback,
     /// In which order prompts come.
     pub order: Order,
+    /// Whether the policy is told a prompt's category.
+    pub categories: bool,
 }
 
 /// A score on its way.
@@ -91,7 +93,9 @@ impl World {
                 .iter()
                 .map(|&model| Candidate {
                     arm: &models[model],
-                    cost_usd: meter.expect(model, features) * now[model].price * now[model].misjudged,
+                    cost_usd: meter.expect(model, features, record.category.as_deref())
+                        * now[model].price
+                        * now[model].misjudged,
                     latency_ms: 0.0,
                 })
                 .collect();
@@ -99,7 +103,7 @@ impl World {
             let round = Round {
                 route: ROUTE,
                 contexts,
-                category: record.category.as_deref(),
+                category: record.category.as_deref().filter(|_| self.categories),
                 candidates: &candidates,
                 demands: Demands::default(),
             };
@@ -127,12 +131,13 @@ impl World {
                 best: best.min(1.0),
                 explored: decision.explored,
             });
-            meter.learn(model, features, outcome.cost_usd);
+            meter.learn(model, features, record.category.as_deref(), outcome.cost_usd);
             learner.record_usage(&UsageSample {
                 seq: request as u64 + 1,
                 route: ROUTE,
                 arm: &models[model],
                 contexts,
+                category: record.category.as_deref(),
                 output_tokens: None,
                 input_tokens: None,
                 estimated_input_tokens: None,
@@ -176,7 +181,10 @@ impl World {
             route: ROUTE,
             arm: &self.dataset.models[score.model],
             contexts: text_only(&self.features[score.prompt]),
-            category: self.dataset.prompts[score.prompt].category.as_deref(),
+            category: self.dataset.prompts[score.prompt]
+                .category
+                .as_deref()
+                .filter(|_| self.categories),
             reward: score.reward,
             weight: 1.0,
             propensity: score.propensity,
