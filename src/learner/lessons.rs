@@ -136,7 +136,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         let round = Round {
             route: lesson.route(),
             contexts: lesson.contexts(),
-            category: lesson.as_ref().and_then(Lesson::category),
+            category: lesson.category(),
             candidates: &candidates,
             demands: Demands::default(),
         };
@@ -203,7 +203,7 @@ pub(super) fn score(
         route: lesson.route(),
         arm: &row.arm,
         contexts: lesson.contexts(),
-        category: lesson.as_ref().and_then(Lesson::category),
+        category: lesson.category(),
         reward: logged.score,
         weight: EXPLICIT,
         propensity: row.propensity,
