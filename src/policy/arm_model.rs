@@ -134,14 +134,15 @@ impl ArmModel {
         with_variance: bool,
     ) -> Estimate {
         let drift_variance = self.drift.variance_at(clock, &settings.drift);
+        let level = self.drift.level_at(clock, &settings.drift);
         let Some((linear, features)) = self.scoring(contexts, settings) else {
             return Estimate {
-                mean: self.mean_quality + self.offset(category) + self.drift.level(),
+                mean: self.mean_quality + self.offset(category) + level,
                 weights_variance: self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
                 drift_variance,
             };
         };
-        let mean = linear.mean(features) + self.offset(category) + self.drift.level();
+        let mean = linear.mean(features) + self.offset(category) + level;
         let weights_variance = if with_variance {
             self.noise_variance(mean) * linear.variance(features)
         } else {
@@ -231,7 +232,7 @@ impl ArmModel {
             None => self.mean_quality,
         };
         let offset = self.offset(observation.category);
-        let expected = slow + offset + self.drift.level();
+        let expected = slow + offset + self.drift.level_at(clock, &settings.drift);
         let noise = self.noise_variance(expected);
         let change = if observation.late {
             None

@@ -11,6 +11,8 @@ use crate::arm::ArmId;
 
 /// Standard deviations beyond which an arm is not expected to win a race.
 const REACH: f64 = 4.0;
+/// Quality points that the cost of one exploring request may be worth where no budget limits it.
+const EXPLORED_QUALITY: f64 = 0.1;
 /// Quality of an arm of which nothing is known.
 const UNKNOWN_QUALITY: f64 = 0.5;
 
@@ -191,12 +193,13 @@ impl Snapshot {
             .then(|| Pmf::from_weights(weights))
     }
 
-    fn floor(view: &RouteView, round: &Round<'_>) -> Vec<f64> {
+    /// Exploration per dollar: within the budget, or where there is none, at no more than a tenth of a quality point
+    /// per exploring request at the present price of a dollar.
+    fn floor(view: &RouteView, round: &Round<'_>, lambda: f64) -> Vec<f64> {
         let settings = &view.settings;
-        let budget = settings.budget_usd.or_else(|| {
-            let mean = view.solution.mean_cost_usd;
-            (mean > 0.0).then_some(mean)
-        });
+        let budget = settings
+            .budget_usd
+            .or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let mut floor = floor_per_dollar(costs, settings.exploration, settings.exploration_spend, budget);
         let reference = settings.reference.as_ref();
@@ -251,7 +254,7 @@ impl Policy for Snapshot {
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
-            let mut floor = Self::floor(view, round);
+            let mut floor = Self::floor(view, round, lambda.unwrap_or(0.0));
             for (share, score) in floor.iter_mut().zip(&scores) {
                 if !score.capable {
                     *share = 0.0;

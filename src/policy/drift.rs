@@ -6,8 +6,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DriftSettings {
-    /// Variance that the level gains with every request to the route, whoever serves it (q).
+    /// Variance that the level gains with every request to the route while the arm is in use (q).
     pub walk_variance: f64,
+    /// Variance up to which an arm that nobody watches becomes uncertain: larger, and one unlucky answer of a rarely
+    /// used arm would count as a change.
+    pub idle_variance: f64,
+    /// Requests in which the level of an unwatched arm falls back to 1/e: what was bad once need not stay bad.
+    pub reversion: f64,
     /// Largest variance of the level (p_max); an alarm sets it.
     pub max_variance: f64,
     /// Standardised residual that the alarm lets pass (CUSUM slack), in noise standard deviations.
@@ -21,7 +26,9 @@ pub struct DriftSettings {
 impl Default for DriftSettings {
     fn default() -> Self {
         Self {
-            walk_variance: 1e-5,
+            walk_variance: 3e-6,
+            idle_variance: 2e-3,
+            reversion: 1000.0,
             max_variance: 0.02,
             slack: 0.5,
             threshold: 8.0,
@@ -52,17 +59,27 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Present level: what must be added to the slow model's mean.
+    /// Level after the last step.
     #[must_use]
     pub const fn level(&self) -> f64 {
         self.level
+    }
+
+    /// Level at `clock`: what must be added to the slow model's mean. It falls back while nothing is observed.
+    #[must_use]
+    pub fn level_at(&self, clock: u64, settings: &DriftSettings) -> f64 {
+        let idle = clock.saturating_sub(self.stepped_at) as f64;
+        self.level * (-idle / settings.reversion.max(1.0)).exp()
     }
 
     /// Variance of the level at `clock`: it grows while nothing is observed.
     #[must_use]
     pub fn variance_at(&self, clock: u64, settings: &DriftSettings) -> f64 {
         let idle = clock.saturating_sub(self.stepped_at) as f64;
-        (self.variance + settings.walk_variance * idle).min(settings.max_variance)
+        let grown = self.variance + settings.walk_variance * idle;
+        grown
+            .min(settings.idle_variance.max(self.variance))
+            .min(settings.max_variance)
     }
 
     /// Takes in the residual of the slow model (reward less its mean, without the level) with noise of
@@ -76,6 +93,7 @@ impl Drift {
         clock: u64,
         settings: &DriftSettings,
     ) -> Option<Change> {
+        self.level = self.level_at(clock, settings);
         let innovation = residual - self.level;
         self.variance = self.variance_at(clock, settings);
         self.stepped_at = self.stepped_at.max(clock);
@@ -116,6 +134,8 @@ mod tests {
         let settings = DriftSettings {
             walk_variance: 0.01,
             max_variance: 1.0,
+            idle_variance: 1.0,
+            reversion: 1e12,
             ..DriftSettings::default()
         };
         let mut drift = Drift::default();
