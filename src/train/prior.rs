@@ -75,6 +75,8 @@ fn add(builder: &mut SeedBuilder, recorded: &super::recorded::Recorded, contexts
     for (model, outcome) in &recorded.outcomes {
         builder.add(&LabelledOutcome {
             model,
+            // A data set's own categories are not the classifier's, whose effect is learned from traffic.
+            category: None,
             contexts,
             reward: outcome.score,
             length: outcome.output_tokens,
