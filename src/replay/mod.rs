@@ -118,8 +118,8 @@ const SWEEP: usize = 17;
 ///
 /// # Errors
 /// When an input cannot be read or used, or the output cannot be written.
-pub fn run(args: ReplayArgs) -> Result<()> {
-    let plan = plan(&args)?;
+pub fn run(args: &ReplayArgs) -> Result<()> {
+    let plan = plan(args)?;
     let policy = parse_policy(&args.policy, &plan.whole)?;
     let mut contestants = vec![policy];
     if !args.no_baselines {
@@ -138,7 +138,7 @@ pub fn run(args: ReplayArgs) -> Result<()> {
         })
         .collect();
     progress.finish_and_clear();
-    report::write(&args, &plan.whole, plan.settings.route.budget_usd, &measured)
+    report::write(args, &plan.whole, plan.settings.route.budget_usd, &measured)
 }
 
 fn baselines(dataset: &Dataset) -> Vec<Contestant> {
