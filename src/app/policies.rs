@@ -1,12 +1,9 @@
 //! From the configuration to what the learner is told: arms, routes, objectives.
 
-use std::collections::BTreeMap;
-
 use crate::app::features::FeatureSet;
 use crate::arm::ArmId;
 use crate::completion::Usage;
 use crate::config::{self, Config, QualityRule, Route};
-use crate::policy::View;
 use crate::policy::arm_model::LearningSettings;
 use crate::policy::learner::{ArmFacts, ContextualLearner};
 use crate::policy::route::{Objective, RouteSettings};
@@ -21,13 +18,11 @@ const AUDIT_SHARE: f64 = 0.01;
 /// The learner before anything was learned here.
 #[must_use]
 pub fn learner(config: &Config, features: &FeatureSet) -> ContextualLearner {
-    let versions = features.versions();
-    let view_versions = BTreeMap::from([(View::Text, versions.text.to_string())]);
     let mut learner = ContextualLearner::new(
         LearningSettings::default(),
         features.dimensions(),
-        view_versions,
-        None,
+        features.view_versions(),
+        Some(features.seed()),
     );
     configure(&mut learner, config, UnixMs(i64::MAX));
     learner

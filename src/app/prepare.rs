@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use uuid::Uuid;
 
+use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
 use crate::app::{App, Parts};
@@ -141,8 +142,8 @@ pub async fn prepare(
             Some(&broken.path),
         ));
     }
-    let features = app.features.text(request);
-    let category: Option<Arc<str>> = request.routing.category.as_deref().map(Arc::from);
+    let Looked { features, category } = app.features.look(request).await;
+    let category = request.routing.category.as_deref().map(Arc::from).or(category);
     let route = match target {
         Target::Route(route) => Some(route),
         Target::Arm(_) => None,
