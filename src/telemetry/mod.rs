@@ -46,8 +46,8 @@ use self::windows::Windows;
 use crate::arm::ArmId;
 use crate::units::UnixMs;
 
-/// Series kept when nothing else is said. A busy series costs up to about 200 kB, an idle one a few hundred bytes.
-pub const DEFAULT_SERIES: usize = 512;
+/// Series kept when nothing else is said. A busy one takes some 400 kB, a quiet one a few kilobytes.
+pub const DEFAULT_SERIES: usize = 256;
 
 /// Which of the three latencies of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +236,10 @@ impl Telemetry {
     pub fn heap_bytes(&self, now: UnixMs) -> usize {
         let series = self.handles().into_iter().map(|(_, series)| {
             let windows = series.windows(now);
-            size_of::<Series>() + windows.slots() * size_of::<(i64, Tally)>() + windows.all(now).heap_bytes()
+            let slots = windows
+                .slots()
+                .map(|slot| size_of::<(i64, Tally)>() + slot.heap_bytes());
+            size_of::<Series>() + slots.sum::<usize>()
         });
         series.sum()
     }
@@ -267,13 +270,10 @@ impl Telemetry {
         spans
     }
 
-    /// A series that is only held by the map and was idle for as long as its windows reach holds nothing.
+    /// A series whose windows hold nothing is forgotten, unless somebody is about to record to it.
     fn forget(&self, now: UnixMs) {
-        self.series.retain(|_, series| {
-            now.since(series.last()) <= windows::SPAN
-                || Arc::strong_count(series) > 1
-                || !series.windows(now).is_empty()
-        });
+        self.series
+            .retain(|_, series| Arc::strong_count(series) > 1 || !series.windows(now).is_empty());
         self.quality.retain(|_, windows| {
             let mut windows = lock(windows);
             windows.advance(now);
@@ -300,3 +300,6 @@ pub struct State {
     series: Vec<(SeriesKey, Windows<Tally>)>,
     quality: Vec<(QualityKey, Windows<Scores>)>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! its merging under a lock that no writer takes.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -244,12 +244,10 @@ struct Lane {
 pub(super) struct Series {
     lanes: [Mutex<Lane>; LANES],
     windows: Mutex<Windows<Tally>>,
-    last: AtomicI64,
 }
 
 impl Series {
     pub(super) fn record(&self, now: UnixMs, sample: &Sample) {
-        self.last.fetch_max(now.0, Ordering::Relaxed);
         let at = epoch(now);
         let crowded = {
             let mut lane = lock(&self.lanes[lane()]);
@@ -282,13 +280,7 @@ impl Series {
         windows
     }
 
-    /// When it was last recorded to.
-    pub(super) fn last(&self) -> UnixMs {
-        UnixMs(self.last.load(Ordering::Relaxed))
-    }
-
     pub(super) fn absorb(&self, now: UnixMs, windows: Windows<Tally>) {
-        self.last.fetch_max(now.0, Ordering::Relaxed);
         lock(&self.windows).absorb(now, windows);
     }
 }

@@ -165,10 +165,9 @@ impl<T: Merge> Windows<T> {
         self.fine.is_empty() && self.coarse.is_empty()
     }
 
-    /// Slots kept, at most 18.
-    #[must_use]
-    pub fn slots(&self) -> usize {
-        self.fine.len() + self.coarse.len()
+    /// The slots kept, at most 18.
+    pub fn slots(&self) -> impl Iterator<Item = &T> {
+        self.fine.iter().chain(&self.coarse).map(|(_, slot)| slot)
     }
 }
 
@@ -227,7 +226,7 @@ mod tests {
         windows.advance(UnixMs(start + 200_000));
         assert_eq!(windows.recent(UnixMs(start + 200_000)).0, 0);
         assert_eq!(windows.all(UnixMs(start + 200_000)).0, 2);
-        assert_eq!(windows.slots(), 1);
+        assert_eq!(windows.slots().count(), 1);
         assert_eq!(windows.all(UnixMs(start + HOUR - 1)).0, 2);
         assert_eq!(windows.all(UnixMs(start + HOUR)).0, 0);
         windows.advance(UnixMs(start + HOUR));
@@ -260,7 +259,7 @@ mod tests {
                 let hour = events.iter().filter(|at| *at / 300_000 > now / 300_000 - 12).count();
                 prop_assert_eq!(windows.recent(UnixMs(now)).0, minute as u64);
                 prop_assert_eq!(windows.all(UnixMs(now)).0, hour as u64);
-                prop_assert!(windows.slots() <= 18);
+                prop_assert!(windows.slots().count() <= 18);
             }
         }
 
@@ -279,7 +278,7 @@ mod tests {
                 if *step <= 0 {
                     prop_assert_eq!(after, before + 1);
                 }
-                prop_assert!(windows.slots() <= 18);
+                prop_assert!(windows.slots().count() <= 18);
             }
         }
 
