@@ -1,6 +1,8 @@
 //! Composition root: builds the parts from a configuration, connects them, keeps them going and takes them down.
 
 pub mod books;
+pub mod desk;
+pub mod enrol;
 pub mod features;
 pub mod live;
 pub mod pending;
@@ -19,6 +21,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::app::books::Books;
+use crate::app::desk::{Desk, Detail};
 use crate::app::features::{FeatureError, FeatureSet};
 use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
@@ -61,6 +64,8 @@ pub struct Parts {
     pub telemetry: Arc<Telemetry>,
     /// The log.
     pub store: Store,
+    /// Experiments and the dashboard's figures.
+    pub desk: Arc<Desk>,
     /// Learns from it.
     pub learner: LearnerHandle,
     /// Requests under way.
@@ -130,6 +135,12 @@ impl Parts {
             ..DispatchRules::default()
         };
         let dispatcher = Dispatcher::new(rules, Arc::new(books), latency);
+        let now = clock::wall();
+        let desk = {
+            let config = &live.load().config;
+            let about = About::of(config, options.seed);
+            Arc::new(Desk::restore(store.reader(), config, about, now)?)
+        };
         let learner = LearnerHandle::start(Setup {
             learner: policies::learner(&live.load().config, &features),
             store: store.clone(),
@@ -139,7 +150,7 @@ impl Parts {
                 let pending = pending.clone();
                 Arc::new(move |id| pending.get(id).is_some())
             },
-            on_drift: drift_log(store.clone()),
+            on_drift: drift_log(store.clone(), Arc::clone(&desk), Arc::clone(&live)),
         })?;
         let app = Arc::new(Self {
             live,
@@ -147,6 +158,7 @@ impl Parts {
             idempotency: Idempotency::new(Arc::new(Shelf(store.clone()))),
             telemetry,
             store,
+            desk,
             learner,
             pending,
             features,
@@ -164,6 +176,7 @@ impl Parts {
         app.describe();
         tokio::spawn(publish(Arc::downgrade(&app)));
         tokio::spawn(report(Arc::downgrade(&app)));
+        tokio::spawn(desk::follow(Arc::downgrade(&app)));
         Ok(app)
     }
 
@@ -171,6 +184,7 @@ impl Parts {
     pub fn describe(&self) {
         let now = clock::wall();
         let about = About::of(&self.live.load().config, self.seed);
+        self.desk.describe(about.clone());
         let kept = self.store.put_doc(about.row(now));
         tokio::spawn(async move {
             if let Err(error) = kept.await {
@@ -292,13 +306,25 @@ fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
                 cost: expected.cost,
             })
             .collect(),
-        detail: None,
+        detail: prepared.enrolment.as_ref().and_then(|enrolment| {
+            serde_json::to_string(&Detail {
+                enrolment: enrolment.clone(),
+            })
+            .ok()
+        }),
     }
 }
 
-fn drift_log(store: Store) -> Box<dyn FnMut(&crate::policy::learner::DriftEvent) + Send> {
+fn drift_log(
+    store: Store,
+    desk: Arc<Desk>,
+    live: Arc<ArcSwap<Live>>,
+) -> Box<dyn FnMut(&crate::policy::learner::DriftEvent) + Send> {
     Box::new(move |event| {
         tracing::warn!(arm = %event.arm, level = event.level, change = ?event.change, "quality of an arm has drifted");
+        if event.change == crate::policy::drift::Change::Down {
+            desk.drifted(&event.arm, &live.load().config, clock::wall());
+        }
         store.log_event(EventRow {
             at: clock::wall(),
             kind: "drift".into(),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, enrol};
 use crate::arm::ArmId;
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
 use crate::clock;
@@ -18,6 +18,7 @@ use crate::config::Route;
 use crate::content::ContentFacts;
 use crate::context::Features;
 use crate::dispatch::{HedgeRule, Plan, PlannedArm};
+use crate::experiments::{Enrolment, Unit};
 use crate::failure::FailureKind;
 use crate::features::content;
 use crate::policy::simple::Fixed;
@@ -117,6 +118,8 @@ pub struct Prepared {
     pub account: Account,
     /// `name=arm` of the experiment it takes part in.
     pub experiment: Option<Arc<str>>,
+    /// Its place in that experiment, for the log.
+    pub enrolment: Option<Enrolment>,
     /// The episode or session it belongs to.
     pub episode: Option<Arc<str>>,
 }
@@ -185,19 +188,46 @@ pub async fn prepare(
     if drawn.is_empty() {
         return Err(no_candidates(&refused));
     }
+    let table = app.desk.table();
+    let routed = route.filter(|_| rule.is_none()).map(|route| route.name.as_str());
+    if let Some(route) = routed.filter(|_| !table.is_empty()) {
+        let arms: Vec<&ArmId> = drawn.iter().map(|&index| &pool[index].arm.id).collect();
+        let kept =
+            |index: &usize| enrol::allowed(&table, route, category.as_deref(), &pool[*index].arm.id, &arms);
+        let left: Vec<usize> = drawn.iter().copied().filter(kept).collect();
+        if !left.is_empty() {
+            drawn = left;
+        }
+    }
     let options: Vec<Offer<'_>> = drawn.iter().map(|&index| offers[index].clone()).collect();
     let estimates: Vec<Expected> = drawn.iter().map(|&index| expected[index]).collect();
-    let decision = asked.choose(&options, &estimates);
+    let mut decision = asked.choose(&options, &estimates);
+    let id: Arc<str> = Arc::from(Uuid::now_v7().simple().to_string());
+    let arms: Vec<&ArmId> = options.iter().map(|offer| &offer.arm.id).collect();
+    let unit = Unit {
+        request: &id,
+        user: request.user.as_deref(),
+        session: wishes.session.as_deref(),
+    };
+    let mut enrolment =
+        routed.and_then(|route| enrol::enrol(&table, &unit, route, category.as_deref(), &arms));
+    if let Some(enrolment) = &mut enrolment {
+        let tokens = options[decision.chosen].input_tokens;
+        enrol::settle(&mut decision, enrolment, &arms, tokens, category.as_deref());
+    }
     let raw = pricing::raw_input_tokens(options[decision.chosen].arm, &content);
     let decided = Arc::new(Decided {
-        id: Arc::from(Uuid::now_v7().simple().to_string()),
+        id,
         at: asked.now,
         route: Arc::from(route.map_or(request.model.as_str(), |route| route.name.as_str())),
         category: category.clone(),
         arms: options.iter().map(|offer| offer.arm.id.clone()).collect(),
         latency_ms: options.iter().map(|offer| offer.latency_ms).collect(),
         expected: estimates,
-        strategy: asked.strategy(&decision, rule),
+        strategy: match &enrolment {
+            Some(_) => Arc::from("experiment"),
+            None => asked.strategy(&decision, rule),
+        },
         input_tokens: u32::try_from(raw).unwrap_or(u32::MAX),
         decision,
         features: features.clone(),
@@ -214,7 +244,8 @@ pub async fn prepare(
         plan,
         refused,
         account,
-        experiment: None,
+        experiment: enrolment.as_ref().map(|enrolment| Arc::from(enrolment.header())),
+        enrolment,
         episode: request
             .routing
             .episode_id

@@ -49,6 +49,7 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
             factors.push((change.arm, after / before));
         }
     }
+    let new_config = config.clone();
     app.learner.change(move |learner| {
         for (arm, factor) in &factors {
             learner.price_changed(arm, *factor);
@@ -56,6 +57,8 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
         policies::configure(learner, &config, now);
     });
     app.describe();
+    app.desk.configure(&new_config, now);
+    app.desk.routes_changed(&old.config, &new_config, now);
     app.log_event(
         "config",
         "reload",

@@ -33,6 +33,9 @@ pub struct Enrolment {
     pub arm_name: String,
     /// What to do with the request.
     pub variant: Variant,
+    /// What each arm does, the control first.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
     /// Probability in (0, 1] of this arm for this unit.
     pub probability: f64,
     /// Probability of each arm for this unit.
@@ -132,6 +135,11 @@ impl Table {
                 arm,
                 arm_name: arm_name.clone(),
                 variant: variant.clone(),
+                variants: definition
+                    .variants
+                    .iter()
+                    .map(|(_, variant)| variant.clone())
+                    .collect(),
                 probability,
                 shares: entry.ramp.shares_at(in_layer).to_vec(),
                 unit: comes_again.then(|| hash(key)),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::log::{METRIC, Reference, baseline_cost};
 use crate::arm::ArmId;
 use crate::experiments::ExperimentView;
+use crate::feedback::QUALITY;
 use crate::store::{AttemptRow, DecisionRow};
 use crate::units::{UnixMs, Usd};
 
@@ -62,7 +62,7 @@ pub struct Overview {
     pub compared_usd: Usd,
     /// What the baseline would have cost on those.
     pub baseline_usd: Usd,
-    /// The always-best baseline.
+    /// The always-best baseline: of the last route that had one.
     pub reference: Option<String>,
     /// Scores.
     pub scored: u64,
@@ -145,7 +145,8 @@ pub struct RecentDecision {
 
 #[derive(Clone, Debug)]
 struct Open {
-    baseline: Option<Usd>,
+    /// The baseline and its expected cost; taken when the request is compared.
+    baseline: Option<(ArmId, Usd)>,
     spent: Usd,
 }
 
@@ -155,7 +156,6 @@ struct Open {
 pub struct Ledger {
     overview: Overview,
     score_sum: f64,
-    reference: Reference,
     width_ms: i64,
     open: HashMap<Arc<str>, Open>,
     order: VecDeque<Arc<str>>,
@@ -176,7 +176,6 @@ impl Ledger {
                 ..Overview::default()
             },
             score_sum: 0.0,
-            reference: Reference::default(),
             width_ms: FIRST_WIDTH_MS,
             open: HashMap::new(),
             order: VecDeque::new(),
@@ -185,14 +184,21 @@ impl Ledger {
         }
     }
 
-    /// A decision was logged.
-    pub fn decided(&mut self, row: &DecisionRow) {
-        self.reference.observe(&row.candidates);
-        let best = self.reference.best().cloned();
-        let baseline = best
-            .as_ref()
-            .and_then(|best| baseline_cost(&row.candidates, best));
-        self.overview.reference = best.map(|arm| arm.to_string());
+    /// A decision was logged. `reference`: the always-best baseline of its route.
+    pub fn decided(&mut self, row: &DecisionRow, reference: Option<&ArmId>) {
+        // Each attempt of a request brings its decision along; only the first counts.
+        if self.open.contains_key(&row.id) {
+            return;
+        }
+        let choice = row.candidates.len() > 1;
+        let baseline = row
+            .candidates
+            .iter()
+            .find(|candidate| choice && Some(&candidate.arm) == reference)
+            .map(|candidate| (candidate.arm.clone(), candidate.cost));
+        if let Some((arm, _)) = &baseline {
+            self.overview.reference = Some(arm.to_string());
+        }
         self.overview.requests += 1;
         self.minute.push_back(row.at.0);
         while self.minute.front().is_some_and(|at| row.at.0 - at > 60_000) {
@@ -248,7 +254,9 @@ impl Ledger {
                 (open.spent, None)
             }
         });
-        if let Some((spent, Some(baseline))) = open {
+        if let Some((spent, Some((reference, expected)))) = open {
+            // What the baseline served itself is not estimated: it cost what it cost.
+            let baseline = if reference == row.arm { cost } else { expected };
             self.overview.compared_usd += spent;
             self.overview.baseline_usd += baseline;
             if let Some(point) = self.point(row.at) {
@@ -267,7 +275,7 @@ impl Ledger {
 
     /// A score came; `previous` is the one that it replaces.
     pub fn scored(&mut self, decision: &str, metric: &str, score: f64, previous: Option<f64>, now: UnixMs) {
-        if metric != METRIC {
+        if metric != QUALITY {
             return;
         }
         self.score_sum += score - previous.unwrap_or(0.0);
@@ -449,7 +457,7 @@ mod tests {
     #[test]
     fn a_request_is_compared_once_with_all_that_it_cost() {
         let mut ledger = Ledger::new("0", false, UnixMs(0));
-        ledger.decided(&decision("1", 10, "a/small"));
+        ledger.decided(&decision("1", 10, "a/small"), Some(&ArmId::new("b/large")));
         ledger.attempted(&attempt("1", 20, "a/small", 40, false));
         ledger.attempted(&attempt("1", 30, "b/large", 900, true));
         ledger.attempted(&attempt("1", 40, "a/small", 7, false));
@@ -460,7 +468,7 @@ mod tests {
         assert_eq!(overview.spent_usd, Usd::from_nanos(947));
         assert_eq!(
             (overview.compared_usd, overview.baseline_usd),
-            (Usd::from_nanos(940), Usd::from_nanos(1000))
+            (Usd::from_nanos(940), Usd::from_nanos(900))
         );
         assert_eq!((overview.scored, overview.mean_score), (1, Some(1.0)));
         assert_eq!(overview.reference.as_deref(), Some("b/large"));
@@ -480,11 +488,8 @@ mod tests {
         let mut ledger = Ledger::new("0", false, UnixMs(0));
         for i in 0..10_000i64 {
             let id = i.to_string();
-            ledger.decided(&decision(
-                &id,
-                i * 1_000,
-                if i % 4 == 0 { "b/large" } else { "a/small" },
-            ));
+            let arm = if i % 4 == 0 { "b/large" } else { "a/small" };
+            ledger.decided(&decision(&id, i * 1_000, arm), Some(&ArmId::new("b/large")));
             ledger.attempted(&attempt(&id, i * 1_000, "a/small", 100, true));
         }
         let overview = ledger.overview(UnixMs(10_000_000), Vec::new(), Vec::new());

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 pub mod chat;
+pub mod dashboard;
 pub mod error;
 pub mod explain;
 pub mod feedback;
@@ -39,6 +40,7 @@ const MAX_REQUEST_ID: usize = 200;
 pub fn router(app: App) -> Router {
     let open = Router::new()
         .route("/health", get(operations::health))
+        .route("/", get(dashboard::page))
         .route("/ready", get(operations::ready));
     let guarded = Router::new()
         .route("/v1/chat/completions", post(chat::post))
@@ -47,6 +49,13 @@ pub fn router(app: App) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/telemetry", get(operations::telemetry))
+        .route("/v1/overview", get(dashboard::overview))
+        .route("/v1/experiments", get(dashboard::experiments))
+        .route(
+            "/v1/experiments/{name}",
+            get(dashboard::experiment).post(dashboard::intervene),
+        )
+        .route("/reports/{name}/{file}", get(dashboard::report))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate));
     open.merge(guarded)
         .fallback(no_such_path)

@@ -1,0 +1,431 @@
+//! The desk of experiments and figures: follows the log behind the requests, as the learner does, tells the
+//! experiments what became of those that they enrolled, keeps the dashboard's figures, and writes experiment reports.
+//!
+//! The experiments' state is saved with the place in the log that it has counted, so that after a crash each
+//! attempt and each score is counted exactly once. Requests only read the published table.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Parts;
+use crate::app::reports::About;
+use crate::arm::ArmId;
+use crate::clock;
+use crate::config::Config;
+use crate::experiments::{
+    Definition, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError, Table, Trigger,
+};
+use crate::report::command::EXPERIMENTS_STATE as STATE;
+use crate::report::dashboard::{BudgetView, ExperimentList, Ledger, Overview};
+use crate::report::log::Reference;
+use crate::report::{self, Provenance, ReportError, experiment};
+use crate::store::{
+    AttemptRow, DecisionRow, EventRow, LoggedAttempt, LoggedFeedback, Reader, StateRow, StoreError,
+};
+use crate::units::UnixMs;
+
+/// Time between two looks at the log.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Looks between two saves.
+const SAVE_EVERY: u32 = 10;
+/// Looks between two reports of running experiments.
+const REPORT_EVERY: u32 = 60;
+/// Entries of the log read at once.
+const CHUNK: u32 = 500;
+/// Version of the saved state.
+const STATE_VERSION: u32 = 1;
+
+/// What a decision's `detail` says of its experiment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Detail {
+    /// Its place in the experiment.
+    pub enrolment: Enrolment,
+}
+
+/// The desk.
+pub struct Desk {
+    table: ArcSwap<Table>,
+    books: Mutex<Books>,
+}
+
+struct Books {
+    experiments: Experiments,
+    ledger: Ledger,
+    about: About,
+    /// The always-best baseline of each route.
+    references: HashMap<Arc<str>, Reference>,
+    attempt_seq: i64,
+    feedback_seq: i64,
+    generation: u64,
+    unsaved: bool,
+}
+
+impl Desk {
+    /// Takes up what was saved, and starts the configuration's experiments.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn restore(reader: &Reader, config: &Config, about: About, now: UnixMs) -> Result<Self, StoreError> {
+        let saved = reader.state(STATE)?.filter(|row| row.version == STATE_VERSION);
+        let (attempt_seq, feedback_seq) = saved
+            .as_ref()
+            .map_or((0, 0), |row| (row.last_attempt_seq, row.last_feedback_seq));
+        let experiments = saved.and_then(|row| match serde_json::from_slice(&row.bytes) {
+            Ok(experiments) => Some(experiments),
+            Err(error) => {
+                tracing::error!(%error, "the experiments' saved state is damaged; they start anew");
+                None
+            }
+        });
+        let desk = Self {
+            table: ArcSwap::default(),
+            books: Mutex::new(Books {
+                experiments: experiments.unwrap_or_default(),
+                ledger: Ledger::new(env!("CARGO_PKG_VERSION"), about.simulated, now),
+                about,
+                references: HashMap::new(),
+                attempt_seq,
+                feedback_seq,
+                generation: 0,
+                unsaved: false,
+            }),
+        };
+        desk.configure(config, now);
+        Ok(desk)
+    }
+
+    /// Brings the experiments in line with the configuration.
+    pub fn configure(&self, config: &Config, now: UnixMs) {
+        let definitions: Vec<Definition> = config
+            .experiments
+            .iter()
+            .map(|section| Definition::from_config(section, now))
+            .collect();
+        let mut books = self.books();
+        if let Err(error) = books.experiments.configure(&definitions, now) {
+            tracing::warn!(%error, "an experiment of the configuration does not start");
+        }
+        self.publish(&mut books);
+    }
+
+    /// What is known of the configuration in force.
+    pub fn describe(&self, about: About) {
+        self.books().about = about;
+    }
+
+    /// Who takes part in what.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Starts an experiment on something that happened; its name, unless it is asked already.
+    pub fn trigger(&self, trigger: &Trigger, now: UnixMs) -> Option<String> {
+        let mut books = self.books();
+        let started = books.experiments.trigger(trigger, now);
+        self.publish(&mut books);
+        started
+    }
+
+    /// Does what somebody asks of an experiment.
+    ///
+    /// # Errors
+    /// If there is none of that name or it does not allow that.
+    pub fn intervene(
+        &self,
+        name: &str,
+        intervention: &Intervention,
+        reason: &str,
+        now: UnixMs,
+    ) -> Result<(), InterventionError> {
+        let mut books = self.books();
+        books.experiments.intervene(name, intervention, reason, now)?;
+        self.publish(&mut books);
+        Ok(())
+    }
+
+    /// `GET /v1/experiments`.
+    #[must_use]
+    pub fn list(&self) -> ExperimentList {
+        let books = self.books();
+        ExperimentList {
+            experiments: books.experiments.views(),
+            waiting: books.experiments.waiting().map(str::to_owned).collect(),
+        }
+    }
+
+    /// `GET /v1/overview`.
+    #[must_use]
+    pub fn overview(&self, now: UnixMs, budgets: Vec<BudgetView>, reports: Vec<String>) -> Overview {
+        self.books().ledger.overview(now, budgets, reports)
+    }
+
+    /// Reads on in the log until its end; the changes of experiments on the way.
+    ///
+    /// # Errors
+    /// When the log cannot be read; what was read before is counted.
+    pub fn look(&self, reader: &Reader) -> Result<Vec<Event>, StoreError> {
+        loop {
+            let (attempt_seq, feedback_seq) = {
+                let books = self.books();
+                (books.attempt_seq, books.feedback_seq)
+            };
+            // Scores before attempts: a score in hand has its decision and its attempt in the log already.
+            let scores = reader.feedback_since(feedback_seq, CHUNK)?;
+            let attempts = reader.attempts_since(attempt_seq, CHUNK)?;
+            let more = scores.len() == CHUNK as usize || attempts.len() == CHUNK as usize;
+            let mut books = self.books();
+            attempts.iter().for_each(|entry| books.attempt(entry));
+            scores.iter().for_each(|entry| books.score(entry));
+            self.publish(&mut books);
+            if !more {
+                return Ok(books.experiments.take_events());
+            }
+        }
+    }
+
+    /// The state to save, if it changed since the last call.
+    fn unsaved(&self, now: UnixMs) -> Option<StateRow> {
+        let mut books = self.books();
+        if !std::mem::take(&mut books.unsaved) {
+            return None;
+        }
+        let bytes = serde_json::to_vec(&books.experiments).ok()?;
+        Some(StateRow {
+            name: STATE.to_owned(),
+            at: now,
+            version: STATE_VERSION,
+            last_feedback_seq: books.feedback_seq,
+            last_attempt_seq: books.attempt_seq,
+            bytes,
+        })
+    }
+
+    fn provenance(&self, now: UnixMs) -> Provenance {
+        let about = self.books().about.clone();
+        Provenance {
+            generated: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: about.config_hash,
+            seed: Some(about.seed),
+            simulated: about.simulated,
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, books: &mut Books) {
+        if books.generation != books.experiments.generation() {
+            books.generation = books.experiments.generation();
+            books.unsaved = true;
+            self.table.store(Arc::new(books.experiments.table()));
+        }
+    }
+}
+
+impl Books {
+    fn attempt(&mut self, entry: &LoggedAttempt) {
+        self.attempt_seq = entry.seq;
+        let attempt = &entry.attempt;
+        if let Some(decision) = &entry.decision {
+            let reference = self.references.entry(Arc::clone(&decision.route)).or_default();
+            reference.observe(&decision.candidates);
+            self.ledger.decided(decision, reference.best());
+            // The first attempt is the assigned arm's own; what came after it is a fallback's or a hedge's.
+            if attempt.number == 1
+                && let Some(enrolment) = enrolment(decision)
+            {
+                self.experiments.enrolled(&enrolment);
+                self.experiments
+                    .exposed(&enrolment, &exposure(attempt), attempt.at);
+                self.unsaved = true;
+            }
+        }
+        self.ledger.attempted(attempt);
+    }
+
+    fn score(&mut self, entry: &LoggedFeedback) {
+        self.feedback_seq = entry.seq;
+        let decision = &entry.decision;
+        let previous = entry.previous.map(|(_, score)| score);
+        self.ledger
+            .scored(&decision.id, &entry.metric, entry.score, previous, entry.at);
+        let own = entry.served.as_ref().is_some_and(|served| {
+            served.arm == decision.arm && matches!(served.role.as_str(), "primary" | "retry")
+        });
+        if own && let Some(enrolment) = enrolment(decision) {
+            self.experiments
+                .scored(&enrolment, &entry.metric, entry.score, previous, entry.at);
+            self.unsaved = true;
+        }
+    }
+}
+
+fn enrolment(decision: &DecisionRow) -> Option<Enrolment> {
+    decision.experiment.as_ref()?;
+    let detail: Detail = serde_json::from_str(decision.detail.as_deref()?).ok()?;
+    Some(detail.enrolment)
+}
+
+fn exposure(attempt: &AttemptRow) -> Exposure {
+    let signals: Option<serde_json::Value> = attempt
+        .detail
+        .as_deref()
+        .and_then(|detail| serde_json::from_str(detail).ok());
+    Exposure {
+        clean: attempt.served && attempt.outcome == "succeeded",
+        refused: signals.is_some_and(|signals| signals["refused"] == true),
+        cost_usd: attempt.cost.map(crate::units::Usd::dollars),
+        ttft_ms: attempt.ttft_ms,
+        total_ms: Some(attempt.total_ms),
+    }
+}
+
+/// Looks at the log, saves, logs changes and writes reports for as long as the program runs.
+pub(super) async fn follow(app: std::sync::Weak<Parts>) {
+    let mut looks: u32 = 0;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(app) = app.upgrade() else { return };
+        looks = looks.wrapping_add(1);
+        let turn = tokio::task::spawn_blocking(move || turn(&app, looks)).await;
+        if let Err(error) = turn {
+            tracing::error!(%error, "the experiments missed a look at the log");
+        }
+    }
+}
+
+fn turn(app: &Parts, looks: u32) {
+    let reader = app.store.reader();
+    let events = app.desk.look(reader).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the experiments cannot read the log");
+        Vec::new()
+    });
+    for event in &events {
+        tracing::info!(experiment = event.experiment, "{}", event.kind);
+        app.store.log_event(EventRow {
+            at: event.at,
+            kind: "experiment".into(),
+            subject: event.experiment.clone(),
+            detail: serde_json::to_string(event).unwrap_or_default(),
+        });
+    }
+    let now = clock::wall();
+    if (!events.is_empty() || looks.is_multiple_of(SAVE_EVERY))
+        && let Some(row) = app.desk.unsaved(now)
+    {
+        drop(app.store.save_state(row));
+    }
+    if !events.is_empty() || looks.is_multiple_of(REPORT_EVERY) {
+        let data_dir = app.live.load().config.server.data_dir.clone();
+        if let Err(error) = write_reports(&app.desk, reader, &data_dir, &events, now) {
+            tracing::warn!(%error, "an experiment's report was not written");
+        }
+    }
+}
+
+/// Why there is no experiment report.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentReportError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The files cannot be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+/// Writes the report of every experiment that runs or just changed.
+fn write_reports(
+    desk: &Desk,
+    reader: &Reader,
+    data_dir: &Path,
+    fresh: &[Event],
+    now: UnixMs,
+) -> Result<Vec<PathBuf>, ExperimentReportError> {
+    let provenance = desk.provenance(now);
+    let mut written = Vec::new();
+    for view in desk.list().experiments {
+        let name = view.definition.name.as_str();
+        let changed = fresh.iter().any(|event| event.experiment == name);
+        if view.ended.is_some() && !changed {
+            continue;
+        }
+        let logged = reader.events(
+            Some("experiment"),
+            view.definition.defined,
+            UnixMs(i64::MAX),
+            10_000,
+        )?;
+        let mut events: Vec<Event> = logged
+            .iter()
+            .filter_map(|row| serde_json::from_str(&row.detail).ok())
+            .collect();
+        // Those of this turn may not be in the database yet.
+        events.extend(
+            fresh
+                .iter()
+                .filter(|event| !events.contains(event))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        let made = experiment::render(&experiment::report(&view, &events, &provenance))?;
+        written.push(report::write(&data_dir.join("reports"), name, &made)?);
+    }
+    Ok(written)
+}
+
+impl Desk {
+    /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it.
+    pub fn drifted(&self, arm: &ArmId, config: &Config, now: UnixMs) {
+        for route in config.routes.iter().filter(|route| route.models.contains(arm)) {
+            let Some((reference, margin)) = self.measure(&route.name, arm) else {
+                continue;
+            };
+            let trigger = Trigger::Drift {
+                route: route.name.clone(),
+                model: arm.clone(),
+                reference,
+                margin,
+            };
+            let started = self.trigger(&trigger, now);
+            tracing::info!(%arm, ?started, "an arm has drifted");
+        }
+    }
+
+    /// Starts an experiment on each model that is new in a route, against the route's reference.
+    pub fn routes_changed(&self, old: &Config, new: &Config, now: UnixMs) {
+        for route in &new.routes {
+            let Some(before) = old.routes.iter().find(|before| before.name == route.name) else {
+                continue;
+            };
+            for model in route.models.iter().filter(|model| !before.models.contains(model)) {
+                let Some((reference, margin)) = self.measure(&route.name, model) else {
+                    continue;
+                };
+                let trigger = Trigger::NewModel {
+                    route: route.name.clone(),
+                    model: model.clone(),
+                    reference,
+                    margin,
+                };
+                let started = self.trigger(&trigger, now);
+                tracing::info!(%model, ?started, "a model is new in a route");
+            }
+        }
+    }
+
+    /// The route's always-best baseline, if it is known by now and another arm than `arm`, and the margin.
+    fn measure(&self, route: &str, arm: &ArmId) -> Option<(ArmId, f64)> {
+        let books = self.books();
+        let best = books.references.get(route)?.best()?;
+        (best != arm).then(|| (best.clone(), books.about.margin))
+    }
+}

@@ -1,0 +1,123 @@
+//! The dashboard and what it asks for: `/`, `/v1/overview`, `/v1/experiments`, `/reports/{name}/{file}`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{Html, IntoResponse, Response};
+use http::header;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::clock;
+use crate::experiments::Intervention;
+use crate::failure::FailureKind;
+use crate::report::dashboard::{ExperimentList, Overview, PAGE};
+use crate::server::error::ApiError;
+
+/// The page. It holds no figures, so it needs no key; what it asks for does.
+pub async fn page() -> Html<&'static str> {
+    Html(PAGE)
+}
+
+/// Figures for the page.
+pub async fn overview(State(app): State<App>) -> Json<Overview> {
+    let data_dir = app.live.load().config.server.data_dir.clone();
+    let reports = tokio::task::spawn_blocking(move || written(&data_dir.join("reports")))
+        .await
+        .unwrap_or_default();
+    Json(app.desk.overview(clock::wall(), Vec::new(), reports))
+}
+
+/// Names of the reports that there are.
+fn written(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("report.html").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Every experiment.
+pub async fn experiments(State(app): State<App>) -> Json<ExperimentList> {
+    Json(app.desk.list())
+}
+
+/// One experiment.
+pub async fn experiment(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let list = app.desk.list();
+    let found = list
+        .experiments
+        .into_iter()
+        .find(|view| view.definition.name == name);
+    let view = found.ok_or_else(|| {
+        ApiError::new(
+            FailureKind::NotFound,
+            format!("There is no experiment \"{name}\". GET /v1/experiments lists them."),
+        )
+    })?;
+    Ok(Json(serde_json::to_value(view).unwrap_or_default()))
+}
+
+/// What may be asked of an experiment.
+#[derive(Debug, Deserialize)]
+pub struct Ask {
+    #[serde(flatten)]
+    intervention: Intervention,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Ends, ships or takes back: `{"action": "stop" | "ship" | "undo", "arm": "...", "reason": "..."}`.
+pub async fn intervene(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    body: bytes::Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::invalid(
+            format!("The body must be {{\"action\": \"stop\" | \"ship\" | \"undo\", \"arm\", \"reason\"}}: {error}."),
+            None,
+        )
+    })?;
+    app.desk
+        .intervene(&name, &ask.intervention, &ask.reason, clock::wall())
+        .map_err(|error| ApiError::invalid(error.to_string(), None))?;
+    experiment(State(app), Path(name)).await
+}
+
+/// A report's file.
+pub async fn report(
+    State(app): State<App>,
+    Path((name, file)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let kind = match file.as_str() {
+        "report.html" => "text/html; charset=utf-8",
+        "report.json" => "application/json",
+        "report.md" => "text/markdown; charset=utf-8",
+        _ => return Err(no_report(&name)),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.starts_with('.') || !name.chars().all(plain) {
+        return Err(no_report(&name));
+    }
+    let path = app
+        .live
+        .load()
+        .config
+        .server
+        .data_dir
+        .join("reports")
+        .join(&name)
+        .join(&file);
+    let text = tokio::fs::read(path).await.map_err(|_| no_report(&name))?;
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+fn no_report(name: &str) -> ApiError {
+    ApiError::new(
+        FailureKind::NotFound,
+        format!("There is no report \"{name}\" yet."),
+    )
+}
