@@ -108,7 +108,8 @@ impl FeatureSet {
         let text = TextView::read(&read(&path)?).map_err(artefact(path))?;
         let path = models_dir.join("classifier.bin");
         let classifier = Classifier::read(&read(&path)?).map_err(artefact(path.clone()))?;
-        if classifier.inputs() != text.word_dimensions() || classifier.view_version() != text.version().to_string()
+        if classifier.inputs() != text.word_dimensions()
+            || classifier.view_version() != text.version().to_string()
         {
             return Err(FeatureError::Apart {
                 path,
@@ -183,7 +184,10 @@ impl FeatureSet {
         let surface = Surface::of(request, &prompt);
         let mut text = Vec::with_capacity(self.text.dimensions());
         self.text.extract(&prompt, &surface, &mut text);
-        let named = self.classifier.classify(&self.text.words(&prompt, &surface)).category;
+        let named = self
+            .classifier
+            .classify(&self.text.words(&prompt, &surface))
+            .category;
         let embedded = match &self.embedding {
             Some(embedding) => embedding.look(&prompt, &surface).await,
             None => None,
