@@ -5,6 +5,7 @@ pub mod desk;
 pub mod enrol;
 pub mod features;
 pub mod live;
+pub mod money;
 pub mod pending;
 pub mod policies;
 pub mod prepare;
@@ -33,6 +34,7 @@ use crate::dispatch::idempotency::Idempotency;
 use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
 use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
 use crate::learner::{LearnerError, LearnerHandle, Setup};
+use crate::pricing::budget::Budgets;
 use crate::providers;
 use crate::request::ChatRequest;
 use crate::server::idempotency::Shelf;
@@ -64,6 +66,8 @@ pub struct Parts {
     pub telemetry: Arc<Telemetry>,
     /// The log.
     pub store: Store,
+    /// What may be spent, and what was.
+    pub budgets: Budgets,
     /// Experiments and the dashboard's figures.
     pub desk: Arc<Desk>,
     /// Learns from it.
@@ -141,6 +145,8 @@ impl Parts {
             let about = About::of(config, options.seed);
             Arc::new(Desk::restore(store.reader(), config, about, now)?)
         };
+        let budgets = Budgets::new(live.load().config.budgets.clone());
+        money::restore(&budgets, store.reader())?;
         let learner = LearnerHandle::start(Setup {
             learner: policies::learner(&live.load().config, &features),
             store: store.clone(),
@@ -158,6 +164,7 @@ impl Parts {
             idempotency: Idempotency::new(Arc::new(Shelf(store.clone()))),
             telemetry,
             store,
+            budgets,
             desk,
             learner,
             pending,
@@ -177,6 +184,7 @@ impl Parts {
         tokio::spawn(publish(Arc::downgrade(&app)));
         tokio::spawn(report(Arc::downgrade(&app)));
         tokio::spawn(desk::follow(Arc::downgrade(&app)));
+        tokio::spawn(money::keep(Arc::downgrade(&app)));
         Ok(app)
     }
 
@@ -249,6 +257,7 @@ impl Parts {
                 "some answers were cut off at the shutdown limit"
             );
         }
+        money::save_last(self).await;
         let app = Arc::clone(self);
         let stopped = tokio::task::spawn_blocking(move || {
             app.learner.stop();

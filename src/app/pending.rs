@@ -2,12 +2,13 @@
 //! the end of the answer.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
 use crate::completion::Usage;
 use crate::pricing::Units;
+use crate::pricing::budget::Hold;
 use crate::routing::Decided;
 use crate::units::Usd;
 
@@ -22,6 +23,7 @@ pub struct Ledger {
     /// Some attempt's price is not known, so the sum is not the cost.
     unpriced: AtomicBool,
     served: Mutex<Option<Usage>>,
+    hold: OnceLock<Hold>,
 }
 
 impl Ledger {
@@ -29,10 +31,19 @@ impl Ledger {
     pub fn book(&self, cost: Option<Usd>) {
         match cost {
             Some(cost) => {
+                if let Some(hold) = self.hold.get() {
+                    hold.book(cost);
+                }
                 self.spent_nanos.fetch_add(cost.nanos(), Ordering::Relaxed);
             }
             None => self.unpriced.store(true, Ordering::Relaxed),
         }
+    }
+
+    /// Keeps what the budgets have set aside for it.
+    pub fn hold(&self, hold: Hold) {
+        // A request is set aside for once; a second hold would only be released again.
+        let _ = self.hold.set(hold);
     }
 
     /// Notes the tokens of the attempt that served.
@@ -69,6 +80,7 @@ impl Pending {
             spent_nanos: AtomicI64::new(0),
             unpriced: AtomicBool::new(false),
             served: Mutex::new(None),
+            hold: OnceLock::new(),
         });
         self.0.insert(Arc::clone(&ledger.decided.id), Arc::clone(&ledger));
         Account {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
-use crate::app::{App, Parts, enrol};
+use crate::app::{App, Parts, enrol, money};
 use crate::arm::ArmId;
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
 use crate::clock;
@@ -23,6 +23,7 @@ use crate::failure::FailureKind;
 use crate::features::content;
 use crate::policy::simple::Fixed;
 use crate::policy::{Contexts, Decision, Demands, Policy};
+use crate::pricing::budget::Standing;
 use crate::pricing::{self, Units};
 use crate::request::ChatRequest;
 use crate::routing::{self, Decided, Expected, Offer, Question};
@@ -152,7 +153,10 @@ pub async fn prepare(
         Target::Arm(_) => None,
     };
     let policy = app.learner.policy();
+    let named = route.map_or(request.model.as_str(), |route| route.name.as_str());
+    let standing = money::standing(app, request, wishes, named, clock::wall())?;
     let asked = Asked {
+        standing,
         app,
         live: &live,
         request,
@@ -186,7 +190,15 @@ pub async fn prepare(
         .map(|r| (r.arm, r.reason.to_string()))
         .collect();
     if drawn.is_empty() {
-        return Err(no_candidates(&refused));
+        let cheapest = expected
+            .iter()
+            .filter(|expected| expected.priced)
+            .map(|expected| expected.cost)
+            .min();
+        let spent = cheapest
+            .filter(|&cheapest| asked.standing.most.is_some_and(|most| cheapest > most))
+            .and_then(|cheapest| money::too_little(app, request, wishes, named, cheapest));
+        return Err(spent.unwrap_or_else(|| no_candidates(&refused)));
     }
     let table = app.desk.table();
     let routed = route.filter(|_| rule.is_none()).map(|route| route.name.as_str());
@@ -219,7 +231,7 @@ pub async fn prepare(
     let decided = Arc::new(Decided {
         id,
         at: asked.now,
-        route: Arc::from(route.map_or(request.model.as_str(), |route| route.name.as_str())),
+        route: Arc::from(named),
         category: category.clone(),
         arms: options.iter().map(|offer| offer.arm.id.clone()).collect(),
         latency_ms: options.iter().map(|offer| offer.latency_ms).collect(),
@@ -267,6 +279,7 @@ struct Asked<'a> {
     features: &'a Features,
     category: Option<&'a str>,
     policy: &'a dyn Policy,
+    standing: Standing,
 }
 
 impl<'a> Asked<'a> {
@@ -377,8 +390,8 @@ impl<'a> Asked<'a> {
             max_output_tokens: self.request.max_output_tokens,
             preferences: &self.request.provider,
             max_cost: self.max_cost(),
-            under_budget: self.route.is_some_and(|route| route.budget.is_some()),
-            cheapest_only: false,
+            under_budget: self.standing.under_budget(),
+            cheapest_only: self.standing.cheapest_only,
             allowed: None,
         };
         candidates::filter(&demand, &means)
@@ -476,11 +489,11 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The narrower of the request's limit and the route's.
+    /// The narrowest of the request's limit, the route's and what is left of budgets that refuse.
     fn max_cost(&self) -> Option<Usd> {
         let own = self.request.routing.max_cost_usd;
         let route = self.route.and_then(|route| route.max_cost);
-        own.into_iter().chain(route).min()
+        own.into_iter().chain(route).chain(self.standing.most).min()
     }
 }
 

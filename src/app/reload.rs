@@ -56,6 +56,7 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
         }
         policies::configure(learner, &config, now);
     });
+    app.budgets.reconfigure(new_config.budgets.clone());
     app.describe();
     app.desk.configure(&new_config, now);
     app.desk.routes_changed(&old.config, &new_config, now);

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
-use crate::app::App;
 use crate::app::prepare::{self, Prepared, Wishes};
+use crate::app::{App, money};
 use crate::clock;
 use crate::completion::Usage;
 use crate::dispatch::{Answer, DispatchFailure};
@@ -45,6 +45,7 @@ async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Re
     let request = Arc::new(parse(body)?);
     let wishes = Wishes::read(&request, &headers, client)?;
     let prepared = prepare::prepare(&app, &request, &wishes, received).await?;
+    money::reserve(&app, &prepared, &request, &wishes)?;
     app.log_decision(&prepared, &request);
     let job = Job {
         app,

@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/telemetry", get(operations::telemetry))
+        .route("/v1/budgets", get(operations::budgets))
         .route("/v1/overview", get(dashboard::overview))
         .route("/v1/experiments", get(dashboard::experiments))
         .route(

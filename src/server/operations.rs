@@ -43,3 +43,9 @@ pub async fn telemetry(State(app): State<App>) -> Json<Value> {
     telemetry["log"] = serde_json::to_value(app.store.stats()).unwrap_or_default();
     Json(telemetry)
 }
+
+/// Every budget's account: what is spent, set aside and left, and when it renews.
+pub async fn budgets(State(app): State<App>) -> Json<Value> {
+    let rows = app.budgets.rows(clock::wall());
+    Json(json!({"budgets": serde_json::to_value(rows).unwrap_or_default()}))
+}

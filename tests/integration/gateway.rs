@@ -411,3 +411,46 @@ fn the_program_says_why_it_cannot_start() {
     );
     assert_eq!(fs::read(data.join("pointsman.db")).unwrap(), garbage);
 }
+
+#[tokio::test]
+async fn a_spent_budget_refuses_tells_when_it_renews_and_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = program::simulated(folder.path()).replace(
+        "objective = \"cheapest_capable\"",
+        "objective = \"cheapest_capable\"\nbudget = { usd = 0.0002, period = \"day\", on_exhausted = \"reject\" }",
+    );
+    let program = Program::serve(folder.path(), &toml, &[]);
+    let http = client();
+    let mut spent = 0.0;
+    let mut refusal = None;
+    for number in 0..500 {
+        let text = format!("Explain paragraph {number} of the contract");
+        let (status, answer) = post(&http, &program.url("/v1/chat/completions"), question(&text)).await;
+        if status == StatusCode::OK {
+            spent += answer["usage"]["cost"].as_f64().unwrap();
+            continue;
+        }
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (StatusCode::PAYMENT_REQUIRED, &json!("budget_exceeded"))
+        );
+        refusal = Some(answer);
+        break;
+    }
+    let refusal = refusal.expect("the budget of $0.0002 must be spent within 500 requests");
+    assert!(
+        refusal["error"]["metadata"]["budget"]["renews_ms"].is_i64(),
+        "{refusal}"
+    );
+    let account =
+        async |program: &Program| get(&http, &program.url("/v1/budgets")).await["budgets"][0].clone();
+    let before = account(&program).await;
+    let booked = before["spent_usd"].as_f64().unwrap();
+    assert!(
+        (booked - spent).abs() < 1e-9,
+        "the account says {booked}, the answers {spent}: {before}"
+    );
+    assert_eq!(program.terminate(), Some(0));
+    let program = Program::serve(folder.path(), &toml, &[]);
+    assert_eq!(account(&program).await["spent_usd"], before["spent_usd"]);
+}
