@@ -182,12 +182,8 @@ impl FeatureSet {
     pub async fn look(&self, request: &ChatRequest) -> Looked {
         let prompt = PromptText::of(request);
         let surface = Surface::of(request, &prompt);
-        let mut text = Vec::with_capacity(self.text.dimensions());
-        self.text.extract(&prompt, &surface, &mut text);
-        let named = self
-            .classifier
-            .classify(&self.text.words(&prompt, &surface))
-            .category;
+        let (text, words) = self.text.look(&prompt, &surface);
+        let named = self.classifier.classify(&words).category;
         let embedded = match &self.embedding {
             Some(embedding) => embedding.look(&prompt, &surface).await,
             None => None,

@@ -98,39 +98,43 @@ impl TextView {
         self.version
     }
 
-    /// Replaces `out` by the features: [`TextView::dimensions`] finite values, the first of them 1.
-    pub fn extract(&self, prompt: &PromptText, surface: &Surface, out: &mut Vec<f32>) {
-        out.clear();
-        out.reserve(self.dimensions());
-        out.push(1.0);
+    /// Both views of a prompt in one pass over its words: the features, as [`TextView::extract`] gives them, and what
+    /// the classifier looks at, as [`TextView::words`] does.
+    #[must_use]
+    pub fn look(&self, prompt: &PromptText, surface: &Surface) -> (Vec<f32>, Vec<f32>) {
         let mut ngrams = NGrams::default();
         let mut ids = Vec::with_capacity(512);
         words::each(prompt.words(), |word| {
             ngrams.push(word);
             self.table.split(word, &mut ids);
         });
-        self.hashed.extract(&mut ngrams, out);
-        self.neighbourhood.extract(&mut self.table.pool(&ids), out);
-        self.surface.extract(surface, out);
+        let mut pooled = self.table.pool(&ids);
+        let mut features = Vec::with_capacity(self.dimensions());
+        features.push(1.0);
+        self.hashed.extract(&mut ngrams, &mut features);
+        let hashed = 1..features.len();
+        let mut words = Vec::with_capacity(self.word_dimensions());
+        // A unit vector of this many values is small beside the standardised rest.
+        let scale = (self.table.dimensions() as f32).sqrt() * 0.5;
+        words.extend(pooled.iter().map(|value| value * scale));
+        words.extend_from_slice(&features[hashed]);
+        self.neighbourhood.extract(&mut pooled, &mut features);
+        let surface_at = features.len();
+        self.surface.extract(surface, &mut features);
+        words.extend_from_slice(&features[surface_at..]);
+        (features, words)
+    }
+
+    /// Replaces `out` by the features: [`TextView::dimensions`] finite values, the first of them 1.
+    pub fn extract(&self, prompt: &PromptText, surface: &Surface, out: &mut Vec<f32>) {
+        *out = self.look(prompt, surface).0;
     }
 
     /// What the classifier looks at: the pooled vector of the static table (unit length), the hashed n-grams through
     /// the SVD, and the standardised surface; [`TextView::word_dimensions`] finite values.
     #[must_use]
     pub fn words(&self, prompt: &PromptText, surface: &Surface) -> Vec<f32> {
-        let mut ngrams = NGrams::default();
-        let mut ids = Vec::with_capacity(512);
-        words::each(prompt.words(), |word| {
-            ngrams.push(word);
-            self.table.split(word, &mut ids);
-        });
-        let mut out = self.table.pool(&ids);
-        // A unit vector of this many values is small beside the standardised rest.
-        let scale = (self.table.dimensions() as f32).sqrt() * 0.5;
-        out.iter_mut().for_each(|value| *value *= scale);
-        self.hashed.extract(&mut ngrams, &mut out);
-        self.surface.extract(surface, &mut out);
-        out
+        self.look(prompt, surface).1
     }
 
     /// Length of what [`TextView::words`] gives.

@@ -5,6 +5,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Slots of the lookup table; more than twice the words of any vocabulary we read.
 const SLOTS: usize = 1 << 17;
 const EMPTY: u16 = u16::MAX;
+/// Bytes of a piece by which the lengths of its kin are known.
+const HEAD: usize = 4;
 
 /// The known pieces. Built once, read without locks.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub struct Vocabulary {
     ends: Vec<u32>,
     continues: Vec<bool>,
     slots: Vec<u16>,
+    /// Which lengths there are among the pieces that begin with given bytes, so that most are never looked up.
+    lengths: Vec<u32>,
     longest: usize,
 }
 
@@ -28,6 +32,7 @@ impl Vocabulary {
             ends: Vec::new(),
             continues: Vec::new(),
             slots: vec![EMPTY; SLOTS],
+            lengths: vec![0; 1 << 16],
             longest: 0,
         };
         for (id, piece) in pieces.into_iter().enumerate() {
@@ -40,6 +45,9 @@ impl Vocabulary {
             vocabulary.ends.push(vocabulary.letters.len() as u32);
             vocabulary.continues.push(continues);
             vocabulary.longest = vocabulary.longest.max(text.len());
+            if text.len() >= HEAD {
+                vocabulary.lengths[head(text.as_bytes())] |= length_bit(text.len());
+            }
             let mut slot = slot(text, continues);
             while vocabulary.slots[slot] != EMPTY {
                 slot = (slot + 1) % SLOTS;
@@ -66,13 +74,21 @@ impl Vocabulary {
         let mark = ids.len();
         let mut start = 0;
         while start < word.len() {
+            let rest = &word.as_bytes()[start..];
+            let lengths = if rest.len() >= HEAD {
+                self.lengths[head(rest)]
+            } else {
+                0
+            };
             let mut end = word.floor_char_boundary(start + self.longest);
             let id = loop {
                 if end <= start {
                     ids.truncate(mark);
                     return;
                 }
-                if let Some(id) = self.id(&word[start..end], start > 0) {
+                let length = end - start;
+                let possible = length < HEAD || lengths & length_bit(length) != 0;
+                if possible && let Some(id) = self.id(&word[start..end], start > 0) {
                     break id;
                 }
                 end = word.floor_char_boundary(end - 1);
@@ -105,6 +121,17 @@ impl Vocabulary {
         };
         &self.letters[start..self.ends[index] as usize]
     }
+}
+
+/// Index of the first [`HEAD`] bytes of a piece.
+fn head(bytes: &[u8]) -> usize {
+    let first = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    (first.wrapping_mul(0x9E37_79B1) >> 16) as usize
+}
+
+/// The bit that stands for a length; all beyond 31 share the last one.
+fn length_bit(length: usize) -> u32 {
+    1 << length.min(31)
 }
 
 fn slot(text: &str, continues: bool) -> usize {
