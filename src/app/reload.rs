@@ -72,7 +72,8 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
 /// Reads the file again when it changes or on SIGHUP, for as long as the program runs. A broken file is refused with
 /// the reason, once, and the old configuration stays.
 pub async fn watch(app: Weak<Parts>, path: PathBuf) {
-    let mut seen = modified(&path);
+    // The file may have changed since it was read at the start: the first look reads it once more.
+    let mut seen = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     let mut hangups = Hangups::new();
     loop {
