@@ -16,9 +16,9 @@ fn session(model: &[u8]) -> ort::Result<Session> {
         ort::set_api(ort_rten::api());
         ort::init().build().unwrap()
     });
-    Ok(Session::builder(&ENVIRONMENT)?
+    Session::builder(&ENVIRONMENT)?
         .with_intra_threads(1)?
-        .commit_from_memory(model)?)
+        .commit_from_memory(model)
 }
 
 fn shipped() -> Vec<u8> {
