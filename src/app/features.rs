@@ -87,11 +87,9 @@ pub enum FeatureError {
     /// Its threads.
     #[error(transparent)]
     Pool(#[from] StartError),
-    /// A model of the hub was asked for.
-    #[error(
-        "[embedding] model = \"{name}\" needs a build with the cargo feature `hub`; \"shipped\" and \"off\" do not"
-    )]
-    NoHub {
+    /// A model was asked for that is not shipped.
+    #[error("[embedding] model = \"{name}\" is not shipped: use \"shipped\" or \"off\"")]
+    NotShipped {
         /// The model.
         name: String,
     },
@@ -121,7 +119,7 @@ impl FeatureSet {
             serde_json::from_slice(&read(&path)?).map_err(|reason| FeatureError::Seed { path, reason })?;
         let embedding = match &embedding.model {
             EmbeddingModel::Off => None,
-            EmbeddingModel::Hub(name) => return Err(FeatureError::NoHub { name: name.clone() }),
+            EmbeddingModel::Named(name) => return Err(FeatureError::NotShipped { name: name.clone() }),
             EmbeddingModel::Shipped => Some(Embeddings::open(models_dir, embedding)?),
         };
         Ok(Self {

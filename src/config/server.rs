@@ -45,8 +45,8 @@ pub enum EmbeddingModel {
     Shipped,
     /// None: hashed features only.
     Off,
-    /// One of fastembed's list, fetched from its hub (cargo feature `hub`).
-    Hub(String),
+    /// Another one by name; none but the shipped one can be opened.
+    Named(String),
 }
 
 /// The embedding model and its limits.
@@ -159,7 +159,7 @@ pub(super) fn embedding(section: Option<&Section<'_>>) -> Embedding {
         embedding.model = match section.string("model").as_deref() {
             None | Some("shipped") => EmbeddingModel::Shipped,
             Some("off") => EmbeddingModel::Off,
-            Some(name) => EmbeddingModel::Hub(name.to_owned()),
+            Some(name) => EmbeddingModel::Named(name.to_owned()),
         };
         if let Some(threads) = section.integer("threads", 0..=256) {
             embedding.threads = usize::try_from(threads).unwrap_or(0);
