@@ -23,6 +23,7 @@ pub mod units;
 
 // Shell ring.
 pub mod app;
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod demo;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::arm::{Arm, ArmId};
+use crate::cache::Caches;
 use crate::config::{self, Config, ProviderKind, Route};
 use crate::dispatch::Deployment;
 use crate::providers::simulated::{SimulatedProvider, SimulatedSettings};
@@ -17,6 +18,8 @@ pub struct Live {
     pub config: Config,
     /// Who may use it.
     pub keys: ClientKeys,
+    /// Answers kept, by route.
+    pub caches: Caches,
     arms: HashMap<ArmId, Served>,
     /// Model names without a provider, where only one provider has them.
     bare: HashMap<String, Option<ArmId>>,
@@ -56,11 +59,11 @@ pub enum LiveError {
 }
 
 impl Live {
-    /// Builds the servers behind `config`.
+    /// Builds the servers behind `config`; answers that `before` kept stay where nothing changed that they depend on.
     ///
     /// # Errors
     /// A provider whose address or key cannot be used.
-    pub fn new(config: Config, http: &reqwest::Client) -> Result<Self, LiveError> {
+    pub fn new(config: Config, http: &reqwest::Client, before: &Caches) -> Result<Self, LiveError> {
         let mut upstreams: HashMap<&str, (bool, Arc<Deployment>)> = HashMap::new();
         for provider in &config.providers {
             let upstream = upstream(provider, http).map_err(|reason| LiveError::Provider {
@@ -89,6 +92,7 @@ impl Live {
         }
         let keys = ClientKeys::new(config.server.api_keys.iter().map(config::Secret::expose));
         Ok(Self {
+            caches: Caches::new(&config, before),
             config,
             keys,
             arms,

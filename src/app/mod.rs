@@ -28,6 +28,7 @@ use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
 use crate::app::reports::About;
+use crate::cache::Caches;
 use crate::clock;
 use crate::config::Config;
 use crate::dispatch::idempotency::Idempotency;
@@ -124,7 +125,11 @@ impl Parts {
         let features = FeatureSet::load(&options.models_dir, &config.embedding)?;
         let http = providers::http_client(CONNECT_TIMEOUT)?;
         let store = Store::open(&config.server.data_dir, clock::wall())?;
-        let live = Arc::new(ArcSwap::from_pointee(Live::new(config, &http)?));
+        let live = Arc::new(ArcSwap::from_pointee(Live::new(
+            config,
+            &http,
+            &Caches::default(),
+        )?));
         let telemetry = Arc::new(Telemetry::default());
         let pending = Pending::default();
         let books = Books {

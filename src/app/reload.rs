@@ -30,7 +30,7 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
     }
     let now = clock::wall();
     let changes = old.config.prices.changes(&config.prices, now);
-    let live = Live::new(config, &app.http).map_err(|error| error.to_string())?;
+    let live = Live::new(config, &app.http, &old.caches).map_err(|error| error.to_string())?;
     let hash = live.config.hash.clone();
     let config = live.config.clone();
     app.live.store(std::sync::Arc::new(live));

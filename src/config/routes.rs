@@ -50,6 +50,17 @@ pub struct Hedge {
     pub max_rate: f64,
 }
 
+/// Whether and how long answers are kept for requests that come again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheRule {
+    /// How long an answer may be given again.
+    pub ttl: Duration,
+    /// Memory for the answers of the route.
+    pub max_bytes: u64,
+    /// Whether an answer to one client, or user, may be given to another.
+    pub shared: bool,
+}
+
 /// A name that clients may ask for.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -73,6 +84,8 @@ pub struct Route {
     pub fallbacks: Option<Vec<ArmId>>,
     /// Plain rules before the policy; the first that matches holds.
     pub rules: Vec<Rule>,
+    /// Answers kept. `None`: none are.
+    pub cache: Option<CacheRule>,
 }
 
 const DEFAULT_DEADLINE_MS: u64 = 60_000;
@@ -82,6 +95,11 @@ const DEFAULT_HEDGE: Hedge = Hedge {
     enabled: true,
     max_rate: 0.05,
 };
+
+const DEFAULT_CACHE_SECONDS: u64 = 300;
+const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+/// Least and most that a route's answers may take.
+const CACHE_BYTES: std::ops::RangeInclusive<u64> = 65_536..=(1 << 40);
 
 /// A route as read, its names not yet looked up.
 pub(super) struct RawRoute {
@@ -132,6 +150,7 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
         inner.done();
         rule
     });
+    let cache = section.section("cache").map(|inner| cache(&inner));
     section.done();
     let mut names = models.clone().unwrap_or_default();
     names.extend(fallbacks.iter().flatten().cloned());
@@ -153,12 +172,29 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
                 models: ids(&names),
             })
             .collect(),
+        cache,
     });
     RawRoute {
         route,
         names,
         place: section.place_of("name"),
     }
+}
+
+fn cache(section: &Section<'_>) -> CacheRule {
+    let rule = CacheRule {
+        ttl: Duration::from_secs(
+            section
+                .integer("ttl_seconds", 1..=31_536_000)
+                .unwrap_or(DEFAULT_CACHE_SECONDS),
+        ),
+        max_bytes: section
+            .integer("max_bytes", CACHE_BYTES)
+            .unwrap_or(DEFAULT_CACHE_BYTES),
+        shared: section.bool("shared").unwrap_or(false),
+    };
+    section.done();
+    rule
 }
 
 /// A list of model ids without repetition; `None` when absent or empty.
@@ -297,6 +333,7 @@ pub(super) fn check(raw: Vec<RawRoute>, models: &[Placed], ledger: &Ledger<'_>) 
             budget: None,
             fallbacks: None,
             rules: Vec::new(),
+            cache: None,
         }];
     }
     let mut routes: Vec<Route> = Vec::new();

@@ -10,7 +10,7 @@ use crate::policy::{
     ArmScore, Candidate, Contexts, Decision, Demands, Learner as _, Logged, Observation, Revision, Round,
     UsageSample,
 };
-use crate::store::{DecisionRow, LoggedAttempt, LoggedFeedback};
+use crate::store::{DecisionRow, FROM_CACHE, LoggedAttempt, LoggedFeedback};
 use crate::telemetry::{QualityKey, QualitySample, Telemetry};
 
 /// A score that comes later than this after its decision says nothing of the arm's present state.
@@ -107,8 +107,12 @@ impl<'a> Lesson<'a> {
     }
 }
 
-/// Learns what an attempt used; the first one of a request also tells what was decided.
+/// Learns what an attempt used; the first one of a request also tells what was decided. An answer from the cache used
+/// nothing, and was not decided.
 pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, versions: &Versions) {
+    if logged.attempt.role == FROM_CACHE {
+        return;
+    }
     let lesson = logged
         .decision
         .as_ref()
@@ -175,7 +179,8 @@ pub(super) fn score(
     versions: &Versions,
 ) {
     let row = &logged.decision;
-    if *logged.metric != *QUALITY {
+    // Scores of an answer from the cache are repeated measures of one draw, not draws.
+    if *logged.metric != *QUALITY || row.strategy == FROM_CACHE {
         return;
     }
     let served = logged.served.as_ref().map_or(&row.arm, |served| &served.arm);

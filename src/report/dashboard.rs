@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::arm::ArmId;
 use crate::experiments::ExperimentView;
 use crate::feedback::QUALITY;
-use crate::store::{AttemptRow, DecisionRow};
+use crate::store::{AttemptRow, DecisionRow, FROM_CACHE};
 use crate::units::{UnixMs, Usd};
 
 /// The page.
@@ -70,6 +70,12 @@ pub struct Overview {
     pub mean_score: Option<f64>,
     /// Budgets with what is spent of them.
     pub budgets: Vec<BudgetView>,
+    /// Of the requests: those that were given an answer from the cache.
+    #[serde(default)]
+    pub cache_hits: u64,
+    /// What those would have cost again.
+    #[serde(default)]
+    pub cache_saved_usd: Usd,
     /// Names of the rows of `points[].drawn`.
     pub arms: Vec<String>,
     /// Figures over time.
@@ -204,13 +210,17 @@ impl Ledger {
         while self.minute.front().is_some_and(|at| row.at.0 - at > 60_000) {
             self.minute.pop_front();
         }
-        let arm = self.arm_index(&row.arm);
+        // An answer from the cache was not drawn.
+        let drawn = row.strategy != FROM_CACHE;
+        let arm = if drawn { self.arm_index(&row.arm) } else { 0 };
         if let Some(point) = self.point(row.at) {
             point.requests += 1;
-            if point.drawn.len() <= arm {
+            if drawn && point.drawn.len() <= arm {
                 point.drawn.resize(arm + 1, 0);
             }
-            point.drawn[arm] += 1;
+            if drawn {
+                point.drawn[arm] += 1;
+            }
         }
         self.open.insert(
             Arc::clone(&row.id),
@@ -246,6 +256,10 @@ impl Ledger {
     pub fn attempted(&mut self, row: &AttemptRow) {
         let cost = row.cost.unwrap_or_default();
         self.overview.spent_usd += cost;
+        if let Some(saved) = row.saved() {
+            self.overview.cache_hits += 1;
+            self.overview.cache_saved_usd += saved;
+        }
         let open = self.open.get_mut(&row.decision).map(|open| {
             open.spent += cost;
             if row.served {
@@ -369,6 +383,9 @@ fn why(row: &DecisionRow) -> String {
         .candidates
         .iter()
         .max_by(|a, b| a.quality.total_cmp(&b.quality));
+    if row.strategy == FROM_CACHE {
+        return "an equal request was answered before".to_owned();
+    }
     if let Some(experiment) = &row.experiment {
         return format!("by the experiment {experiment}");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::routing::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
-use crate::store::{CandidateRow, Joined, StoreError};
+use crate::store::{AttemptRow, CandidateRow, Joined, StoreError};
 use crate::units::Usd;
 
 /// The metric that the reports judge by.
@@ -113,6 +113,7 @@ fn row(joined: &Joined) -> RoutingRow {
         total_ms: served.map(|attempt| attempt.total_ms),
         score: (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64),
         fallback: served.is_some_and(|attempt| attempt.role == "fallback"),
+        saved_by_cache: joined.attempts.iter().find_map(AttemptRow::saved),
         hedged: joined.attempts.iter().any(|attempt| attempt.role == "hedge"),
     }
 }

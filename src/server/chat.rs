@@ -19,6 +19,7 @@ use crate::failure::AttemptError;
 use crate::request::{self, ChatRequest, RequestError};
 use crate::server::auth::Client;
 use crate::server::body::RawBody;
+use crate::server::cached::{self, Asking, Looked};
 use crate::server::error::ApiError;
 use crate::server::explain;
 use crate::server::idempotency::{self, EndedWell};
@@ -26,7 +27,7 @@ use crate::server::stream::{Begun, Settled, SseBody};
 use crate::server::wire::{self, Envelope};
 
 /// Silence on a stream after which a comment keeps the connection open.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Decides, answers, and says who answered; once for each `Idempotency-Key`.
 pub async fn post(
@@ -44,6 +45,10 @@ async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Re
     let received = clock::monotonic();
     let request = Arc::new(parse(body)?);
     let wishes = Wishes::read(&request, &headers, client)?;
+    let asking = match cached::look(&app, &request, &wishes, &headers, received).await? {
+        Looked::Answered(response) => return Ok(response),
+        Looked::Ask(asking) => asking,
+    };
     let prepared = prepare::prepare(&app, &request, &wishes, received).await?;
     money::reserve(&app, &prepared, &request, &wishes)?;
     app.log_decision(&prepared, &request);
@@ -53,6 +58,7 @@ async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Re
         prepared,
         wishes,
         received,
+        asking,
     };
     if job.request.stream {
         Ok(streamed(job).await)
@@ -68,6 +74,8 @@ struct Job {
     prepared: Prepared,
     wishes: Wishes,
     received: Instant,
+    /// What the cache is to be told; `None` where there is none.
+    asking: Option<Asking>,
 }
 
 /// Parses a body; says which field is at fault.
@@ -85,6 +93,7 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
         prepared,
         wishes,
         received,
+        asking,
         ..
     } = job;
     let envelope = envelope(&prepared);
@@ -100,6 +109,11 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
     let mut completion = *completion;
     // A provider that tells no usage is estimated in the books; the client sees the same figure, marked.
     completion.usage = completion.usage.or_else(|| ledger.served());
+    let looked = asking.as_ref().map(Asking::word);
+    if let Some(lead) = asking.and_then(Asking::lead) {
+        let origin = cached::origin(&prepared.decided, &served);
+        lead.whole(origin, &completion, cost, clock::wall());
+    }
     let metadata = wishes
         .metadata
         .then(|| explain::metadata(&prepared.decided, &prepared.refused, &served, cost));
@@ -119,6 +133,9 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
     );
     if let Some(cost) = cost {
         explain::put(headers, "x-router-cost-usd", &cost.to_string());
+    }
+    if let Some(word) = looked {
+        explain::put(headers, cached::HEADER, word);
     }
     let overhead = served.sent.saturating_duration_since(received)
         + clock::monotonic().saturating_duration_since(answered);
@@ -141,6 +158,9 @@ async fn streamed(job: Job) -> Response {
         &job.prepared.decided,
         job.prepared.experiment.as_deref(),
     );
+    if let Some(asking) = &job.asking {
+        explain::put(&mut promised_headers, cached::HEADER, asking.word());
+    }
     let mut coming = Box::pin(begin(job));
     let begun = tokio::select! {
         biased;
@@ -158,6 +178,11 @@ async fn streamed(job: Job) -> Response {
             )
         }
     };
+    event_stream(body, headers)
+}
+
+/// The response whose body is a stream of events.
+pub(super) fn event_stream(body: SseBody, headers: HeaderMap) -> Response {
     let ended_well = body.ended_well();
     let mut response = Response::new(Body::from_stream(body));
     response.extensions_mut().insert::<EndedWell>(ended_well);
@@ -179,6 +204,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         prepared,
         wishes,
         received,
+        asking,
         ..
     } = job;
     let answer = app.dispatcher.run(prepared.plan.clone()).await;
@@ -200,6 +226,13 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         "x-router-overhead-ms",
         &format!("{:.3}", overhead.as_secs_f64() * 1e3),
     );
+    if let Some(asking) = &asking {
+        explain::put(&mut headers, cached::HEADER, asking.word());
+    }
+    let lead = asking.and_then(Asking::lead);
+    if let Some(lead) = &lead {
+        lead.begin(cached::origin(&prepared.decided, &served));
+    }
     let envelope = Envelope {
         model: served.arm.id.to_string(),
         ..envelope(&prepared)
@@ -211,6 +244,8 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         let tokens = usage.or_else(|| ledger.served()).unwrap_or_default();
         Settled {
             usage: wire::usage(&tokens, more.as_ref(), cost),
+            tokens,
+            cost,
             metadata: wishes
                 .metadata
                 .then(|| explain::metadata(&prepared.decided, &prepared.refused, &served, cost)),
@@ -224,6 +259,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         events,
         settle: Box::new(settle),
         explain: Box::new(explain),
+        lead,
     };
     Ok((begun, headers))
 }

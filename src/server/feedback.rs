@@ -10,6 +10,7 @@ use crate::clock;
 use crate::failure::FailureKind;
 use crate::feedback::Feedback;
 use crate::server::body::RawBody;
+use crate::server::cached;
 use crate::server::error::ApiError;
 use crate::store::{FeedbackAck, FeedbackRow, RecordError};
 
@@ -72,12 +73,14 @@ async fn record(app: &App, item: &Value) -> Result<FeedbackAck, ApiError> {
         refusal
     })?;
     let id = feedback.target.id().to_owned();
+    let (metric, score) = (feedback.metric.clone(), feedback.score);
     let ack = app
         .store
         .record_feedback(FeedbackRow::new(feedback, clock::wall()))
         .await;
     let ack = ack.map_err(|error| refusal(&id, &error))?;
     app.learner.scores_came();
+    cached::scored(app, &ack.decision, &metric, score);
     Ok(ack)
 }
 

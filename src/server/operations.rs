@@ -40,6 +40,7 @@ pub async fn telemetry(State(app): State<App>) -> Json<Value> {
     telemetry["hedge_stock"] = app.dispatcher.hedge_stock().into();
     telemetry["learner"] = serde_json::to_value(app.learner.status()).unwrap_or_default();
     telemetry["embedding"] = serde_json::to_value(app.features.embedding_counts()).unwrap_or_default();
+    telemetry["caches"] = serde_json::to_value(app.live.load().caches.figures()).unwrap_or_default();
     telemetry["log"] = serde_json::to_value(app.store.stats()).unwrap_or_default();
     Json(telemetry)
 }

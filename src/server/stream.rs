@@ -10,14 +10,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use tokio::time::Sleep;
 
+use crate::cache::Lead;
+use crate::clock;
 use crate::completion::{StreamEvent, Usage};
 use crate::failure::AttemptError;
 use crate::server::error::ApiError;
 use crate::server::idempotency::EndedWell;
 use crate::server::wire::{self, DONE, Envelope};
+use crate::units::Usd;
 
 /// Bytes gathered into one write at most.
 const MAX_WRITE: usize = 64 * 1024;
@@ -35,6 +38,8 @@ pub struct Begun {
     pub settle: Box<dyn FnOnce(Option<Usage>, Option<serde_json::Value>) -> Settled + Send>,
     /// Turns a failure of the stream into the client's error.
     pub explain: Box<dyn FnOnce(AttemptError) -> ApiError + Send>,
+    /// Records it for a cache.
+    pub lead: Option<Lead>,
 }
 
 /// What the last frame says.
@@ -43,6 +48,10 @@ pub struct Settled {
     pub usage: serde_json::Value,
     /// `router_metadata`, when asked for.
     pub metadata: Option<serde_json::Value>,
+    /// Tokens, estimated if the provider told none.
+    pub tokens: Usage,
+    /// What the request cost; `None` when a price is not known.
+    pub cost: Option<Usd>,
 }
 
 /// An answer on its way, for streams that were promised to the client before it came.
@@ -113,6 +122,9 @@ impl SseBody {
                 Stage::Streaming(begun) => match begun.events.as_mut().poll_next(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(Ok(StreamEvent::Chunk(piece)))) => {
+                        if let Some(lead) = &begun.lead {
+                            lead.push(&piece);
+                        }
                         wire::chunk(out, &begun.envelope, &piece);
                         if out.len() >= MAX_WRITE {
                             return Poll::Ready(());
@@ -131,9 +143,15 @@ impl SseBody {
         };
         match last {
             Some(Ok(StreamEvent::End {
-                usage, usage_extra, ..
+                finish,
+                usage,
+                usage_extra,
             })) => {
+                let more = begun.lead.as_ref().and(usage_extra.clone());
                 let settled = (begun.settle)(usage, usage_extra);
+                if let Some(lead) = begun.lead {
+                    lead.end(finish, Some(settled.tokens), more, settled.cost, clock::wall());
+                }
                 wire::usage_chunk(
                     out,
                     &begun.envelope,
@@ -160,6 +178,44 @@ impl SseBody {
 fn end_with_error(out: &mut BytesMut, envelope: &Envelope, error: &ApiError) {
     wire::error_frame(out, envelope, &error.body()["error"]);
     out.put_slice(DONE);
+}
+
+/// A client that leaves takes nothing from those who follow its answer: it is then read to its end for them.
+impl Drop for SseBody {
+    fn drop(&mut self) {
+        if let Stage::Streaming(begun) = std::mem::replace(&mut self.stage, Stage::Ended)
+            && begun.lead.as_ref().is_some_and(Lead::is_followed)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(read_on(begun));
+        }
+    }
+}
+
+/// Reads an answer for its followers, for as long as there are any.
+async fn read_on(mut begun: Begun) {
+    let Some(lead) = begun.lead.take() else { return };
+    while let Some(Ok(event)) = begun.events.next().await {
+        match event {
+            StreamEvent::Chunk(piece) if lead.is_followed() => lead.push(&piece),
+            StreamEvent::Chunk(_) => return,
+            StreamEvent::End {
+                finish,
+                usage,
+                usage_extra,
+            } => {
+                let settled = (begun.settle)(usage, usage_extra.clone());
+                lead.end(
+                    finish,
+                    Some(settled.tokens),
+                    usage_extra,
+                    settled.cost,
+                    clock::wall(),
+                );
+                return;
+            }
+        }
+    }
 }
 
 impl Stream for SseBody {
@@ -189,7 +245,7 @@ mod tests {
     use super::*;
     use crate::completion::{Chunk, FinishReason};
     use crate::failure::{FailureKind, FaultSource, Retry};
-    use futures_util::{StreamExt, stream};
+    use futures_util::stream;
     use serde_json::value::RawValue;
 
     fn piece(text: &str) -> Result<StreamEvent, AttemptError> {
@@ -217,8 +273,11 @@ mod tests {
             settle: Box::new(|_, _| Settled {
                 usage: serde_json::json!({"cost": 0.5}),
                 metadata: None,
+                tokens: Usage::default(),
+                cost: None,
             }),
             explain: Box::new(|failure| ApiError::new(failure.kind, failure.message)),
+            lead: None,
         }
     }
 

@@ -40,8 +40,8 @@ pub use self::joined::JoinedLog;
 pub use self::read::Reader;
 pub use self::retention::Retention;
 pub use self::rows::{
-    AttemptRow, CandidateRow, DecisionRow, DocRow, EventRow, FeedbackAck, FeedbackRow, IdempotentRow, Joined,
-    LoggedAttempt, LoggedFeedback, ScoreRow, Served, StateRow,
+    AttemptRow, CandidateRow, DecisionRow, DocRow, EventRow, FROM_CACHE, FeedbackAck, FeedbackRow,
+    IdempotentRow, Joined, LoggedAttempt, LoggedFeedback, ScoreRow, Served, StateRow,
 };
 pub use self::stats::StoreStats;
 

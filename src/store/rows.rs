@@ -8,6 +8,10 @@ use crate::completion::Usage;
 use crate::feedback::{Feedback, Target};
 use crate::units::{UnixMs, Usd};
 
+/// Strategy of decisions, and role of attempts, that gave an answer which was there already: no draw was made and no
+/// provider called.
+pub const FROM_CACHE: &str = "cache";
+
 /// One decision, logged before the call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecisionRow {
@@ -103,6 +107,23 @@ pub struct AttemptRow {
     pub text_bytes: u64,
     /// Anything further (the provider's code, free quality signals), as JSON.
     pub detail: Option<String>,
+}
+
+impl AttemptRow {
+    /// What an answer that was there already would have cost again; an unknown price counts as nothing. `None` for
+    /// calls of a provider.
+    #[must_use]
+    pub fn saved(&self) -> Option<Usd> {
+        if self.role != FROM_CACHE {
+            return None;
+        }
+        let detail: Option<serde_json::Value> = self
+            .detail
+            .as_deref()
+            .and_then(|detail| serde_json::from_str(detail).ok());
+        let nanos = detail.and_then(|detail| detail["cache"]["saved_nanos"].as_i64());
+        Some(Usd::from_nanos(nanos.unwrap_or(0)))
+    }
 }
 
 /// A score to be recorded.

@@ -29,7 +29,7 @@ const PURE: [&str; 7] = [
 
 /// Composers and shell rooms, each with the rooms it may import beside [`SHARED`] and itself.
 /// `*` stands for every pure room and `routing`.
-const ABOVE: [(&str, &[&str]); 15] = [
+const ABOVE: [(&str, &[&str]); 16] = [
     (
         "routing",
         &[
@@ -44,6 +44,7 @@ const ABOVE: [(&str, &[&str]); 15] = [
     ),
     ("clock", &[]),
     ("config", &["*"]),
+    ("cache", &["*", "config"]),
     ("embedding", &["features", "clock"]),
     ("providers", &["clock"]),
     ("dispatch", &["providers", "clock", "telemetry", "pricing"]),
@@ -58,6 +59,7 @@ const ABOVE: [(&str, &[&str]); 15] = [
         "server",
         &[
             "*",
+            "cache",
             "clock",
             "config",
             "providers",
@@ -74,6 +76,7 @@ const ABOVE: [(&str, &[&str]); 15] = [
         "app",
         &[
             "*",
+            "cache",
             "clock",
             "config",
             "embedding",

@@ -8,6 +8,7 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod caching;
 mod dispatch;
 mod gateway;
 mod layers;

@@ -70,6 +70,8 @@ pub struct RoutingRow {
     pub fallback: bool,
     /// A hedge was sent.
     pub hedged: bool,
+    /// What an answer from the cache would have cost again; `None` for requests that were decided.
+    pub saved_by_cache: Option<Usd>,
 }
 
 impl RoutingRow {

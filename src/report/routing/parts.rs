@@ -99,6 +99,12 @@ pub struct Totals {
     pub fallbacks: u64,
     /// Requests with a hedge.
     pub hedged: u64,
+    /// Requests that were given an answer from the cache. They were not decided and are in no other figure.
+    #[serde(default)]
+    pub cache_hits: u64,
+    /// What those would have cost again.
+    #[serde(default)]
+    pub cache_saved_usd: Usd,
 }
 
 /// One model.

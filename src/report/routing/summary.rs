@@ -22,9 +22,14 @@ const MIN_P99: usize = 100;
 /// Never for the constants of this module; the type is that of [`ConfidenceSequence::new`].
 pub fn summarise(rows: &[RoutingRow], question: &Question) -> Result<RoutingReport, SequenceError> {
     let sequence = ConfidenceSequence::new(ALPHA, PLANNED)?;
-    let mut rows: Vec<&RoutingRow> = rows.iter().collect();
+    let (hits, mut rows): (Vec<&RoutingRow>, Vec<&RoutingRow>) =
+        rows.iter().partition(|row| row.saved_by_cache.is_some());
     rows.sort_by_key(|row| row.at);
-    let totals = totals(&rows);
+    let totals = Totals {
+        cache_hits: hits.len() as u64,
+        cache_saved_usd: hits.iter().filter_map(|row| row.saved_by_cache).sum(),
+        ..totals(&rows)
+    };
     let arms = arms(&rows, &sequence);
     let (per_request, saved, saved_share) = savings(&rows, &totals, &sequence);
     let quality = mean_interval(&scores(&rows), &sequence, Some((0.0, 1.0)));

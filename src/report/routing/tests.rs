@@ -54,6 +54,7 @@ fn rows(n: i64, seed: u64) -> Vec<RoutingRow> {
                     .then(|| f64::from(u8::from(rng.gen_bool(arms[served].1)))),
                 fallback,
                 hedged: rng.gen_bool(0.01),
+                saved_by_cache: None,
             }
         })
         .collect()

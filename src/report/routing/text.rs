@@ -85,7 +85,7 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
     };
     let per = totals.cost_usd.dollars() / (totals.requests - totals.unpriced).max(1) as f64;
     let rate = totals.scored as f64 / totals.served.max(1) as f64;
-    vec![
+    let mut figures = vec![
         figure("Saved so far", saved, saved_note, saved_tone),
         figure(
             "Spent",
@@ -106,7 +106,19 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
             format!("{} of {}", count(totals.scored), count(totals.served)),
             Tone::Plain,
         ),
-    ]
+    ];
+    if totals.cache_hits > 0 {
+        figures.push(figure(
+            "Saved by the cache",
+            usd(totals.cache_saved_usd.dollars()),
+            format!(
+                "{} more requests were given an answer that was there",
+                count(totals.cache_hits)
+            ),
+            Tone::Good,
+        ));
+    }
+    figures
 }
 
 pub(super) const ARM_HEAD: &[&str] = &[
@@ -203,7 +215,7 @@ pub(super) fn ope_rows(report: &RoutingReport) -> Vec<Vec<String>> {
 pub(super) fn total_rows(report: &RoutingReport) -> Vec<Vec<String>> {
     let t = &report.totals;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    vec![
+    let mut rows = vec![
         row("requests", count(t.requests)),
         row("served", count(t.served)),
         row("scored", count(t.scored)),
@@ -216,7 +228,12 @@ pub(super) fn total_rows(report: &RoutingReport) -> Vec<Vec<String>> {
         row("without a price", count(t.unpriced)),
         row("served by a fallback", count(t.fallbacks)),
         row("hedged", count(t.hedged)),
-    ]
+    ];
+    if t.cache_hits > 0 {
+        rows.push(row("more, answered from the cache", count(t.cache_hits)));
+        rows.push(row("saved by the cache", format!("${}", t.cache_saved_usd)));
+    }
+    rows
 }
 
 /// The method in words, for the page and the text.
