@@ -17,9 +17,11 @@ use crate::app::reports::About;
 use crate::arm::ArmId;
 use crate::clock;
 use crate::config::Config;
+use crate::dispatch::Cancellation;
 use crate::experiments::{
     Definition, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError, Table, Trigger,
 };
+use crate::failure::FailureKind;
 use crate::report::command::EXPERIMENTS_STATE as STATE;
 use crate::report::dashboard::{BudgetView, ExperimentList, Ledger, Overview};
 use crate::report::log::Reference;
@@ -238,17 +240,35 @@ impl Books {
             let reference = self.references.entry(Arc::clone(&decision.route)).or_default();
             reference.observe(&decision.candidates);
             self.ledger.decided(decision, reference.best());
-            // The first attempt is the assigned arm's own; what came after it is a fallback's or a hedge's.
-            if attempt.number == 1
-                && let Some(enrolment) = enrolment(decision)
-            {
-                self.experiments.enrolled(&enrolment);
-                self.experiments
-                    .exposed(&enrolment, &exposure(attempt), attempt.at);
-                self.unsaved = true;
-            }
+            self.expose(decision, attempt);
         }
         self.ledger.attempted(attempt);
+    }
+
+    /// Tells the experiment what became of the assigned arm: the first attempt, and the same arm's next one if that
+    /// served. What a fallback or a hedge did is no answer of the assigned arm, and no failure of it either.
+    fn expose(&mut self, decision: &DecisionRow, attempt: &AttemptRow) {
+        let own = attempt.arm == decision.arm;
+        let redeems = attempt.number > 1 && own && attempt.role == "retry" && succeeded(attempt);
+        if attempt.number != 1 && !redeems {
+            return;
+        }
+        let Some(enrolment) = enrolment(decision) else {
+            return;
+        };
+        // An arm that was passed over because its circuit was open has failed its request, at no cost.
+        let exposure = if own {
+            exposure(attempt)
+        } else {
+            Exposure::default()
+        };
+        if redeems {
+            self.experiments.redeemed(&enrolment, &exposure, attempt.at);
+        } else {
+            self.experiments.enrolled(&enrolment);
+            self.experiments.exposed(&enrolment, &exposure, attempt.at);
+        }
+        self.unsaved = true;
     }
 
     fn score(&mut self, entry: &LoggedFeedback) {
@@ -274,13 +294,26 @@ fn enrolment(decision: &DecisionRow) -> Option<Enrolment> {
     Some(detail.enrolment)
 }
 
+fn succeeded(attempt: &AttemptRow) -> bool {
+    attempt.served && attempt.outcome == "succeeded"
+}
+
+/// Whether an attempt's end says nothing of its arm: somebody else ended it, or the request itself was bad.
+fn is_censored(outcome: &str) -> bool {
+    use crate::failure::FailureKind::{ContentPolicyViolation, ContextLengthExceeded, InvalidRequest};
+    let ours = [Cancellation::LostHedge, Cancellation::ClientGone].map(Cancellation::as_str);
+    let clients = [InvalidRequest, ContextLengthExceeded, ContentPolicyViolation].map(FailureKind::as_str);
+    ours.contains(&outcome) || clients.contains(&outcome)
+}
+
 fn exposure(attempt: &AttemptRow) -> Exposure {
     let signals: Option<serde_json::Value> = attempt
         .detail
         .as_deref()
         .and_then(|detail| serde_json::from_str(detail).ok());
     Exposure {
-        clean: attempt.served && attempt.outcome == "succeeded",
+        clean: succeeded(attempt),
+        censored: is_censored(&attempt.outcome),
         refused: signals.is_some_and(|signals| signals["refused"] == true),
         cost_usd: attempt.cost.map(crate::units::Usd::dollars),
         ttft_ms: attempt.ttft_ms,

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::arm::{Arm, ArmId};
 use crate::cache::Caches;
-use crate::config::{self, Config, ProviderKind, Route};
+use crate::config::{self, Config, DEFAULT_CONNECT_TIMEOUT_MS, ProviderKind, Route};
 use crate::dispatch::Deployment;
 use crate::providers::simulated::{SimulatedProvider, SimulatedSettings};
-use crate::providers::{Provider, ProviderSettings, Secret, Upstream, WireFormat};
+use crate::providers::{Provider, ProviderSettings, Secret, Upstream, WireFormat, http_client};
 use crate::server::auth::ClientKeys;
 
 /// A configuration in force.
@@ -64,26 +65,34 @@ impl Live {
     /// # Errors
     /// A provider whose address or key cannot be used.
     pub fn new(config: Config, http: &reqwest::Client, before: &Caches) -> Result<Self, LiveError> {
-        let mut upstreams: HashMap<&str, (bool, Arc<Deployment>)> = HashMap::new();
+        let mut upstreams: HashMap<&str, (bool, Vec<Arc<Deployment>>)> = HashMap::new();
         for provider in &config.providers {
-            let upstream = upstream(provider, http).map_err(|reason| LiveError::Provider {
+            let deployments = deployments(provider, http).map_err(|reason| LiveError::Provider {
                 name: provider.name.clone(),
                 reason,
             })?;
             let openai_shaped = matches!(provider.kind, ProviderKind::OpenAi | ProviderKind::Simulated);
-            let deployment = Arc::new(Deployment::new(&provider.name, upstream));
-            upstreams.insert(&provider.name, (openai_shaped, deployment));
+            upstreams.insert(&provider.name, (openai_shaped, deployments));
         }
         let mut arms = HashMap::new();
         let mut bare: HashMap<String, Option<ArmId>> = HashMap::new();
-        for arm in config.arms() {
-            let Some((openai_shaped, deployment)) = upstreams.get(arm.id.provider()) else {
+        for model in &config.models {
+            let arm = &model.arm;
+            let own = std::iter::once(arm.id.provider());
+            let servers: Vec<_> = own
+                .chain(model.also_at.iter().map(String::as_str))
+                .filter_map(|name| upstreams.get(name))
+                .collect();
+            if servers.is_empty() {
                 continue;
-            };
+            }
             let served = Served {
                 arm: Arc::clone(arm),
-                openai_shaped: *openai_shaped,
-                deployments: vec![Arc::clone(deployment)],
+                openai_shaped: servers.iter().all(|(openai_shaped, _)| *openai_shaped),
+                deployments: servers
+                    .iter()
+                    .flat_map(|(_, deployments)| deployments.iter().cloned())
+                    .collect(),
             };
             arms.insert(arm.id.clone(), served);
             bare.entry(arm.id.model().to_owned())
@@ -121,7 +130,39 @@ impl Live {
     }
 }
 
-fn upstream(provider: &config::Provider, http: &reqwest::Client) -> Result<Arc<dyn Upstream>, String> {
+/// A deployment for each key: the first has the provider's name, the others `name#2`, `name#3`, ...
+fn deployments(provider: &config::Provider, http: &reqwest::Client) -> Result<Vec<Arc<Deployment>>, String> {
+    let own_client;
+    let http = if provider.connect_timeout_ms == DEFAULT_CONNECT_TIMEOUT_MS {
+        http
+    } else {
+        let timeout = Duration::from_millis(provider.connect_timeout_ms);
+        own_client = http_client(timeout).map_err(|e| e.to_string())?;
+        &own_client
+    };
+    let mut keys: Vec<Option<&config::Secret>> = provider.api_keys.iter().map(Some).collect();
+    if keys.is_empty() {
+        keys.push(None);
+    }
+    let deployment = |(index, key): (usize, Option<&config::Secret>)| {
+        let name = match index {
+            0 => provider.name.clone(),
+            _ => format!("{}#{}", provider.name, index + 1),
+        };
+        Ok(Arc::new(Deployment {
+            name: Arc::from(name),
+            max_in_flight: provider.max_in_flight,
+            ..Deployment::new(&provider.name, upstream(provider, key, http)?)
+        }))
+    };
+    keys.into_iter().enumerate().map(deployment).collect()
+}
+
+fn upstream(
+    provider: &config::Provider,
+    key: Option<&config::Secret>,
+    http: &reqwest::Client,
+) -> Result<Arc<dyn Upstream>, String> {
     let kind = match provider.kind {
         ProviderKind::Simulated => {
             let settings = SimulatedSettings::from_address(&provider.base_url).map_err(|e| e.to_string())?;
@@ -133,7 +174,7 @@ fn upstream(provider: &config::Provider, http: &reqwest::Client) -> Result<Arc<d
         ProviderKind::Gemini => WireFormat::Gemini,
     };
     let mut settings = ProviderSettings::new(&provider.name, kind, &provider.base_url);
-    settings.api_key = provider.api_key.as_ref().map(|key| Secret::new(key.expose()));
+    settings.api_key = key.map(|key| Secret::new(key.expose()));
     settings.headers = provider.headers.clone();
     Ok(Arc::new(
         Provider::new(settings, http.clone()).map_err(|e| e.to_string())?,

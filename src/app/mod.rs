@@ -30,7 +30,7 @@ use crate::app::prepare::Prepared;
 use crate::app::reports::About;
 use crate::cache::Caches;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_CONNECT_TIMEOUT_MS};
 use crate::dispatch::idempotency::Idempotency;
 use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
 use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
@@ -49,8 +49,6 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const FIRST_REPORT: Duration = Duration::from_secs(10);
 /// Time between two reports while requests come.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
-/// How long connecting to a provider may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running program. Cheap to clone.
 pub type App = Arc<Parts>;
@@ -123,7 +121,7 @@ impl Parts {
     /// The first part that cannot be built, with what to do about it.
     pub fn start(config: Config, options: &Options) -> Result<App, StartError> {
         let features = FeatureSet::load(&options.models_dir, &config.embedding)?;
-        let http = providers::http_client(CONNECT_TIMEOUT)?;
+        let http = providers::http_client(Duration::from_millis(DEFAULT_CONNECT_TIMEOUT_MS))?;
         let store = Store::open(&config.server.data_dir, clock::wall())?;
         let live = Arc::new(ArcSwap::from_pointee(Live::new(
             config,

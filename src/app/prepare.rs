@@ -184,10 +184,12 @@ pub async fn prepare(
     if drawn.is_empty() {
         drawn.append(&mut spare);
     }
+    asked.keep_first_provider(&mut drawn, &mut spare, &pool, &expected);
     let refused: Vec<Refused> = filtered
         .refused
         .into_iter()
         .map(|r| (r.arm, r.reason.to_string()))
+        .chain(asked.unknown())
         .collect();
     if drawn.is_empty() {
         let cheapest = expected
@@ -245,12 +247,15 @@ pub async fn prepare(
         features: features.clone(),
     });
     let order = routing::order(&decided.decision, &options, &asked.preferred());
-    let order = asked.with_spare(
+    let (order, fixed) = asked.with_spare(
         &order.iter().map(|&index| drawn[index]).collect::<Vec<_>>(),
         &spare,
         &pool,
     );
-    let plan = asked.plan(&decided, &pool, &expected, &order, wishes, received);
+    let plan = Plan {
+        fixed,
+        ..asked.plan(&decided, &pool, &expected, &order, wishes, received)
+    };
     let account = app.pending.open(Arc::clone(&decided), pricing::units(&content));
     Ok(Prepared {
         plan,
@@ -426,13 +431,58 @@ impl<'a> Asked<'a> {
             .route
             .and_then(|route| route.fallbacks.as_deref())
             .unwrap_or_default();
-        self.request.fallbacks.iter().chain(route).cloned().collect()
+        let named = self.request.fallbacks.iter().map(|id| match self.live.resolve(id.as_str()) {
+            Some(Target::Arm(served)) => served.arm.id.clone(),
+            Some(Target::Route(_)) | None => id.clone(),
+        });
+        named.chain(route.iter().cloned()).collect()
     }
 
-    /// The order in which arms are tried: the drawn one, the named fallbacks in their order, then the others.
-    fn with_spare(&self, order: &[usize], spare: &[usize], pool: &[&Served]) -> Vec<usize> {
+    /// Fallbacks of the client that nobody here knows: worth a word, but no reason to fail what another can answer.
+    fn unknown(&self) -> impl Iterator<Item = Refused> {
+        let fallbacks = self.request.fallbacks.iter();
+        fallbacks
+            .filter(|id| !matches!(self.live.resolve(id.as_str()), Some(Target::Arm(_))))
+            .map(|id| (id.clone(), "is not a model of this router".to_owned()))
+    }
+
+    /// The place of an arm's provider in the client's `provider.order`; the last for those it does not name.
+    fn provider_rank(&self, served: &Served) -> usize {
+        let order = &self.request.provider.order;
+        let provider = served.arm.id.provider();
+        order
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(provider))
+            .unwrap_or(order.len())
+    }
+
+    /// A client that orders providers has the first of them that can serve asked first: the policy draws among its
+    /// models only, and the others' wait behind them, the cheapest first where the order is silent.
+    fn keep_first_provider(
+        &self,
+        drawn: &mut Vec<usize>,
+        spare: &mut Vec<usize>,
+        pool: &[&Served],
+        expected: &[Expected],
+    ) {
+        if self.request.provider.order.is_empty() {
+            return;
+        }
+        let rank = |index: &usize| self.provider_rank(pool[*index]);
+        let Some(first) = drawn.iter().map(rank).min() else {
+            return;
+        };
+        let (kept, mut later): (Vec<usize>, Vec<usize>) = drawn.iter().partition(|index| rank(index) == first);
+        later.append(spare);
+        later.sort_by_key(|index| (rank(index), expected[*index].cost));
+        (*drawn, *spare) = (kept, later);
+    }
+
+    /// The order in which arms are tried: the drawn one, the named fallbacks in their order, then the others, by
+    /// the client's order of providers if there is one. With it, how many of them were asked for by name.
+    fn with_spare(&self, order: &[usize], spare: &[usize], pool: &[&Served]) -> (Vec<usize>, usize) {
         let preferred = self.preferred();
-        let rank = |index: usize| {
+        let rank = |&index: &usize| {
             preferred
                 .iter()
                 .position(|arm| *arm == pool[index].arm.id)
@@ -440,8 +490,13 @@ impl<'a> Asked<'a> {
         };
         let mut rest: Vec<usize> = order.iter().skip(1).chain(spare).copied().collect();
         // A stable sort: those without a rank keep the policy's order.
-        rest.sort_by_key(|&index| rank(index));
-        order.iter().take(1).copied().chain(rest).collect()
+        rest.sort_by_key(|index| (rank(index), self.provider_rank(pool[*index])));
+        let named = |index: &&usize| {
+            rank(index) < preferred.len()
+                || self.provider_rank(pool[**index]) < self.request.provider.order.len()
+        };
+        let fixed = 1 + rest.iter().take_while(named).count();
+        (order.iter().take(1).copied().chain(rest).collect(), fixed)
     }
 
     fn plan(
@@ -470,6 +525,7 @@ impl<'a> Asked<'a> {
             decision_id: Arc::clone(&decided.id),
             request: Arc::clone(self.request),
             candidates,
+            fixed: 1,
             deadline: received + wishes.deadline.unwrap_or(own),
             ttft_budget: wishes
                 .ttft_budget

@@ -60,7 +60,7 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
     )?;
     writeln!(out, "\nproviders")?;
     for provider in &config.providers {
-        let key = if provider.api_key.is_some() {
+        let key = if !provider.api_keys.is_empty() {
             "with a key"
         } else {
             "without a key"

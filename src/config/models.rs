@@ -27,6 +27,8 @@ pub struct Model {
     pub arm: Arc<Arm>,
     /// Where its price is from.
     pub price_source: PriceSource,
+    /// Further providers that serve it, under the same name and at the same price.
+    pub also_at: Vec<String>,
 }
 
 /// A model with the place that named it.
@@ -143,6 +145,7 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
     let upstream = section.string("upstream");
     let family = section.string("family");
     let like = section.string("like");
+    let also_at = section.strings("also_at").unwrap_or_default();
     let own = facts(section);
     let own_prices = prices::prices(section);
     let has_price = section.contains("price") || section.contains("prices");
@@ -206,6 +209,7 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
         model: Model {
             arm: Arc::new(arm),
             price_source,
+            also_at: also_at.into_iter().map(|(name, _)| name).collect(),
         },
         place: section.place_of("id"),
     })
@@ -240,6 +244,7 @@ fn from_catalogue(name: &str, place: &Place, catalogue: &Catalogue, book: &mut P
         model: Model {
             arm: Arc::new(arm),
             price_source,
+            also_at: Vec::new(),
         },
         place: place.clone(),
     })

@@ -73,8 +73,10 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// The root of its API, without a slash at the end; a simulated one may have its settings here.
     pub base_url: String,
-    /// Our key there; none for local servers.
-    pub api_key: Option<Secret>,
+    /// Our keys there, several to share the load; none for local servers.
+    pub api_keys: Vec<Secret>,
+    /// Most calls in flight for each key and model.
+    pub max_in_flight: Option<u32>,
     /// Further headers to send.
     pub headers: Vec<(String, String)>,
     /// How long connecting may take, in milliseconds.
@@ -177,8 +179,12 @@ pub(super) fn providers(
         }
         providers.extend(provider);
     }
-    for Placed { model, place } in models {
-        let name = model.arm.id.provider();
+    let named = models.iter().flat_map(|Placed { model, place }| {
+        let all = std::iter::once(model.arm.id.provider());
+        let all = all.chain(model.also_at.iter().map(String::as_str));
+        all.map(move |name| (name, place))
+    });
+    for (name, place) in named {
         if !names.insert(name.to_owned()) {
             continue;
         }
@@ -200,7 +206,8 @@ pub(super) fn providers(
             name: name.to_owned(),
             kind: known.kind,
             base_url: trimmed(&known.address(env)),
-            api_key: key.map(Secret::new),
+            api_keys: key.map(Secret::new).into_iter().collect(),
+            max_in_flight: None,
             headers: Vec::new(),
             connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
         });
@@ -208,7 +215,8 @@ pub(super) fn providers(
     providers
 }
 
-const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// How long connecting to a provider may take unless its block says otherwise, in milliseconds.
+pub const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
 
 fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
     let name = section.required_string("name", "it is the part of a model's id before the slash");
@@ -247,19 +255,10 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
             "`base_url` is missing; the root of the provider's API, such as \"https://api.mistral.ai/v1\"",
         );
     }
-    let api_key = match section.string("api_key_env") {
-        Some(var) => {
-            let key = env(&var);
-            if key.is_none() {
-                section.problem(
-                    "api_key_env",
-                    format!("{var} is not set; put the provider's key into it"),
-                );
-            }
-            key
-        }
-        None => known.and_then(|known| known.key(env)),
-    };
+    let api_keys = keys(section, known, env);
+    let max_in_flight = section
+        .integer("max_in_flight", 1..=u64::from(u32::MAX))
+        .and_then(|most| u32::try_from(most).ok());
     let headers = section.string_table("headers");
     let connect_timeout_ms = section
         .integer("connect_timeout_ms", 1..=600_000)
@@ -268,10 +267,40 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
         name: name?,
         kind: kind?,
         base_url: trimmed(&base_url.unwrap_or_default()),
-        api_key: api_key.map(Secret::new),
+        api_keys,
+        max_in_flight,
         headers,
         connect_timeout_ms,
     })
+}
+
+/// `api_key_env`, or the several of `api_keys_env`; a known provider's own variable when neither is there.
+fn keys(section: &Section<'_>, known: Option<&KnownProvider>, env: Env<'_>) -> Vec<Secret> {
+    let one = section.string("api_key_env");
+    let several = section.strings("api_keys_env");
+    let missing = |var: &str| format!("{var} is not set; put the provider's key into it");
+    if one.is_some() && several.is_some() {
+        section.problem("api_keys_env", "stands beside `api_key_env`; use one of them");
+    }
+    if let Some(var) = one {
+        let key = env(&var);
+        if key.is_none() {
+            section.problem("api_key_env", missing(&var));
+        }
+        return key.map(Secret::new).into_iter().collect();
+    }
+    let Some(several) = several else {
+        let key = known.and_then(|known| known.key(env));
+        return key.map(Secret::new).into_iter().collect();
+    };
+    let mut keys = Vec::new();
+    for (var, place) in several {
+        match env(&var) {
+            Some(key) => keys.push(Secret::new(key)),
+            None => section.ledger().report_at(&place, missing(&var)),
+        }
+    }
+    keys
 }
 
 fn trimmed(url: &str) -> String {

@@ -92,7 +92,7 @@ fn a_whole_file_is_read() {
         .collect();
     assert_eq!(names, ["mistral", "local", "openai"], "openai needs no block");
     assert_eq!(config.providers[0].base_url, "https://api.mistral.ai/v1");
-    assert_eq!(config.providers[1].api_key, None);
+    assert!(config.providers[1].api_keys.is_empty());
     let small = config.model(&ArmId::new("mistral/mistral-small")).unwrap();
     assert_eq!(&*small.arm.upstream, "mistral-small-latest");
     assert!(small.arm.modalities.contains(Modality::Image));

@@ -10,7 +10,7 @@ use crate::request::{ChatRequest, Part, Role};
 /// Time constant of the forgetting.
 const TAU: Duration = Duration::from_secs(10);
 /// What an unseen deployment is taken to need. Zero would send it every request at once.
-const UNSEEN: Duration = Duration::from_millis(500);
+pub(super) const UNSEEN: Duration = Duration::from_millis(500);
 /// The deployment that holds the cache is left when its load is this many times that of the best other one.
 const AFFINITY_LOAD: f64 = 4.0;
 
@@ -49,6 +49,14 @@ impl PeakEwma {
     #[must_use]
     pub fn estimate(&self) -> Duration {
         self.stamp.map_or(UNSEEN, |_| Duration::from_secs_f64(self.cost))
+    }
+
+    /// The estimate, forgotten with the same time constant while nothing is observed; `None` before the first.
+    #[must_use]
+    pub fn faded(&self, now: Instant) -> Option<Duration> {
+        let idle = now.saturating_duration_since(self.stamp?).as_secs_f64();
+        let keep = (-idle / TAU.as_secs_f64()).exp();
+        Some(Duration::from_secs_f64(self.cost * keep))
     }
 
     /// The estimate in milliseconds, once anything was seen.
@@ -144,6 +152,17 @@ mod tests {
         assert_eq!(ewma.estimate(), Duration::from_secs(2));
         ewma.observe_at_least(now, Duration::from_secs(3));
         assert_eq!(ewma.estimate(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn fades_while_nothing_is_sent() {
+        let start = crate::clock::monotonic();
+        let mut ewma = PeakEwma::default();
+        assert_eq!(ewma.faded(start), None);
+        ewma.observe(start, Duration::from_secs(5));
+        let later = ewma.faded(start + TAU).unwrap().as_secs_f64();
+        assert!((later - 5.0 * (-1.0_f64).exp()).abs() < 1e-6, "{later}");
+        assert_eq!(ewma.estimate(), Duration::from_secs(5));
     }
 
     #[test]

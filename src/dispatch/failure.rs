@@ -32,6 +32,19 @@ pub(super) fn out_of_time(provider: Option<Arc<str>>, waited: Duration) -> Dispa
     }
 }
 
+/// Every deployment that was left had as many calls in flight as it may, until the time was up.
+pub(super) fn crowded_out() -> DispatchFailure {
+    DispatchFailure {
+        kind: FailureKind::ProviderOverloaded,
+        message: "every provider that is left had as many calls in flight as its max_in_flight allows".to_owned(),
+        provider: None,
+        retryable: true,
+        retry_after: None,
+        attempts: 0,
+        tried: Vec::new(),
+    }
+}
+
 /// The failure that tells most about what to do next. One that every arm would repeat: that one. All bad requests: the primary's complaint, for the client can
 /// mend that. All rate limits: the one that ends first. Otherwise the last one that was not the client's fault.
 /// `wait`: the soonest end of the rests that providers asked for, if nothing else was left to try.

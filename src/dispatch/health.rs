@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::arm::ArmId;
 use crate::dispatch::balance::PeakEwma;
@@ -60,6 +61,8 @@ pub(super) struct Lane {
     deployment: Arc<str>,
     arm: ArmId,
     in_flight: AtomicU32,
+    /// Told of every place that becomes free, where places are counted.
+    freed: Notify,
     vitals: Mutex<Vitals>,
     key: Arc<Mutex<Circuit>>,
 }
@@ -69,6 +72,22 @@ struct Vitals {
     /// Whole answers and streams: their first signs of life are different things.
     latency: [PeakEwma; 2],
     last_failure: Option<FailureKind>,
+}
+
+/// The place of one call among those in flight; given back when dropped.
+pub(super) struct Slot {
+    lane: Arc<Lane>,
+    /// Somebody may wait for it.
+    counted: bool,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.lane.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.counted {
+            self.lane.freed.notify_one();
+        }
+    }
 }
 
 /// What a failure did to the circuits, for the log.
@@ -102,6 +121,7 @@ impl Health {
             deployment: deployment.name.clone(),
             arm: arm.clone(),
             in_flight: AtomicU32::new(0),
+            freed: Notify::new(),
             vitals: Mutex::new(Vitals {
                 circuit: Circuit::new(self.rules),
                 latency: [PeakEwma::default(); 2],
@@ -159,6 +179,12 @@ impl Lane {
         lock(&self.vitals).circuit.rests_until(now).is_some() || lock(&self.key).rests_until(now).is_some()
     }
 
+    /// The time to first token as of now: the moving peak average, fading while nothing is sent here, so that a
+    /// lane that was slow is tried again. `None` while nothing was seen.
+    pub(super) fn recent_ttft(&self, now: Instant, stream: bool) -> Option<Duration> {
+        lock(&self.vitals).latency[usize::from(stream)].faded(now)
+    }
+
     /// Seconds of work queued here, for the balance.
     pub(super) fn load(&self, stream: bool) -> f64 {
         lock(&self.vitals).latency[usize::from(stream)].load(self.in_flight())
@@ -168,12 +194,31 @@ impl Lane {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// A place for one more call, unless `limit` are in flight. Taken before the call is sent, so that the limit is
+    /// never exceeded, however many ask at once.
+    pub(super) fn enter(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
+        let most = limit.unwrap_or(u32::MAX);
+        let more = |count: u32| (count < most).then(|| count.saturating_add(1));
+        self.in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()?;
+        Some(Slot {
+            lane: Arc::clone(self),
+            counted: limit.is_some(),
+        })
     }
 
-    pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Resolves when a place has become free. Whoever is told and leaves the place to others must say so with
+    /// [`pass_on`](Self::pass_on).
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Tells the next who waits, if there is a place left.
+    pub(super) fn pass_on(&self, limit: u32) {
+        if self.in_flight() < limit {
+            self.freed.notify_one();
+        }
     }
 
     /// The answer began `ttft` after it was sent at `sent`. True if this ended an outage.

@@ -28,6 +28,8 @@ mod record;
 mod retry;
 mod tail;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

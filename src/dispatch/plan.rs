@@ -19,6 +19,10 @@ pub struct Plan {
     pub request: Arc<ChatRequest>,
     /// The primary first, then the fallback order. All of them fit the request: `candidates` saw to that.
     pub candidates: Vec<PlannedArm>,
+    /// So many of the candidates, from the first, stand in an order that somebody asked for: the drawn one and
+    /// those that the client or the route names. The others are in the policy's order, and one that is slow at the
+    /// moment moves behind the rest.
+    pub fixed: usize,
     /// When the whole answer must have come, by the clock of [`crate::clock::monotonic`].
     pub deadline: Instant,
     /// When the first token must have come, before a hedge is sent. `None`: learned from the arm's own latency.
@@ -53,7 +57,8 @@ pub struct Deployment {
     pub name: Arc<str>,
     /// Its adapter.
     pub upstream: Arc<dyn Upstream>,
-    /// Calls in flight per arm above which another deployment or candidate is preferred. `None`: no limit.
+    /// Most calls in flight for each arm. When there are so many, another deployment or candidate is asked, and if
+    /// there is none the request waits for a place. `None`: no limit.
     pub max_in_flight: Option<u32>,
 }
 

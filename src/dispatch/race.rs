@@ -13,10 +13,11 @@ use crate::clock;
 use crate::dispatch::answer::{Answer, DispatchFailure, Served};
 use crate::dispatch::attempt::{Begun, Ended, attempt};
 use crate::dispatch::dispatcher::{Shared, lock};
-use crate::dispatch::failure::{nothing_left, out_of_time};
+use crate::dispatch::failure::{crowded_out, nothing_left, out_of_time};
+use crate::dispatch::health::Slot;
 use crate::dispatch::hedge;
 use crate::dispatch::in_flight::InFlightGuard;
-use crate::dispatch::itinerary::{Itinerary, Next, Target};
+use crate::dispatch::itinerary::{Busy, Itinerary, Next, Target};
 use crate::dispatch::latency::LatencyQuestion;
 use crate::dispatch::plan::{Plan, PlannedArm};
 use crate::dispatch::record::{Cancellation, Role, Tried};
@@ -54,6 +55,8 @@ pub(super) struct Race {
     hedge_at: Option<Instant>,
     /// An attempt that is to be sent later: a retry after its pause, or a call that a provider asked to wait with.
     scheduled: Option<(Instant, Target)>,
+    /// Where a place must become free before anything can be sent.
+    crowded: Vec<Busy>,
     in_flight: InFlightGuard,
 }
 
@@ -81,6 +84,7 @@ impl Race {
             hedged: false,
             hedge_at: None,
             scheduled: None,
+            crowded: Vec::new(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Race {
                     Ok((ticket, begun)) => return Ok(self.won(index, ticket, begun)),
                     Err(error) => self.lost(index, error)?,
                 },
+                () = a_place(&self.crowded), if !self.crowded.is_empty() => self.on_place()?,
                 () = sleep_until(alarm.into()) => self.on_alarm(clock::monotonic())?,
             }
         }
@@ -117,13 +122,30 @@ impl Race {
             return Err(self.expired(now));
         }
         if let Some((_, target)) = self.scheduled.take_if(|(at, _)| *at <= now) {
-            let role = self.role_of(&target);
-            self.send(now, target, role);
+            match self.itinerary.slot(&target) {
+                Some(slot) => {
+                    let role = self.role_of(&target);
+                    self.send(now, target, slot, role);
+                }
+                None => {
+                    self.itinerary.put_back(&target);
+                    self.advance(now)?;
+                }
+            }
         }
         if self.hedge_at.take_if(|at| *at <= now).is_some() {
             self.send_hedge(now);
         }
         Ok(())
+    }
+
+    /// A place has become free somewhere.
+    fn on_place(&mut self) -> Result<(), DispatchFailure> {
+        let waited_for = std::mem::take(&mut self.crowded);
+        let result = self.advance(clock::monotonic());
+        // Whoever waits behind this one is told too: the place may not be the one that was taken.
+        waited_for.iter().for_each(|busy| busy.lane.pass_on(busy.limit));
+        result
     }
 
     /// Sends the next attempt, or schedules it.
@@ -136,9 +158,9 @@ impl Race {
             .itinerary
             .next(now, |candidate| affordable(&plan, spent, candidate))
         {
-            Next::Go(target) => {
+            Next::Go(target, slot) => {
                 let role = self.role_of(&target);
-                self.send(now, target, role);
+                self.send(now, target, slot, role);
                 Ok(())
             }
             Next::Wait(until, target) if self.is_worth_waiting(now, until) => {
@@ -146,6 +168,10 @@ impl Race {
                 Ok(())
             }
             Next::Wait(until, _) => Err(self.given_up(now, Some(until))),
+            Next::Crowded(lanes) => {
+                self.crowded = lanes;
+                Ok(())
+            }
             Next::Nothing => Err(self.given_up(now, None)),
         }
     }
@@ -178,7 +204,7 @@ impl Race {
         }
     }
 
-    fn send(&mut self, now: Instant, target: Target, role: Role) {
+    fn send(&mut self, now: Instant, target: Target, slot: Slot, role: Role) {
         let planned = &self.plan.candidates[target.candidate];
         let deployment = planned.deployments[target.deployment].clone();
         let (overdue, give_up) = self.patience(now, planned, &deployment.provider);
@@ -207,6 +233,7 @@ impl Race {
             arm: planned.arm.clone(),
             deployment: deployment.clone(),
             lane: target.lane.clone(),
+            slot: Some(slot),
             probe: target.probe,
             number: u32::try_from(index + 1).unwrap_or(u32::MAX),
             role,
@@ -281,9 +308,9 @@ impl Race {
             .itinerary
             .healthy(now, true, |candidate| affordable(&plan, spent, candidate));
         match target {
-            Some(target) => {
+            Some((target, slot)) => {
                 self.hedged = true;
-                self.send(now, target, Role::Hedge);
+                self.send(now, target, slot, Role::Hedge);
             }
             None => lock(&self.shared.hedges).deposit(1.0),
         }
@@ -304,7 +331,7 @@ impl Race {
             self.itinerary.skip(target.candidate);
         }
         self.failures.push((error.clone(), provider));
-        if !self.running.is_empty() || self.scheduled.is_some() {
+        if !self.running.is_empty() || self.scheduled.is_some() || !self.crowded.is_empty() {
             return Ok(());
         }
         self.hedge_at = None;
@@ -407,7 +434,12 @@ impl Race {
             .sent
             .first()
             .map_or(Duration::ZERO, |first| now.saturating_duration_since(first.at));
-        self.with_attempts(out_of_time(waiting_for, waited))
+        let failure = if self.crowded.is_empty() {
+            out_of_time(waiting_for, waited)
+        } else {
+            crowded_out()
+        };
+        self.with_attempts(failure)
     }
 
     fn given_up(&mut self, now: Instant, wait_until: Option<Instant>) -> DispatchFailure {
@@ -421,6 +453,12 @@ impl Race {
         failure.tried = self.sent.drain(..).map(|sent| sent.tried).collect();
         failure
     }
+}
+
+/// Resolves when one of these lanes has a place to give.
+async fn a_place(crowded: &[Busy]) {
+    let mut waiting: FuturesUnordered<_> = crowded.iter().map(|busy| busy.lane.freed()).collect();
+    waiting.next().await;
 }
 
 fn affordable(plan: &Plan, spent: Usd, candidate: usize) -> bool {

@@ -43,6 +43,22 @@ pub(super) enum Step {
 pub(super) struct Scripted {
     scripts: Mutex<VecDeque<Vec<Step>>>,
     calls: AtomicUsize,
+    under_way: Arc<UnderWay>,
+}
+
+/// Calls at the same time: now, and at most.
+#[derive(Default)]
+struct UnderWay {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct Present(Arc<UnderWay>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 pub(super) const USAGE: Usage = Usage {
@@ -61,12 +77,23 @@ impl Scripted {
     pub(super) fn new(scripts: impl IntoIterator<Item = Vec<Step>>) -> Arc<Self> {
         Arc::new(Self {
             scripts: Mutex::new(scripts.into_iter().collect()),
-            calls: AtomicUsize::new(0),
+            ..Self::default()
         })
     }
 
     pub(super) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Most calls that were under way at the same time; of streams, before they began.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.under_way.most.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> Present {
+        let now = self.under_way.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.under_way.most.fetch_max(now, Ordering::Relaxed);
+        Present(self.under_way.clone())
     }
 
     fn script(&self) -> VecDeque<Step> {
@@ -96,7 +123,9 @@ async fn before_headers(script: &mut VecDeque<Step>) -> Result<(), AttemptError>
 impl Upstream for Scripted {
     fn complete<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Result<Completion, AttemptError>> {
         let mut script = self.script();
+        let present = self.enter();
         Box::pin(async move {
+            let _present = present;
             let mut text = String::new();
             loop {
                 before_headers(&mut script).await?;
@@ -229,6 +258,7 @@ pub(super) fn plan(stream: bool, upstreams: &[&Arc<Scripted>]) -> Plan {
         decision_id: Arc::from("d-1"),
         request: Arc::new(request(stream)),
         candidates,
+        fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge: HedgeRule::default(),

@@ -10,7 +10,7 @@ use crate::arm::Arm;
 use crate::clock;
 use crate::completion::{Completion, FinishReason, Signals, StreamEvent, Usage};
 use crate::dispatch::dispatcher::Shared;
-use crate::dispatch::health::{Lane, Tripped};
+use crate::dispatch::health::{Lane, Slot, Tripped};
 use crate::dispatch::plan::{Deployment, Plan};
 use crate::dispatch::record::{AttemptRecord, Cancellation, Outcome, Role};
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
@@ -47,6 +47,8 @@ pub(super) struct Sending {
     pub(super) arm: Arc<Arm>,
     pub(super) deployment: Arc<Deployment>,
     pub(super) lane: Arc<Lane>,
+    /// Its place among the calls in flight; given back as soon as it is over.
+    pub(super) slot: Option<Slot>,
     /// It is the one probe of a half-open circuit.
     pub(super) probe: bool,
     pub(super) number: u32,
@@ -82,7 +84,6 @@ struct Seen {
 
 impl Ticket {
     pub(super) fn new(shared: Arc<Shared>, plan: Arc<Plan>, cause: Arc<Cause>, sending: Sending) -> Self {
-        sending.lane.begin();
         let (sent, sent_wall) = (clock::monotonic(), clock::wall());
         Self {
             shared,
@@ -229,7 +230,7 @@ impl Ticket {
             return;
         }
         self.release_probe();
-        self.sending.lane.end();
+        self.sending.slot = None;
         let usage = self.usage(&outcome);
         let (sending, seen) = (&self.sending, &mut self.seen);
         self.shared.books.attempt(AttemptRecord {

@@ -152,11 +152,19 @@ impl Experiments {
         }
     }
 
-    /// An enrolled request is over, all attempts included. Call once a request.
+    /// The first attempt of an enrolled request is over. Call once a request.
     pub fn exposed(&mut self, enrolment: &Enrolment, exposure: &Exposure, now: UnixMs) {
         if let Some(record) = self.record(enrolment) {
             let slow_ms = record.definition.design.slow_ms;
             record.sums.expose(&enrolment.sample(), exposure, slow_ms);
+            self.reconsider(&enrolment.experiment, now);
+        }
+    }
+
+    /// The assigned arm, whose first attempt had failed, served at its second. Call after [`Self::exposed`].
+    pub fn redeemed(&mut self, enrolment: &Enrolment, exposure: &Exposure, now: UnixMs) {
+        if let Some(record) = self.record(enrolment) {
+            record.sums.redeem(&enrolment.sample(), exposure);
             self.reconsider(&enrolment.experiment, now);
         }
     }

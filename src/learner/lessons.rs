@@ -150,9 +150,12 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
     let whole = attempt.finish.is_some();
     let reported = attempt.usage.filter(|usage| !usage.estimated && whole);
     let row = logged.decision.as_ref();
-    let expected = row
-        .filter(|row| row.arm == attempt.arm)
-        .map_or(0.0, |row| row.expected_cost.dollars());
+    // A fallback or a hedge was priced beside the drawn arm, if the policy could have drawn it.
+    let priced = |row: &DecisionRow| {
+        let candidate = row.candidates.iter().find(|candidate| candidate.arm == attempt.arm);
+        candidate.map(|candidate| candidate.cost.dollars())
+    };
+    let expected = row.and_then(priced).unwrap_or(0.0);
     learner.record_usage(&UsageSample {
         seq: logged.seq.unsigned_abs(),
         route: row.map_or("", |row| &row.route),
@@ -183,9 +186,12 @@ pub(super) fn score(
     if *logged.metric != *QUALITY || row.strategy == FROM_CACHE {
         return;
     }
-    let served = logged.served.as_ref().map_or(&row.arm, |served| &served.arm);
+    // Where nobody served, there is no answer that the score could be about: a failed transport is no quality.
+    let Some(served) = &logged.served else {
+        return;
+    };
     let key = QualityKey {
-        arm: served.clone(),
+        arm: served.arm.clone(),
         category: Arc::clone(&row.category),
     };
     telemetry.record_quality(
@@ -196,10 +202,7 @@ pub(super) fn score(
             replaces: logged.previous,
         },
     );
-    let on_policy = logged
-        .served
-        .as_ref()
-        .is_none_or(|served| served.arm == row.arm && matches!(served.role.as_str(), "primary" | "retry"));
+    let on_policy = served.arm == row.arm && matches!(served.role.as_str(), "primary" | "retry");
     let Some(lesson) = Lesson::read(row, versions).filter(|_| on_policy) else {
         return;
     };

@@ -360,6 +360,7 @@ fn plan(number: usize, candidates: Vec<PlannedArm>, hedge: HedgeRule) -> Plan {
         decision_id: Arc::from(number.to_string()),
         request: Arc::new(pointsman::request::parse(body.into()).unwrap()),
         candidates,
+        fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge,

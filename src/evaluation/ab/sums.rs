@@ -21,6 +21,10 @@ const MIN_GAP: f64 = 0.005;
 pub struct Exposure {
     /// The arm's own answer was served. False if it failed, or a fallback or hedge took its place.
     pub clean: bool,
+    /// Nothing can be said of the arm: a hedge began before it, the client went away, or the request itself was at
+    /// fault. Neither an answer nor an error.
+    #[serde(default)]
+    pub censored: bool,
     /// The arm refused to answer.
     pub refused: bool,
     /// Dollars paid for the arm's own attempts.
@@ -144,7 +148,9 @@ impl AbSums {
             )
         };
         arm.exposures += 1;
-        arm.errors += one(!exposure.clean);
+        if !exposure.censored {
+            arm.errors += one(!exposure.clean);
+        }
         if let Some(ttft) = exposure.ttft_ms {
             arm.ttft.record(ttft);
             if let Some(limit) = slow_ms {
@@ -154,9 +160,37 @@ impl AbSums {
         if let Some(cost) = exposure.cost_usd {
             arm.cost += Moments::of(UnitTotals::one(cost, 0.0), sample.probability);
         }
-        if !exposure.clean {
-            return;
+        if exposure.clean {
+            self.answered(sample, exposure);
         }
+    }
+
+    /// The arm served after all, at its second attempt: the error counted for the first is taken back. What both
+    /// cost stays.
+    pub fn redeem(&mut self, sample: &Sample<'_>, exposure: &Exposure) {
+        let Some(arm) = self.arms.get_mut(sample.arm) else {
+            return;
+        };
+        let one = |value| Moments::of(UnitTotals::one(value, 0.0), sample.probability);
+        arm.errors -= one(1.0);
+        arm.errors += one(0.0);
+        if let Some(ttft) = exposure.ttft_ms {
+            arm.ttft.record(ttft);
+        }
+        self.answered(sample, exposure);
+    }
+
+    /// The arm's own answer was served.
+    fn answered(&mut self, sample: &Sample<'_>, exposure: &Exposure) {
+        let Some(arm) = self.arms.get_mut(sample.arm) else {
+            return;
+        };
+        let one = |value: bool| {
+            Moments::of(
+                UnitTotals::one(f64::from(u8::from(value)), 0.0),
+                sample.probability,
+            )
+        };
         arm.clean += 1;
         arm.refusals += one(exposure.refused);
         if let Some(total) = exposure.total_ms {

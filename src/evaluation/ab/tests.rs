@@ -136,6 +136,31 @@ fn answers_of_a_fallback_never_reach_the_scores() {
 }
 
 #[test]
+fn what_somebody_else_ended_is_no_error_and_a_second_attempt_redeems_the_first() {
+    let mut sums = AbSums::new(2);
+    let lost_hedge = Exposure {
+        censored: true,
+        cost_usd: Some(0.001),
+        ..Exposure::default()
+    };
+    sums.expose(&sample(1), &lost_hedge, None);
+    let arm = &sums.arms[1];
+    assert_eq!((arm.exposures, arm.clean, arm.errors.units()), (1, 0, 0.0));
+    assert_eq!(arm.cost.units(), 1.0);
+
+    sums.expose(&sample(1), &Exposure::default(), None);
+    let served = Exposure {
+        clean: true,
+        ttft_ms: Some(200.0),
+        ..Exposure::default()
+    };
+    sums.redeem(&sample(1), &served);
+    let arm = &sums.arms[1];
+    assert_eq!((arm.exposures, arm.clean), (2, 1));
+    assert_eq!((arm.errors.units(), arm.errors.mean()), (1.0, 0.0));
+}
+
+#[test]
 fn an_unequal_feedback_rate_withholds_the_verdict() {
     let mut sums = filled(1_000, [70, 90], [0, 0]);
     let unscored = Exposure {

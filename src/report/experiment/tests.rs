@@ -35,6 +35,7 @@ fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
         let ttft = rng.gen_range(150.0..500.0) * if treated { 0.6 } else { 1.0 };
         let exposure = Exposure {
             clean: !rng.gen_bool(0.005),
+            censored: false,
             refused: rng.gen_bool(0.01),
             cost_usd: Some(rng.gen_range(0.6..1.4) * if treated { 0.0006 } else { 0.009 }),
             ttft_ms: Some(ttft),

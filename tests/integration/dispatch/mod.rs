@@ -98,6 +98,7 @@ pub fn plan(ask: &str, stream: bool, candidates: Vec<PlannedArm>, deadline: Dura
         decision_id: Arc::from(ask),
         request: Arc::new(pointsman::request::parse(body.to_string().into()).unwrap()),
         candidates,
+        fixed: 1,
         deadline: clock::monotonic() + deadline,
         ttft_budget: None,
         hedge: HedgeRule {
