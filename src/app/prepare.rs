@@ -431,10 +431,14 @@ impl<'a> Asked<'a> {
             .route
             .and_then(|route| route.fallbacks.as_deref())
             .unwrap_or_default();
-        let named = self.request.fallbacks.iter().map(|id| match self.live.resolve(id.as_str()) {
-            Some(Target::Arm(served)) => served.arm.id.clone(),
-            Some(Target::Route(_)) | None => id.clone(),
-        });
+        let named = self
+            .request
+            .fallbacks
+            .iter()
+            .map(|id| match self.live.resolve(id.as_str()) {
+                Some(Target::Arm(served)) => served.arm.id.clone(),
+                Some(Target::Route(_)) | None => id.clone(),
+            });
         named.chain(route.iter().cloned()).collect()
     }
 
@@ -472,7 +476,8 @@ impl<'a> Asked<'a> {
         let Some(first) = drawn.iter().map(rank).min() else {
             return;
         };
-        let (kept, mut later): (Vec<usize>, Vec<usize>) = drawn.iter().partition(|index| rank(index) == first);
+        let (kept, mut later): (Vec<usize>, Vec<usize>) =
+            drawn.iter().partition(|index| rank(index) == first);
         later.append(spare);
         later.sort_by_key(|index| (rank(index), expected[*index].cost));
         (*drawn, *spare) = (kept, later);

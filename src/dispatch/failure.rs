@@ -36,7 +36,8 @@ pub(super) fn out_of_time(provider: Option<Arc<str>>, waited: Duration) -> Dispa
 pub(super) fn crowded_out() -> DispatchFailure {
     DispatchFailure {
         kind: FailureKind::ProviderOverloaded,
-        message: "every provider that is left had as many calls in flight as its max_in_flight allows".to_owned(),
+        message: "every provider that is left had as many calls in flight as its max_in_flight allows"
+            .to_owned(),
         provider: None,
         retryable: true,
         retry_after: None,

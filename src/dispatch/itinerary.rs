@@ -165,7 +165,10 @@ impl Itinerary {
         let fastest = waits.iter().min().copied().unwrap_or_default();
         let limit = (fastest * SLOW_FACTOR).max(SLOW_FLOOR);
         let in_tier = |tier: bool| {
-            let of_tier = rest.iter().zip(&waits).filter(move |(_, wait)| (**wait > limit) == tier);
+            let of_tier = rest
+                .iter()
+                .zip(&waits)
+                .filter(move |(_, wait)| (**wait > limit) == tier);
             of_tier.map(|(candidate, _)| *candidate)
         };
         in_tier(false).chain(in_tier(true)).collect()

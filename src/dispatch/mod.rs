@@ -22,13 +22,13 @@ pub mod idempotency;
 mod in_flight;
 mod itinerary;
 mod latency;
+#[cfg(test)]
+mod order_tests;
 mod plan;
 mod race;
 mod record;
 mod retry;
 mod tail;
-#[cfg(test)]
-mod order_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -57,13 +57,18 @@ async fn a_place_that_is_given_back_goes_to_whoever_still_waits() {
         stage.dispatcher.run(plan)
     };
     let leaves = async {
-        tokio::time::timeout(Duration::from_millis(50), ask(60_000)).await.is_err()
+        tokio::time::timeout(Duration::from_millis(50), ask(60_000))
+            .await
+            .is_err()
     };
     // The first has the place, the second leaves the queue before its turn, the third runs out of time in it.
     let (first, gone, late, last) = tokio::join!(ask(60_000), leaves, ask(80), ask(60_000));
     assert!(first.is_ok() && gone && last.is_ok());
     let late = late.err().unwrap();
-    assert_eq!((late.kind, late.retryable), (FailureKind::ProviderOverloaded, true));
+    assert_eq!(
+        (late.kind, late.retryable),
+        (FailureKind::ProviderOverloaded, true)
+    );
     assert!(late.message.contains("max_in_flight"), "{}", late.message);
     assert_eq!(upstream.calls(), 2);
 }
@@ -120,7 +125,10 @@ async fn a_fallback_that_is_slow_moves_back_unless_it_was_asked_for() {
 async fn a_hedge_goes_to_whoever_is_fast_now_and_back_again_later() {
     let stage = stage();
     // One bad answer of the second arm; it is well again afterwards.
-    let second = Scripted::new([vec![Wait(9000), Text("slow"), End], vec![Wait(100), Text("good"), End]]);
+    let second = Scripted::new([
+        vec![Wait(9000), Text("slow"), End],
+        vec![Wait(100), Text("good"), End],
+    ]);
     let (stalled, third) = (Scripted::new([vec![Hang]]), good());
     let mut alone = plan(false, &[&stalled, &second]);
     alone.candidates.remove(0);

@@ -152,7 +152,10 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
     let row = logged.decision.as_ref();
     // A fallback or a hedge was priced beside the drawn arm, if the policy could have drawn it.
     let priced = |row: &DecisionRow| {
-        let candidate = row.candidates.iter().find(|candidate| candidate.arm == attempt.arm);
+        let candidate = row
+            .candidates
+            .iter()
+            .find(|candidate| candidate.arm == attempt.arm);
         candidate.map(|candidate| candidate.cost.dollars())
     };
     let expected = row.and_then(priced).unwrap_or(0.0);
