@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Parts;
 use crate::app::reports::About;
-use crate::arm::ArmId;
 use crate::clock;
 use crate::config::Config;
 use crate::dispatch::Cancellation;
 use crate::experiments::{
-    Definition, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError, Table, Trigger,
+    Definition, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError, Table, Terms,
+    Trigger,
 };
 use crate::failure::FailureKind;
 use crate::report::command::EXPERIMENTS_STATE as STATE;
@@ -27,8 +27,9 @@ use crate::report::dashboard::{BudgetView, ExperimentList, Ledger, Overview};
 use crate::report::log::Reference;
 use crate::report::{self, Provenance, ReportError, experiment};
 use crate::store::{
-    AttemptRow, DecisionRow, EventRow, LoggedAttempt, LoggedFeedback, Reader, StateRow, StoreError,
+    AttemptRow, DecisionRow, EventRow, LoggedAttempt, LoggedFeedback, Reader, StateRow, Store, StoreError,
 };
+use crate::telemetry::Telemetry;
 use crate::units::UnixMs;
 
 /// Time between two looks at the log.
@@ -51,16 +52,22 @@ pub struct Detail {
 
 /// The desk.
 pub struct Desk {
+    pub(super) telemetry: Arc<Telemetry>,
+    store: Store,
     table: ArcSwap<Table>,
     books: Mutex<Books>,
 }
 
-struct Books {
+pub(super) struct Books {
     experiments: Experiments,
     ledger: Ledger,
     about: About,
     /// The always-best baseline of each route.
-    references: HashMap<Arc<str>, Reference>,
+    pub(super) references: HashMap<Arc<str>, Reference>,
+    /// Changes that the log has not taken yet; the table they belong to waits for them.
+    unlogged: Vec<Event>,
+    /// Changes that are logged and not yet in a report.
+    fresh: Vec<Event>,
     attempt_seq: i64,
     feedback_seq: i64,
     generation: u64,
@@ -72,7 +79,14 @@ impl Desk {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn restore(reader: &Reader, config: &Config, about: About, now: UnixMs) -> Result<Self, StoreError> {
+    pub fn restore(
+        store: Store,
+        telemetry: Arc<Telemetry>,
+        config: &Config,
+        about: About,
+        now: UnixMs,
+    ) -> Result<Self, StoreError> {
+        let reader = store.reader();
         let saved = reader.state(STATE)?.filter(|row| row.version == STATE_VERSION);
         let (attempt_seq, feedback_seq) = saved
             .as_ref()
@@ -85,12 +99,16 @@ impl Desk {
             }
         });
         let desk = Self {
+            telemetry,
+            store,
             table: ArcSwap::default(),
             books: Mutex::new(Books {
                 experiments: experiments.unwrap_or_default(),
                 ledger: Ledger::new(env!("CARGO_PKG_VERSION"), about.simulated, now),
                 about,
                 references: HashMap::new(),
+                unlogged: Vec::new(),
+                fresh: Vec::new(),
                 attempt_seq,
                 feedback_seq,
                 generation: 0,
@@ -127,9 +145,9 @@ impl Desk {
     }
 
     /// Starts an experiment on something that happened; its name, unless it is asked already.
-    pub fn trigger(&self, trigger: &Trigger, now: UnixMs) -> Option<String> {
+    pub fn trigger(&self, trigger: &Trigger, terms: &Terms, now: UnixMs) -> Option<String> {
         let mut books = self.books();
-        let started = books.experiments.trigger(trigger, now);
+        let started = books.experiments.trigger(trigger, terms, now);
         self.publish(&mut books);
         started
     }
@@ -167,11 +185,12 @@ impl Desk {
         self.books().ledger.overview(now, budgets, reports)
     }
 
-    /// Reads on in the log until its end; the changes of experiments on the way.
+    /// Reads on in the log until its end.
     ///
     /// # Errors
     /// When the log cannot be read; what was read before is counted.
-    pub fn look(&self, reader: &Reader) -> Result<Vec<Event>, StoreError> {
+    pub fn look(&self) -> Result<(), StoreError> {
+        let reader = self.store.reader();
         loop {
             let (attempt_seq, feedback_seq) = {
                 let books = self.books();
@@ -186,9 +205,14 @@ impl Desk {
             scores.iter().for_each(|entry| books.score(entry));
             self.publish(&mut books);
             if !more {
-                return Ok(books.experiments.take_events());
+                return Ok(());
             }
         }
+    }
+
+    /// The changes since the last call, all of them in the log.
+    fn fresh(&self) -> Vec<Event> {
+        std::mem::take(&mut self.books().fresh)
     }
 
     /// The state to save, if it changed since the last call.
@@ -219,11 +243,29 @@ impl Desk {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Logs what changed and lets requests see it, in this order: the log is written in the order it is given, so a
+    /// hypothesis stands in it before the first decision that it concerns.
     fn publish(&self, books: &mut Books) {
+        let changes = books.experiments.take_events();
+        books.unlogged.extend(changes);
+        while let Some(event) = books.unlogged.first() {
+            let taken = self.store.log_event(EventRow {
+                at: event.at,
+                kind: "experiment".into(),
+                subject: event.experiment.clone(),
+                detail: serde_json::to_string(event).unwrap_or_default(),
+            });
+            if !taken {
+                return;
+            }
+            let event = books.unlogged.remove(0);
+            tracing::info!(experiment = event.experiment, "{}", event.kind);
+            books.fresh.push(event);
+        }
         if books.generation != books.experiments.generation() {
             books.generation = books.experiments.generation();
             books.unsaved = true;
@@ -336,20 +378,11 @@ pub(super) async fn follow(app: std::sync::Weak<Parts>) {
 }
 
 fn turn(app: &Parts, looks: u32) {
-    let reader = app.store.reader();
-    let events = app.desk.look(reader).unwrap_or_else(|error| {
+    if let Err(error) = app.desk.look() {
         tracing::warn!(%error, "the experiments cannot read the log");
-        Vec::new()
-    });
-    for event in &events {
-        tracing::info!(experiment = event.experiment, "{}", event.kind);
-        app.store.log_event(EventRow {
-            at: event.at,
-            kind: "experiment".into(),
-            subject: event.experiment.clone(),
-            detail: serde_json::to_string(event).unwrap_or_default(),
-        });
     }
+    let events = app.desk.fresh();
+    let reader = app.store.reader();
     let now = clock::wall();
     if (!events.is_empty() || looks.is_multiple_of(SAVE_EVERY))
         && let Some(row) = app.desk.unsaved(now)
@@ -413,52 +446,4 @@ fn write_reports(
         written.push(report::write(&data_dir.join("reports"), name, &made)?);
     }
     Ok(written)
-}
-
-impl Desk {
-    /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it.
-    pub fn drifted(&self, arm: &ArmId, config: &Config, now: UnixMs) {
-        for route in config.routes.iter().filter(|route| route.models.contains(arm)) {
-            let Some((reference, margin)) = self.measure(&route.name, arm) else {
-                continue;
-            };
-            let trigger = Trigger::Drift {
-                route: route.name.clone(),
-                model: arm.clone(),
-                reference,
-                margin,
-            };
-            let started = self.trigger(&trigger, now);
-            tracing::info!(%arm, ?started, "an arm has drifted");
-        }
-    }
-
-    /// Starts an experiment on each model that is new in a route, against the route's reference.
-    pub fn routes_changed(&self, old: &Config, new: &Config, now: UnixMs) {
-        for route in &new.routes {
-            let Some(before) = old.routes.iter().find(|before| before.name == route.name) else {
-                continue;
-            };
-            for model in route.models.iter().filter(|model| !before.models.contains(model)) {
-                let Some((reference, margin)) = self.measure(&route.name, model) else {
-                    continue;
-                };
-                let trigger = Trigger::NewModel {
-                    route: route.name.clone(),
-                    model: model.clone(),
-                    reference,
-                    margin,
-                };
-                let started = self.trigger(&trigger, now);
-                tracing::info!(%model, ?started, "a model is new in a route");
-            }
-        }
-    }
-
-    /// The route's always-best baseline, if it is known by now and another arm than `arm`, and the margin.
-    fn measure(&self, route: &str, arm: &ArmId) -> Option<(ArmId, f64)> {
-        let books = self.books();
-        let best = books.references.get(route)?.best()?;
-        (best != arm).then(|| (best.clone(), books.about.margin))
-    }
 }

@@ -1,6 +1,7 @@
 //! Composition root: builds the parts from a configuration, connects them, keeps them going and takes them down.
 
 pub mod books;
+pub mod demonstration;
 pub mod desk;
 pub mod enrol;
 pub mod features;
@@ -11,6 +12,7 @@ pub mod policies;
 pub mod prepare;
 pub mod reload;
 pub mod reports;
+pub mod triggers;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,7 +148,13 @@ impl Parts {
         let desk = {
             let config = &live.load().config;
             let about = About::of(config, options.seed);
-            Arc::new(Desk::restore(store.reader(), config, about, now)?)
+            Arc::new(Desk::restore(
+                store.clone(),
+                Arc::clone(&telemetry),
+                config,
+                about,
+                now,
+            )?)
         };
         let budgets = Budgets::new(live.load().config.budgets.clone());
         money::restore(&budgets, store.reader())?;

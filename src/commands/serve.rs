@@ -1,17 +1,16 @@
 //! `pointsman serve`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pointsman::app::reload;
-use pointsman::app::{App, Options, Parts};
+use pointsman::app::{App, Options, Parts, demonstration, reload};
 use pointsman::config::{self, Config, LogFormat, Source};
 use pointsman::demo::{self, LoadSettings};
-use pointsman::providers::simulated;
+use pointsman::providers::simulated::{self, Recorded};
 use pointsman::server;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -52,16 +51,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 
 fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
     let mut config = if args.demo {
-        let recorded = simulated::recorded().context("the demo's recorded figures are broken")?;
-        let listen = args
-            .listen
-            .map_or_else(demo_address, |address| address.to_string());
-        let text = demo::config_toml(&recorded, &listen, &args.data_dir);
-        config::parse(&text, Source::Text, &|_| None)
+        demo_config(args, demo::opening_toml)?
     } else {
         config::load(args.config.as_deref(), &config::process_env)
-    }
-    .map_err(|problems| anyhow::anyhow!("the configuration cannot be used:\n{problems}"))?;
+            .map_err(|problems| anyhow::anyhow!("the configuration cannot be used:\n{problems}"))?
+    };
     if let Some(listen) = args.listen {
         if !listen.ip().is_loopback() && config.server.api_keys.is_empty() {
             bail!(
@@ -71,6 +65,18 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
         config.server.listen = listen;
     }
     Ok(config)
+}
+
+/// One of the demo's configurations.
+fn demo_config(args: &ServeArgs, write: fn(&Recorded, &str, &Path) -> String) -> anyhow::Result<Config> {
+    let recorded = simulated::recorded().context("the demo's recorded figures are broken")?;
+    let listen = args
+        .listen
+        .map_or_else(demo_address, |address| address.to_string());
+    config::parse(&write(&recorded, &listen, &args.data_dir), Source::Text, &|_| {
+        None
+    })
+    .map_err(|problems| anyhow::anyhow!("the demo's configuration cannot be used:\n{problems}"))
 }
 
 /// The demo's address: `PORT` overrides the port, as everywhere.
@@ -116,13 +122,17 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
         tokio::spawn(reload::watch(Arc::downgrade(&app), path));
     }
     say(&format!("listening on http://{address}"))?;
-    let load = args.demo.then(|| {
-        tokio::spawn(demonstrate(
-            app.http.clone(),
-            format!("http://{address}"),
-            args.data_dir.clone(),
-        ))
-    });
+    let load = if args.demo {
+        let newcomer = demo_config(args, demo::config_toml)?;
+        let reports = args.data_dir.join("reports").display().to_string();
+        let settings = LoadSettings {
+            reports,
+            ..LoadSettings::new(&format!("http://{address}"))
+        };
+        Some(tokio::spawn(demonstrate(Arc::clone(&app), settings, newcomer)))
+    } else {
+        None
+    };
     let stopping = Arc::clone(&app);
     let stop = async move {
         told_to_stop().await;
@@ -159,13 +169,10 @@ async fn drain(
     Ok(())
 }
 
-async fn demonstrate(http: reqwest::Client, base_url: String, data_dir: PathBuf) {
-    let report = data_dir.join("reports/routing/report.html");
-    let settings = LoadSettings {
-        report: report.display().to_string(),
-        ..LoadSettings::new(&base_url)
-    };
-    if let Err(error) = demo::run_load(&settings, http, &mut std::io::stdout()).await {
+async fn demonstrate(app: App, settings: LoadSettings, newcomer: Config) {
+    let newcomer = (demonstration::NEWCOMER_AFTER, newcomer);
+    let shown = demonstration::run(&app, &settings, newcomer, &mut std::io::stdout()).await;
+    if let Err(error) = shown {
         tracing::error!(%error, "the demo's load stopped");
     }
 }

@@ -61,6 +61,30 @@ pub struct CacheRule {
     pub shared: bool,
 }
 
+/// Which experiments a route may start by itself, and how much of it they may use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AutoExperiments {
+    /// Whether any.
+    pub enabled: bool,
+    /// Share of the route's traffic that one may use, in (0, 1].
+    pub traffic: f64,
+    /// How much worse a treatment may be, in (0, 1). `None`: the route's quality margin.
+    pub margin: Option<f64>,
+    /// Scores after which one ends without a verdict.
+    pub max_samples: u64,
+}
+
+impl Default for AutoExperiments {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            traffic: 0.2,
+            margin: None,
+            max_samples: 10_000,
+        }
+    }
+}
+
 /// A name that clients may ask for.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -86,6 +110,22 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// Answers kept. `None`: none are.
     pub cache: Option<CacheRule>,
+    /// Experiments that start by themselves.
+    pub experiments: AutoExperiments,
+}
+
+impl Route {
+    /// Quality points that may be lost by its objective; the default where that is not what it aims at.
+    #[must_use]
+    pub fn margin(&self) -> f64 {
+        match self.objective {
+            Objective::CheapestCapable {
+                quality: QualityRule::Margin(margin),
+                ..
+            } => margin,
+            _ => DEFAULT_MARGIN,
+        }
+    }
 }
 
 const DEFAULT_DEADLINE_MS: u64 = 60_000;
@@ -144,6 +184,9 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
         section.done();
         hedge
     });
+    let experiments = section
+        .section("experiments")
+        .map_or_else(AutoExperiments::default, |section| auto_experiments(&section));
     let budget = section.section("budget").and_then(|inner| {
         let route = name.clone().unwrap_or_default();
         let rule = budgets::rule(&inner, format!("route {route}"), Scope::Route, Some(route));
@@ -173,6 +216,7 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
             })
             .collect(),
         cache,
+        experiments,
     });
     RawRoute {
         route,
@@ -195,6 +239,20 @@ fn cache(section: &Section<'_>) -> CacheRule {
     };
     section.done();
     rule
+}
+
+fn auto_experiments(section: &Section<'_>) -> AutoExperiments {
+    let usual = AutoExperiments::default();
+    let read = AutoExperiments {
+        enabled: section.bool("enabled").unwrap_or(usual.enabled),
+        traffic: section.number("traffic", 0.01..=1.0).unwrap_or(usual.traffic),
+        margin: section.number("margin", 0.001..=0.999),
+        max_samples: section
+            .integer("max_samples", 100..=10_000_000)
+            .unwrap_or(usual.max_samples),
+    };
+    section.done();
+    read
 }
 
 /// A list of model ids without repetition; `None` when absent or empty.
@@ -334,6 +392,7 @@ pub(super) fn check(raw: Vec<RawRoute>, models: &[Placed], ledger: &Ledger<'_>) 
             fallbacks: None,
             rules: Vec::new(),
             cache: None,
+            experiments: AutoExperiments::default(),
         }];
     }
     let mut routes: Vec<Route> = Vec::new();

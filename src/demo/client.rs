@@ -89,12 +89,21 @@ impl Client {
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<String, AskError> {
-        let mut request = self
+        let request = self
             .http
             .post(format!("{}{path}", self.base_url))
             .header(CONTENT_TYPE, "application/json")
-            .timeout(PATIENCE)
             .body(body.to_string());
+        self.send(request).await
+    }
+
+    /// Reads what is at `path`.
+    pub(super) async fn get(&self, path: &str) -> Result<String, AskError> {
+        self.send(self.http.get(format!("{}{path}", self.base_url))).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<String, AskError> {
+        let mut request = request.timeout(PATIENCE);
         if let Some(key) = &self.api_key {
             request = request.header(AUTHORIZATION, format!("Bearer {key}"));
         }

@@ -13,12 +13,15 @@ use super::ledger::{Ledger, Rival};
 use super::prompts::{Prompt, PromptBook, PromptBookError};
 use super::screen;
 use super::setup::SEED;
+use super::trials::{self, News, Told};
 use crate::providers::simulated::recorded;
 
 /// Users that the load pretends to be.
 const USERS: u32 = 40;
 /// Spread of a rater's mood around the true score: half the width of a uniform error.
 const RATER_ERROR: f64 = 0.1;
+/// Time between two looks at the server's experiments.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How the load runs.
 #[derive(Clone, Debug)]
@@ -43,12 +46,13 @@ pub struct LoadSettings {
     pub in_flight: usize,
     /// Seconds between two lines on the screen.
     pub line_every: u64,
-    /// Where the report will be, for the screen.
-    pub report: String,
+    /// Where the reports will be, for the screen.
+    pub reports: String,
 }
 
 impl LoadSettings {
-    /// A minute of 40 requests a second, the first five seconds without routing, then one a second for an hour.
+    /// A minute and a half of 40 requests a second, the first five seconds without routing, then one a second for
+    /// an hour.
     #[must_use]
     pub fn new(base_url: &str) -> Self {
         Self {
@@ -57,12 +61,12 @@ impl LoadSettings {
             seed: 1,
             per_second: 40,
             before: 200,
-            brisk: 2400,
-            most: 6000,
+            brisk: 3600,
+            most: 7200,
             rated: 0.8,
             in_flight: 64,
             line_every: 5,
-            report: "data/reports/routing/report.html".to_owned(),
+            reports: "data/reports".to_owned(),
         }
     }
 }
@@ -111,8 +115,9 @@ pub async fn run_load(
         base_url: settings.base_url.clone(),
         api_key: settings.api_key.clone(),
     };
-    screen
-        .write_all(screen::head(&rival, &recorded.source, &settings.base_url, &settings.report).as_bytes())?;
+    screen.write_all(
+        screen::head(&rival, &recorded.source, &settings.base_url, &settings.reports).as_bytes(),
+    )?;
     screen.flush()?;
 
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
@@ -123,6 +128,9 @@ pub async fn run_load(
     lines.tick().await;
     let mut seconds = 0;
     let mut pace = ticks(Duration::from_secs(1) / settings.per_second.max(1));
+    let mut looks = ticks(LOOK_EVERY);
+    let (mut told, mut first_look) = (Told::new(), true);
+    let mut news = FuturesUnordered::new();
     while asked < settings.most || !running.is_empty() {
         tokio::select! {
             _ = pace.tick(), if asked < settings.most && running.len() < settings.in_flight.max(1) => {
@@ -137,8 +145,22 @@ pub async fn run_load(
                 book_keeping(&mut ledger, &rival, finished);
                 finished_requests += 1;
                 if finished_requests == settings.brisk {
-                    screen.write_all(screen::sum(&ledger, &rival, &settings.report).as_bytes())?;
+                    screen.write_all(screen::sum(&ledger, &rival, &settings.reports).as_bytes())?;
                     screen.flush()?;
+                }
+            }
+            _ = looks.tick(), if news.is_empty() => {
+                news.push(trials::look(&client, told.clone(), first_look));
+                first_look = false;
+            }
+            Some(items) = news.next() => {
+                for item in items {
+                    screen.write_all(screen::news(&item, &settings.base_url, &settings.reports).as_bytes())?;
+                    screen.flush()?;
+                    match item {
+                        News::Started { name, .. } => told.insert(name, false),
+                        News::Ended { name, .. } | News::Earlier { name } => told.insert(name, true),
+                    };
                 }
             }
             _ = lines.tick() => {
@@ -148,7 +170,7 @@ pub async fn run_load(
             }
         }
     }
-    screen.write_all(screen::sum(&ledger, &rival, &settings.report).as_bytes())?;
+    screen.write_all(screen::sum(&ledger, &rival, &settings.reports).as_bytes())?;
     screen.flush()?;
     Ok(ledger)
 }

@@ -13,9 +13,10 @@ mod load;
 mod prompts;
 mod screen;
 mod setup;
+mod trials;
 
 pub use dataset::dataset;
 pub use ledger::{Ledger, Rival, Tally};
 pub use load::{DemoError, LoadSettings, run_load};
 pub use prompts::{Prompt, PromptBook, PromptBookError};
-pub use setup::{SEED, config_toml};
+pub use setup::{NEWCOMER, SEED, config_toml, opening_toml};

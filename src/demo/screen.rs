@@ -4,22 +4,26 @@
 use std::fmt::Write;
 
 use super::ledger::{Ledger, Rival, Tally};
+use super::trials::News;
 
 /// Width of a model's column.
 const COLUMN: usize = 9;
+/// Columns of running text.
+const WIDTH: usize = 100;
 
 /// The head: what is simulated, what to look at, what the columns mean.
-pub(super) fn head(rival: &Rival, source: &str, base_url: &str, report: &str) -> String {
+pub(super) fn head(rival: &Rival, source: &str, base_url: &str, reports: &str) -> String {
     let mut text = format!(
         "\n  pointsman demonstration. The providers are SIMULATED: no key, no network, no money spent.\n\
          \x20 Prompts are ours; quality, length and price of the answers are figures recorded for real models\n\
          \x20 (source: {source}).\n\
          \x20 The router does not know them. It learns from the scores that a simulated rater posts.\n\n\
          \x20 dashboard  {base_url}/\n\
-         \x20 report     {report}\n\
+         \x20 report     {reports}/routing/report.html\n\
          \x20 ask it     curl {base_url}/v1/chat/completions -H 'content-type: application/json' \\\n\
          \x20            -d '{{\"model\":\"auto\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
          \x20 The first seconds ask {0} for everything, as one would without a router; then `auto`.\n\
+         \x20 A little later a new model enters the route, and an experiment on it starts by itself.\n\
          \x20 Each line: the requests since the line before, beside the same prompts answered by {0} alone.\n\n\
          \x20   time  asked  $/1000    alone  saved  quality  alone ",
         rival.name()
@@ -58,12 +62,12 @@ pub(super) fn line(seconds: u64, recent: &Tally, rival: &Rival) -> String {
 }
 
 /// The sum, when the load has slowed down or ended.
-pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
+pub(super) fn sum(ledger: &Ledger, rival: &Rival, reports: &str) -> String {
     let total = &ledger.total;
     let mut text = format!(
         "\n  So far {} routed requests for ${:.4}; {} alone would have cost ${:.4}: {:.0} % saved,\n\
          \x20 at a quality of {:.3} against {:.3}. {} scores posted, {} requests failed.\n\
-         \x20 The report is in {report}.\n\n",
+         \x20 The report is in {reports}/routing/report.html.\n\n",
         total.requests,
         total.cost_usd,
         rival.name(),
@@ -81,6 +85,46 @@ pub(super) fn sum(ledger: &Ledger, rival: &Rival, report: &str) -> String {
         );
     }
     text
+}
+
+/// What became of an experiment.
+pub(super) fn news(news: &News, base_url: &str, reports: &str) -> String {
+    match news {
+        News::Earlier { .. } => String::new(),
+        News::Started { name, statement } => format!(
+            "\n  An experiment has started by itself: {name}\n{}  live on {base_url}/\n\n",
+            wrapped(&format!(
+                "Hypothesis, written down before the first sample: {statement}."
+            )),
+        ),
+        News::Ended {
+            name,
+            verdict,
+            sentence,
+        } => format!(
+            "\n  Verdict on {name}: {}\n{}  report  {reports}/{name}/report.html\n\n",
+            verdict.replace('_', " ").to_uppercase(),
+            wrapped(sentence),
+        ),
+    }
+}
+
+/// Indented lines of at most [`WIDTH`] columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + word.chars().count() >= WIDTH {
+            let _ = writeln!(lines, "  {line}");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(lines, "  {line}");
+    lines
 }
 
 /// The start of a model's name, as wide as its column.

@@ -10,10 +10,26 @@ pub const SEED: u64 = 20_261_122;
 /// How many times faster than life the simulated models answer.
 const SPEED: f64 = 20.0;
 
+/// The model that enters the route while the demonstration runs.
+pub const NEWCOMER: &str = "gemini-2.5-flash";
+/// On which terms the demonstration's experiments start by themselves: more traffic than usual, so that a verdict
+/// comes while somebody looks on.
+const EXPERIMENTS: &str = "{ traffic = 0.5, margin = 0.05 }";
+
 /// A TOML configuration with one simulated provider per maker, the recorded models with their prices, and the
 /// route `auto` over all of them.
 #[must_use]
 pub fn config_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String {
+    configuration(recorded, listen, data_dir, None)
+}
+
+/// The same before [`NEWCOMER`] has entered the route.
+#[must_use]
+pub fn opening_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String {
+    configuration(recorded, listen, data_dir, Some(NEWCOMER))
+}
+
+fn configuration(recorded: &Recorded, listen: &str, data_dir: &Path, absent: Option<&str>) -> String {
     let mut toml = format!(
         "[server]\nlisten = {}\ndata_dir = {}\n",
         quoted(listen),
@@ -40,11 +56,14 @@ pub fn config_toml(recorded: &Recorded, listen: &str, data_dir: &Path) -> String
             model.input_usd_per_mtok,
             model.output_usd_per_mtok,
         );
-        ids.push(id);
+        if absent != Some(model.name.as_str()) {
+            ids.push(id);
+        }
     }
     let _ = write!(
         toml,
-        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = 0.01\n",
+        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = 0.01\n\
+         experiments = {EXPERIMENTS}\n",
         ids.join(", ")
     );
     toml
@@ -86,6 +105,12 @@ mod tests {
         assert_eq!(table["providers"].as_array().unwrap().len(), 3);
         let config = config::parse(&text, Source::Text, &|_| None).map_err(|problems| problems.to_string());
         assert_eq!(config.unwrap().arms().count(), recorded.models.len());
+        let opening = opening_toml(&recorded, "127.0.0.1:0", Path::new("data"));
+        let opening: toml::Table = opening.parse().unwrap();
+        assert_eq!(opening["models"].as_array().unwrap().len(), recorded.models.len());
+        let routed = opening["routes"][0]["models"].as_array().unwrap();
+        assert_eq!(routed.len(), recorded.models.len() - 1, "one is to come");
+        assert!(!opening["routes"][0]["models"].to_string().contains(NEWCOMER));
         let address = table["providers"][0]["base_url"].as_str().unwrap();
         assert_eq!(SimulatedSettings::from_address(address).unwrap().seed, SEED);
     }

@@ -15,6 +15,8 @@ const PLANNED: u64 = 500;
 const MAX_SAMPLES: u64 = 10_000;
 /// Half-width below which nothing worth knowing is left to learn.
 const MIN_EFFECT: f64 = 0.005;
+/// A first token later than this is slow, unless something better is known.
+pub(super) const SLOW_MS: f64 = 5_000.0;
 /// Least share of an arm.
 const FLOOR: f64 = 0.1;
 
@@ -205,7 +207,7 @@ impl Definition {
                 max_samples: MAX_SAMPLES,
                 min_effect: MIN_EFFECT,
                 guardrails,
-                slow_ms: None,
+                slow_ms: Some(SLOW_MS),
                 floor: FLOOR,
             },
             variants,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::{Definition, DefinitionError, Origin};
 use super::event::{Event, EventKind};
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
-use super::trigger::Trigger;
+use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
 use crate::evaluation::ab::{AbSums, Exposure};
 use crate::evaluation::assignment::Ramp;
@@ -78,15 +78,17 @@ impl Experiments {
         Ok(())
     }
 
-    /// Starts what an event in the router asks for. An automatic experiment on the same question that runs, waits
-    /// or came to an end less than a day ago is not repeated: then nothing happens.
-    pub fn trigger(&mut self, trigger: &Trigger, now: UnixMs) -> Option<String> {
-        let definition = trigger.definition(now);
+    /// Starts what an event in the router asks for. An automatic experiment on the same question that runs or waits
+    /// is not repeated, nor one that a measurement asks for (a drift, a price) and that came to an end less than a
+    /// day ago: then nothing happens. What somebody changes in the configuration is always a new question.
+    pub fn trigger(&mut self, trigger: &Trigger, terms: &Terms, now: UnixMs) -> Option<String> {
+        let definition = trigger.definition(terms, now);
         let name = definition.name.clone();
+        let measured = matches!(definition.origin, Origin::Drift | Origin::PriceChange);
         let recent = self.records.iter().any(|record| {
             let ended = record
                 .ended
-                .is_some_and(|ended| now.since(ended).as_secs() < 86_400);
+                .is_some_and(|ended| measured && now.since(ended).as_secs() < 86_400);
             record.definition.name == name && (record.ended.is_none() || ended)
         });
         if recent {

@@ -10,6 +10,13 @@ use crate::experiments::intervention::{Intervention, InterventionError};
 use crate::experiments::table::Ruling;
 use crate::experiments::table::Unit;
 
+const TERMS: Terms = Terms {
+    margin: 0.02,
+    traffic: 0.2,
+    max_samples: 10_000,
+    slow_ms: 2_000.0,
+};
+
 fn model(id: &str) -> Variant {
     Variant::Model(ArmId::new(id))
 }
@@ -123,11 +130,14 @@ fn a_new_model_that_is_worse_is_stopped_and_left_out() {
         route: "auto".into(),
         model: ArmId::new("b/small"),
         reference: ArmId::new("a/large"),
-        margin: 0.02,
     };
-    let name = experiments.trigger(&trigger, UnixMs(1)).unwrap();
+    let name = experiments.trigger(&trigger, &TERMS, UnixMs(1)).unwrap();
     assert_eq!(name, "new-b-small");
-    assert_eq!(experiments.trigger(&trigger, UnixMs(2)), None, "it runs already");
+    assert_eq!(
+        experiments.trigger(&trigger, &TERMS, UnixMs(2)),
+        None,
+        "it runs already"
+    );
     run(&mut experiments, [0.9, 0.6], 20_000, 2);
     let view = experiments.view(&name).unwrap();
     assert_eq!(view.phase, Phase::StoppedForHarm);

@@ -24,5 +24,5 @@ pub use engine::Experiments;
 pub use event::{Event, EventKind};
 pub use intervention::{Intervention, InterventionError};
 pub use table::{Enrolment, Ruling, Table, Unit};
-pub use trigger::Trigger;
+pub use trigger::{Terms, Trigger};
 pub use view::{ArmView, ExperimentView, Phase, Point, SliceView};

@@ -7,8 +7,18 @@ use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
 
-/// Share of a route's traffic that an automatic experiment may use.
-const COVERAGE: f64 = 0.2;
+/// On what terms an automatic experiment may run: the route's own, and what is known when it starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// How much worse the treatment may be, in (0, 1).
+    pub margin: f64,
+    /// Share of the route's traffic that it may use, in (0, 1].
+    pub traffic: f64,
+    /// Scores after which it ends without a verdict.
+    pub max_samples: u64,
+    /// A first token later than this is slow.
+    pub slow_ms: f64,
+}
 
 /// Something happened that is worth an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,8 +32,6 @@ pub enum Trigger {
         model: ArmId,
         /// The model that serves as the measure: the best so far.
         reference: ArmId,
-        /// The route's quality margin, in (0, 1].
-        margin: f64,
     },
     /// A model's scores moved: is it still no worse than the reference?
     Drift {
@@ -33,8 +41,6 @@ pub enum Trigger {
         model: ArmId,
         /// The measure.
         reference: ArmId,
-        /// The route's quality margin, in (0, 1].
-        margin: f64,
     },
     /// A price change made `cheaper` cheaper than `dearer`: can it take its place?
     RankingFlip {
@@ -44,8 +50,6 @@ pub enum Trigger {
         cheaper: ArmId,
         /// Until now the cheaper.
         dearer: ArmId,
-        /// The route's quality margin, in (0, 1].
-        margin: f64,
     },
     /// New features or a new classifier: does routing by them score higher?
     NewFeatures {
@@ -70,46 +74,43 @@ pub enum Trigger {
 impl Trigger {
     /// The experiment that it asks for.
     #[must_use]
-    pub fn definition(&self, now: UnixMs) -> Definition {
+    pub fn definition(&self, terms: &Terms, now: UnixMs) -> Definition {
         let arm = |arm: &ArmId| Variant::Model(arm.clone());
         let (route, name, control, treatment, hypothesis, origin) = match self {
             Self::NewModel {
                 route,
                 model,
                 reference,
-                margin,
             } => (
                 route,
                 format!("new-{model}"),
                 arm(reference),
                 arm(model),
-                no_worse(*margin),
+                no_worse(terms.margin),
                 Origin::NewModel,
             ),
             Self::Drift {
                 route,
                 model,
                 reference,
-                margin,
             } => (
                 route,
                 format!("drift-{model}"),
                 arm(reference),
                 arm(model),
-                no_worse(*margin),
+                no_worse(terms.margin),
                 Origin::Drift,
             ),
             Self::RankingFlip {
                 route,
                 cheaper,
                 dearer,
-                margin,
             } => (
                 route,
                 format!("price-{cheaper}"),
                 arm(dearer),
                 arm(cheaper),
-                no_worse(*margin),
+                no_worse(terms.margin),
                 Origin::PriceChange,
             ),
             Self::NewFeatures {
@@ -138,8 +139,10 @@ impl Trigger {
             ("treatment".to_owned(), treatment),
         ];
         let mut definition = Definition::new(&plain(&name), route, variants, hypothesis, origin, now);
-        definition.coverage = COVERAGE;
+        definition.coverage = terms.traffic;
         definition.split = Split::Adaptive;
+        definition.design.max_samples = terms.max_samples;
+        definition.design.slow_ms = Some(terms.slow_ms);
         definition
     }
 }

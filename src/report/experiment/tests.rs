@@ -3,7 +3,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::arm::ArmId;
-use crate::experiments::{Experiments, Exposure, Trigger, Unit};
+use crate::experiments::{Experiments, Exposure, Terms, Trigger, Unit};
 use crate::units::UnixMs;
 
 /// An automatic experiment on a new model, run until it ends or `limit` requests have come.
@@ -13,9 +13,16 @@ fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
         route: "auto".into(),
         model: ArmId::new("openai/mini"),
         reference: ArmId::new("anthropic/large"),
-        margin: 0.05,
     };
-    let name = experiments.trigger(&trigger, UnixMs(1_795_360_000_000)).unwrap();
+    let terms = Terms {
+        margin: 0.05,
+        traffic: 0.2,
+        max_samples: 10_000,
+        slow_ms: 2_000.0,
+    };
+    let name = experiments
+        .trigger(&trigger, &terms, UnixMs(1_795_360_000_000))
+        .unwrap();
     let mut events = experiments.take_events();
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     for i in 0..limit {
