@@ -88,6 +88,9 @@ pub struct Chunk {
     pub meaningful: bool,
     /// Bytes of visible text in it.
     pub text_bytes: usize,
+    /// Tokens as the provider has told them up to here, if it told with this piece: what is known of an answer that is
+    /// cut off.
+    pub usage: Option<Usage>,
 }
 
 /// What a stream yields, in order. A stream that ends without `End` was cut off.

@@ -14,7 +14,7 @@ use crate::completion::{FinishReason, Usage};
 use crate::dispatch::{AttemptRecord, Cancellation, Outcome};
 use crate::pricing::Units;
 use crate::store::{AttemptRow, Store};
-use crate::telemetry::{Ending, Sample, SeriesKey, Telemetry};
+use crate::telemetry::{Counted, Counters, Ending, Sample, SeriesKey, Telemetry};
 use crate::units::Usd;
 
 /// Where attempts are booked.
@@ -23,6 +23,8 @@ pub struct Books {
     pub live: Arc<ArcSwap<Live>>,
     /// Latency and errors.
     pub telemetry: Arc<Telemetry>,
+    /// What `/metrics` counts.
+    pub counters: Arc<Counters>,
     /// The log.
     pub store: Store,
     /// Requests under way.
@@ -34,7 +36,18 @@ impl crate::dispatch::Books for Books {
         let ledger = self.pending.get(&record.decision_id);
         let units = ledger.as_ref().map_or_else(Units::default, |ledger| ledger.units);
         let cost = self.price(&record, &units);
-        self.telemetry.record(clock::wall(), &sample(&record));
+        let sample = sample(&record);
+        self.telemetry.record(clock::wall(), &sample);
+        self.counters.attempt(&Counted {
+            provider: &record.provider,
+            arm: &record.arm.id,
+            role: record.role as usize,
+            ending: sample.ending,
+            usage: record.usage,
+            cost,
+            ttft: sample.ttft,
+            total: record.total,
+        });
         if let Some(ledger) = &ledger {
             ledger.book(cost);
             if record.committed {

@@ -42,7 +42,7 @@ use crate::providers;
 use crate::request::ChatRequest;
 use crate::server::idempotency::Shelf;
 use crate::store::{CandidateRow, DecisionRow, EventRow, Store, StoreError};
-use crate::telemetry::{InputSize, Question, Telemetry};
+use crate::telemetry::{Counters, InputSize, Question, Telemetry};
 use crate::units::UnixMs;
 
 /// Time between two computations of the latency view.
@@ -65,6 +65,8 @@ pub struct Parts {
     pub idempotency: Idempotency,
     /// Latency, errors, scores.
     pub telemetry: Arc<Telemetry>,
+    /// What `/metrics` counts.
+    pub counters: Arc<Counters>,
     /// The log.
     pub store: Store,
     /// What may be spent, and what was.
@@ -131,10 +133,12 @@ impl Parts {
             &Caches::default(),
         )?));
         let telemetry = Arc::new(Telemetry::default());
+        let counters = Arc::new(Counters::default());
         let pending = Pending::default();
         let books = Books {
             live: Arc::clone(&live),
             telemetry: Arc::clone(&telemetry),
+            counters: Arc::clone(&counters),
             store: store.clone(),
             pending: pending.clone(),
         };
@@ -174,6 +178,7 @@ impl Parts {
             dispatcher,
             idempotency: Idempotency::new(Arc::new(Shelf(store.clone()))),
             telemetry,
+            counters,
             store,
             budgets,
             desk,

@@ -171,6 +171,7 @@ fn chunk(text: &str) -> Chunk {
         extra: Vec::new(),
         meaningful: !text.is_empty(),
         text_bytes: text.len(),
+        usage: None,
     }
 }
 

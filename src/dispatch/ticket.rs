@@ -77,6 +77,8 @@ struct Seen {
     longest_gap: Option<Duration>,
     text_bytes: usize,
     usage: Option<Usage>,
+    /// Tokens told before the end.
+    told: Option<Usage>,
     finish: Option<FinishReason>,
     upstream_id: Option<String>,
     signals: Option<Signals>,
@@ -147,7 +149,10 @@ impl Ticket {
     /// An event from before the commitment.
     pub(super) fn keep(&mut self, event: &StreamEvent) {
         match event {
-            StreamEvent::Chunk(chunk) => self.seen.text_bytes += chunk.text_bytes,
+            StreamEvent::Chunk(chunk) => {
+                self.seen.text_bytes += chunk.text_bytes;
+                self.seen.told = chunk.usage.or(self.seen.told);
+            }
             StreamEvent::End { finish, usage, .. } => {
                 self.seen.finish = Some(*finish);
                 self.seen.usage = *usage;
@@ -257,17 +262,24 @@ impl Ticket {
     }
 
     /// What the provider told; else an estimate, unless it refused the call. A call that we
-    /// gave up may have been worked on: it is taken to have read its prompt.
+    /// gave up may have been worked on: it is taken to have read its prompt. Of an answer that was cut off, what had
+    /// been told by then is exact, and only what was said is counted by us.
     fn usage(&self, outcome: &Outcome) -> Option<Usage> {
         let refused = match outcome {
             Outcome::Failed(error) => self.seen.ttft.is_none() && !error.may_be_billed,
             Outcome::Succeeded | Outcome::Cancelled(_) => false,
         };
-        let estimate = || Usage {
-            input: u64::from(self.plan.input_tokens),
-            output: self.seen.text_bytes.div_ceil(BYTES_PER_TOKEN) as u64,
-            estimated: true,
-            ..Usage::default()
+        let estimate = || {
+            let said = self.seen.text_bytes.div_ceil(BYTES_PER_TOKEN) as u64;
+            let told = self.seen.told.unwrap_or(Usage {
+                input: u64::from(self.plan.input_tokens),
+                ..Usage::default()
+            });
+            Usage {
+                output: told.output.max(told.reasoning + said),
+                estimated: true,
+                ..told
+            }
         };
         self.seen.usage.or_else(|| (!refused).then(estimate))
     }

@@ -69,6 +69,7 @@ pub(super) fn chunk(delta: &Delta<'_>, finish: Option<FinishReason>) -> Chunk {
             || delta.tool_calls.is_some()
             || delta.images.is_some(),
         text_bytes: delta.content.map_or(0, str::len),
+        usage: None,
     }
 }
 

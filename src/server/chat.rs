@@ -139,6 +139,7 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
     }
     let overhead = served.sent.saturating_duration_since(received)
         + clock::monotonic().saturating_duration_since(answered);
+    app.counters.overhead(overhead);
     explain::put(
         headers,
         "x-router-overhead-ms",
@@ -221,6 +222,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         prepared.experiment.as_deref(),
     );
     let overhead = served.sent.saturating_duration_since(received);
+    app.counters.overhead(overhead);
     explain::put(
         &mut headers,
         "x-router-overhead-ms",

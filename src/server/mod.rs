@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod feedback;
 pub mod idempotency;
+pub mod metrics;
 pub mod models;
 pub mod operations;
 pub mod route;
@@ -51,6 +52,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/models/{*id}", get(models::get))
         .route("/v1/telemetry", get(operations::telemetry))
         .route("/v1/budgets", get(operations::budgets))
+        .route("/metrics", get(metrics::get))
         .route("/v1/overview", get(dashboard::overview))
         .route("/v1/experiments", get(dashboard::experiments))
         .route(
@@ -62,7 +64,7 @@ pub fn router(app: App) -> Router {
     open.merge(guarded)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(name_request))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), name_request))
         .with_state(app)
 }
 
@@ -86,10 +88,12 @@ pub async fn serve(
         .await
 }
 
-/// Names every answer, so that a client can quote it: by the client's own `x-request-id`, else by a new one.
-async fn name_request(request: Request, next: Next) -> Response {
+/// Names every answer, so that a client can quote it: by the client's own `x-request-id`, else by a new one. Counts it.
+async fn name_request(State(app): State<App>, request: Request, next: Next) -> Response {
     let own = request.headers().get(REQUEST_ID).cloned();
+    let path = metrics::path(request.uri().path());
     let mut response = next.run(request).await;
+    app.counters.answered(path, response.status().as_u16());
     let name = own
         .filter(|id| id.len() <= MAX_REQUEST_ID)
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().simple().to_string()).ok());

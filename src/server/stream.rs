@@ -255,6 +255,7 @@ mod tests {
             extra: Vec::new(),
             meaningful: true,
             text_bytes: text.len(),
+            usage: None,
         }))
     }
 

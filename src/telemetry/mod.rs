@@ -15,6 +15,7 @@
 //! were cut off.
 
 pub mod circuit;
+pub mod counters;
 pub mod latencies;
 pub mod lognormal;
 mod quality;
@@ -31,6 +32,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
+pub use self::counters::{Counted, Counters};
 pub use self::latencies::{Curve, Latencies, Observed, Quantile};
 pub use self::lognormal::LogNormal;
 pub use self::quality::{QualityKey, QualitySample, Scores};

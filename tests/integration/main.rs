@@ -13,6 +13,7 @@ mod dispatch;
 mod experiments;
 mod gateway;
 mod layers;
+mod money;
 mod program;
 mod providers;
 mod sdk;

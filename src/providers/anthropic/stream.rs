@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{UsageCount, finish};
-use crate::completion::{FinishReason, StreamEvent};
+use crate::completion::{Chunk, FinishReason, StreamEvent};
 use crate::failure::AttemptError;
 use crate::providers::fault::{self, Wire};
 use crate::providers::shape::{CallDelta, Delta, FunctionDelta, chunk};
@@ -231,14 +231,16 @@ impl ReadEvents for MessageReader {
                 if let Some(message) = &read.message {
                     self.usage.update(&message["usage"]);
                 }
-                push(
-                    out,
-                    &Delta {
-                        role: Some("assistant"),
-                        content: Some(""),
-                        ..Delta::default()
-                    },
-                );
+                let role = Delta {
+                    role: Some("assistant"),
+                    content: Some(""),
+                    ..Delta::default()
+                };
+                // The prompt is counted at the beginning: known even if the answer is cut off.
+                out.push_back(StreamEvent::Chunk(Chunk {
+                    usage: self.usage.read(),
+                    ..chunk(&role, None)
+                }));
             }
             "content_block_start" => self.begin_block(&read.content_block.unwrap_or_default(), out),
             "content_block_delta" => self.grow_block(&read.delta.unwrap_or_default(), out),

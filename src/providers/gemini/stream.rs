@@ -124,6 +124,11 @@ impl ReadEvents for AnswerReader {
                 ),
             }
         }
+        if value.get("usageMetadata").is_some()
+            && let Some(StreamEvent::Chunk(latest)) = out.back_mut()
+        {
+            latest.usage = self.usage;
+        }
         if let Some(word) = candidate["finishReason"]
             .as_str()
             .filter(|_| self.finish.is_none())

@@ -82,6 +82,12 @@ impl ReadEvents for ChunkReader {
             text_bytes: look.text_bytes,
             choices: relabelled(choices, own_word),
             extra: top.extra,
+            // Most tell at the end, with a piece that holds nothing else.
+            usage: self
+                .usage
+                .as_deref()
+                .filter(|_| is_usage)
+                .and_then(|usage| read_usage(Some(usage)).0),
         }));
         Ok(())
     }

@@ -65,6 +65,7 @@ pub(super) fn events(answer: &Answer) -> Result<Vec<StreamEvent>, AttemptError> 
                     extra: Vec::new(),
                     meaningful,
                     text_bytes,
+                    usage: None,
                 })
             })
         };

@@ -1,0 +1,6 @@
+//! Money: the router's books against those of the providers that bill it.
+
+mod bank;
+mod books;
+mod houses;
+mod shop;
