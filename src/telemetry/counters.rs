@@ -267,11 +267,14 @@ pub fn outcome_word(outcome: usize) -> &'static str {
     }
 }
 
+/// A provider and a model of it.
+pub type Key = (Arc<str>, ArmId);
+
 /// All counters. Shared by reference. Labels are names of the configuration, never a client's words, so that there are
 /// never many.
 #[derive(Debug)]
 pub struct Counters {
-    arms: DashMap<(Arc<str>, ArmId), Arc<ArmCounts>>,
+    arms: DashMap<Key, Arc<ArmCounts>>,
     answers: DashMap<(&'static str, u16), AtomicU64>,
     overhead: Histogram<11>,
 }
@@ -317,7 +320,7 @@ impl Counters {
 
     /// Every provider and model with its counts, sorted.
     #[must_use]
-    pub fn arms(&self) -> Vec<((Arc<str>, ArmId), Arc<ArmCounts>)> {
+    pub fn arms(&self) -> Vec<(Key, Arc<ArmCounts>)> {
         let mut arms: Vec<_> = self
             .arms
             .iter()
