@@ -410,6 +410,7 @@ impl Upstream for Sampled {
             extra: Vec::new(),
             meaningful: true,
             text_bytes: 5,
+            usage: None,
         };
         let end = StreamEvent::End {
             finish: FinishReason::Stop,
