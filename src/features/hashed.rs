@@ -37,7 +37,16 @@ impl NGrams {
         self.buckets.sort_unstable();
         self.buckets
             .chunk_by(|a, b| a == b)
-            .map(|run| (run[0], 1.0 + (run.len() as f32).ln()))
+            .map(|run| {
+                (
+                    run[0],
+                    if run.len() == 1 {
+                        1.0
+                    } else {
+                        1.0 + (run.len() as f32).ln()
+                    },
+                )
+            })
             .collect()
     }
 }
@@ -58,19 +67,23 @@ fn hash(word: &str) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) struct HashProjection {
     idf: Vec<f32>,
-    /// `BUCKETS` rows of `width` bfloat16.
-    basis: Vec<u16>,
+    /// `BUCKETS` rows of `width` bfloat16, each filled up with zeros to whole groups of [`LANES`].
+    basis: Vec<[u16; LANES]>,
     mean: Vec<f32>,
     scale: Vec<f32>,
     width: usize,
 }
 
+/// Values of a row that are added at once.
+const LANES: usize = 8;
+
 impl HashProjection {
     pub(super) fn read(artefact: &Artefact) -> Result<Self, ArtefactError> {
         let width = artefact.shape("hash.mean").map_or(0, |(_, columns)| columns);
+        let basis = artefact.words_u16("hash.basis", BUCKETS, width)?;
         Ok(Self {
             idf: artefact.floats("hash.idf", 1, BUCKETS)?,
-            basis: artefact.words_u16("hash.basis", BUCKETS, width)?,
+            basis: basis.chunks(width.max(1)).flat_map(in_groups).collect(),
             mean: artefact.floats("hash.mean", 1, width)?,
             scale: artefact.floats("hash.scale", 1, width)?,
             width,
@@ -83,24 +96,33 @@ impl HashProjection {
 
     /// Appends `width` values, each standardised.
     pub(super) fn extract(&self, ngrams: &mut NGrams, out: &mut Vec<f32>) {
-        let start = out.len();
-        out.resize(start + self.width, 0.0);
-        let sums = &mut out[start..];
+        let groups = self.width.div_ceil(LANES);
+        let mut sums = vec![[0.0_f32; LANES]; groups];
         let mut squares = 0.0;
         for (bucket, weight) in ngrams.weights() {
             let bucket = usize::from(bucket);
             let weight = weight * self.idf[bucket];
             squares += weight * weight;
-            let row = &self.basis[bucket * self.width..(bucket + 1) * self.width];
-            for (sum, loading) in sums.iter_mut().zip(row) {
-                *sum += weight * from_bf16(*loading);
+            let row = &self.basis[bucket * groups..][..groups];
+            for (sums, loadings) in sums.iter_mut().zip(row) {
+                for (sum, loading) in sums.iter_mut().zip(loadings) {
+                    *sum += weight * from_bf16(*loading);
+                }
             }
         }
         let norm = if squares > 0.0 { squares.sqrt() } else { 1.0 };
-        for (index, sum) in sums.iter_mut().enumerate() {
-            *sum = standardise(*sum / norm, self.mean[index], self.scale[index]);
-        }
+        let sums = sums.as_flattened().iter().zip(&self.mean).zip(&self.scale);
+        out.extend(sums.map(|((sum, mean), scale)| standardise(sum / norm, *mean, *scale)));
     }
+}
+
+/// A row in groups of [`LANES`], the last filled up with zeros.
+fn in_groups(row: &[u16]) -> impl Iterator<Item = [u16; LANES]> {
+    row.chunks(LANES).map(|values| {
+        let mut group = [0; LANES];
+        group[..values.len()].copy_from_slice(values);
+        group
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Where format predicts difficulty these twelve numbers are worth three points of routing quality over meaning
 //! alone, and they are the honest baseline for everything else.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 use super::prompt::PromptText;
@@ -40,6 +42,10 @@ const CODE: [&str; 9] = [
     "=> {",
 ];
 
+/// Each of [`CODE`], ready to be searched for: to prepare a search takes longer than a search.
+static FINDERS: LazyLock<[memmem::Finder<'static>; CODE.len()]> =
+    LazyLock::new(|| CODE.map(|mark| memmem::Finder::new(mark)));
+
 /// Raw surface features of a request; a view standardises them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Surface([f32; SURFACE]);
@@ -54,9 +60,7 @@ impl Surface {
         let count = |wanted: u8| bytes.iter().filter(|byte| **byte == wanted).count() as f32;
         let words = text.split_ascii_whitespace().count() as f32;
         let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count() as f32;
-        let code = CODE
-            .iter()
-            .any(|mark| memmem::find(bytes, mark.as_bytes()).is_some());
+        let code = FINDERS.iter().any(|mark| mark.find(bytes).is_some());
         Self([
             (prompt.bytes() as f32).ln_1p(),
             words / length,

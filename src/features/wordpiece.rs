@@ -1,58 +1,71 @@
 //! WordPiece: a word as the longest known pieces from left to right (Schuster and Nakajima 2012; BERT's greedy form).
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Slots of the lookup table; more than twice the words of any vocabulary we read.
-const SLOTS: usize = 1 << 17;
-const EMPTY: u16 = u16::MAX;
-/// Bytes of a piece by which the lengths of its kin are known.
-const HEAD: usize = 4;
+/// Slots of the table from pieces to ids: a power of two, at most half full.
+const SLOTS: usize = 1 << 16;
+const SLOT_BITS: u32 = SLOTS.trailing_zeros();
+/// No key is zero: its highest byte holds a length.
+const EMPTY: u64 = 0;
+/// Bytes by which the lengths of the pieces are known that begin with them.
+const HEAD: usize = 3;
+/// Bytes that a key holds as they are. Longer pieces are hashed, and compared letter by letter.
+const EXACT: usize = 7;
+/// Odd, and its bits well mixed: the golden ratio times 2^64.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The known pieces. Built once, read without locks.
+/// The pieces, and a table that finds them. Read-only once built.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
-    /// All pieces one after another, without their continuation marks.
+    /// All pieces one after another, without the mark of a continuation.
     letters: String,
     /// Where each piece ends in `letters`.
     ends: Vec<u32>,
-    continues: Vec<bool>,
-    slots: Vec<u16>,
-    /// Which lengths there are among the pieces that begin with given bytes, so that most are never looked up.
+    /// Key of the piece in each slot; [`EMPTY`] for none. Collisions go to the next slot.
+    keys: Vec<u64>,
+    /// Id of the piece in each slot.
+    ids: Vec<u16>,
+    /// By a hash of the first [`HEAD`] bytes and of whether the piece continues a word: the lengths that such
+    /// pieces have, one bit each. Most lengths that a word could be cut to are no piece's, and need not be tried.
     lengths: Vec<u32>,
     longest: usize,
 }
 
 impl Vocabulary {
-    /// The vocabulary of `pieces` in the order of their ids; `##` marks one that continues a word. `None` when there
-    /// are more than 65 534.
+    /// From the pieces in the order of their ids; a piece that continues a word begins with `##`. `None` when there
+    /// are more than a 16-bit id or the table can hold, or one is longer than 255 bytes.
     #[must_use]
     pub fn new<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut vocabulary = Self {
             letters: String::new(),
             ends: Vec::new(),
-            continues: Vec::new(),
-            slots: vec![EMPTY; SLOTS],
+            keys: vec![EMPTY; SLOTS],
+            ids: vec![0; SLOTS],
             lengths: vec![0; 1 << 16],
             longest: 0,
         };
         for (id, piece) in pieces.into_iter().enumerate() {
-            let id = u16::try_from(id).ok().filter(|id| *id != EMPTY)?;
+            let id = u16::try_from(id).ok().filter(|id| usize::from(*id) < SLOTS / 2)?;
             let (text, continues) = match piece.strip_prefix("##") {
                 Some(rest) if !rest.is_empty() => (rest, true),
                 _ => (piece, false),
             };
+            if text.len() > 255 {
+                return None;
+            }
             vocabulary.letters.push_str(text);
             vocabulary.ends.push(vocabulary.letters.len() as u32);
-            vocabulary.continues.push(continues);
             vocabulary.longest = vocabulary.longest.max(text.len());
+            let start = Start::of(text.as_bytes());
             if text.len() >= HEAD {
-                vocabulary.lengths[head(text.as_bytes())] |= length_bit(text.len());
+                vocabulary.lengths[start.head(continues)] |= length_bit(text.len());
             }
-            let mut slot = slot(text, continues);
-            while vocabulary.slots[slot] != EMPTY {
+            let key = start.key(text.as_bytes(), text.len(), continues);
+            let mut slot = slot(key);
+            while vocabulary.keys[slot] != EMPTY {
                 slot = (slot + 1) % SLOTS;
             }
-            vocabulary.slots[slot] = id;
+            (vocabulary.keys[slot], vocabulary.ids[slot]) = (key, id);
         }
         Some(vocabulary)
     }
@@ -69,73 +82,122 @@ impl Vocabulary {
         self.ends.is_empty()
     }
 
-    /// Appends the ids of the pieces of `word`; appends nothing when some part of it is unknown.
+    /// Appends the ids of `word`'s pieces; nothing when some part of it is unknown.
     pub fn split(&self, word: &str, ids: &mut Vec<u16>) {
         let mark = ids.len();
-        let mut start = 0;
-        while start < word.len() {
-            let rest = &word.as_bytes()[start..];
-            let lengths = if rest.len() >= HEAD {
-                self.lengths[head(rest)]
-            } else {
-                0
-            };
-            let mut end = word.floor_char_boundary(start + self.longest);
-            let id = loop {
-                if end <= start {
+        let mut rest = word.as_bytes();
+        while !rest.is_empty() {
+            match self.longest_piece(rest, rest.len() < word.len()) {
+                Some((id, length)) => {
+                    ids.push(id);
+                    rest = &rest[length..];
+                }
+                None => {
                     ids.truncate(mark);
                     return;
                 }
-                let length = end - start;
-                let possible = length < HEAD || lengths & length_bit(length) != 0;
-                if possible && let Some(id) = self.id(&word[start..end], start > 0) {
-                    break id;
-                }
-                end = word.floor_char_boundary(end - 1);
-            };
-            ids.push(id);
-            start = end;
+            }
         }
     }
 
-    fn id(&self, text: &str, continues: bool) -> Option<u16> {
-        let mut slot = slot(text, continues);
-        loop {
-            let id = self.slots[slot];
-            if id == EMPTY {
-                return None;
+    /// The longest piece that `rest` begins with, and its length. Pieces are whole characters, so a match of bytes
+    /// ends where a character does.
+    fn longest_piece(&self, rest: &[u8], continues: bool) -> Option<(u16, usize)> {
+        let start = Start::of(rest);
+        let most = rest.len().min(self.longest);
+        let find = |length| {
+            self.find(&start, &rest[..length], continues)
+                .map(|id| (id, length))
+        };
+        if most >= HEAD {
+            let mut lengths = self.lengths[start.head(continues)];
+            if lengths & length_bit(LONG) != 0
+                && let Some(found) = (LONG..=most).rev().find_map(find)
+            {
+                return Some(found);
             }
-            if self.continues[usize::from(id)] == continues && self.piece(id) == text {
-                return Some(id);
+            lengths &= length_bit(most.min(LONG - 1) + 1) - 1;
+            while lengths != 0 {
+                let length = lengths.ilog2();
+                if let Some(found) = find(length as usize) {
+                    return Some(found);
+                }
+                lengths ^= 1 << length;
+            }
+        }
+        (1..HEAD.min(most + 1)).rev().find_map(find)
+    }
+
+    fn find(&self, start: &Start, text: &[u8], continues: bool) -> Option<u16> {
+        let key = start.key(text, text.len(), continues);
+        let mut slot = slot(key);
+        loop {
+            let found = self.keys[slot];
+            if found == key {
+                let id = self.ids[slot];
+                if text.len() <= EXACT || self.piece(id) == text {
+                    return Some(id);
+                }
+            } else if found == EMPTY {
+                return None;
             }
             slot = (slot + 1) % SLOTS;
         }
     }
 
-    fn piece(&self, id: u16) -> &str {
+    fn piece(&self, id: u16) -> &[u8] {
         let index = usize::from(id);
         let start = if index == 0 {
             0
         } else {
             self.ends[index - 1] as usize
         };
-        &self.letters[start..self.ends[index] as usize]
+        &self.letters.as_bytes()[start..self.ends[index] as usize]
     }
 }
 
-/// Index of the first [`HEAD`] bytes of a piece.
-fn head(bytes: &[u8]) -> usize {
-    let first = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    (first.wrapping_mul(0x9E37_79B1) >> 16) as usize
+/// The first bytes of a text, ready to be cut to any length.
+struct Start(u64);
+
+impl Start {
+    fn of(text: &[u8]) -> Self {
+        Self(match text.first_chunk::<8>() {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            None => {
+                let mut bytes = [0; 8];
+                bytes[..text.len()].copy_from_slice(text);
+                u64::from_le_bytes(bytes)
+            }
+        })
+    }
+
+    /// Place of the first [`HEAD`] bytes in the table of lengths.
+    fn head(&self, continues: bool) -> usize {
+        let head = (self.0 & 0xff_ffff) | (u64::from(continues) << 24);
+        (head.wrapping_mul(MIX) >> 48) as usize
+    }
+
+    /// The key of a piece with these first bytes: its letters below its length and kind, or a hash of them.
+    fn key(&self, text: &[u8], length: usize, continues: bool) -> u64 {
+        let letters = if length <= EXACT {
+            self.0 & ((1 << (8 * length)) - 1)
+        } else {
+            xxh3_64(text) >> 8
+        };
+        let kind = 0x80 | ((length.min(LONG) as u64) << 1) | u64::from(continues);
+        letters | (kind << 56)
+    }
 }
 
-/// The bit that stands for a length; all beyond 31 share the last one.
+/// Lengths from here on share a bit.
+const LONG: usize = 31;
+
 fn length_bit(length: usize) -> u32 {
-    1 << length.min(31)
+    1 << length.min(LONG)
 }
 
-fn slot(text: &str, continues: bool) -> usize {
-    xxh3_64_with_seed(text.as_bytes(), u64::from(continues)) as usize % SLOTS
+fn slot(key: u64) -> usize {
+    (key.wrapping_mul(MIX) >> (64 - SLOT_BITS)) as usize
 }
 
 #[cfg(test)]

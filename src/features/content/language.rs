@@ -1,5 +1,7 @@
 //! The language of a text: by its script, and among the Latin ones by their commonest words.
 
+use std::sync::LazyLock;
+
 /// How much of a text is looked at.
 const LOOK: usize = 2_048;
 /// Fewer common words than this decide nothing.
@@ -61,8 +63,62 @@ pub(super) fn of(text: &str) -> Option<&'static str> {
     by_script(text).or_else(|| by_words(text))
 }
 
+/// Bytes of the longest of the commonest words; longer ones say nothing.
+const KEY: usize = 8;
+
+/// A word of at most [`KEY`] bytes as a number; 0 for a longer one.
+fn pack(word: &str) -> u64 {
+    let mut bytes = [0; KEY];
+    if let Some(start) = bytes.get_mut(..word.len()) {
+        start.copy_from_slice(word.as_bytes());
+    }
+    u64::from_le_bytes(bytes)
+}
+
+fn lowest_bytes(count: usize) -> u64 {
+    u64::MAX >> (64 - 8 * count.clamp(1, KEY))
+}
+
+/// The commonest words, each with a bit per language of [`COMMON`] that it is common in.
+static WORDS: LazyLock<Words> = LazyLock::new(Words::new);
+
+struct Words([(u64, u8); Words::SLOTS]);
+
+impl Words {
+    /// Five times the words, so that most others meet an empty slot at once.
+    const SLOTS: usize = 512;
+
+    fn new() -> Self {
+        let mut slots = [(0, 0); Self::SLOTS];
+        for (language, (_, words)) in COMMON.iter().enumerate() {
+            for word in *words {
+                let key = pack(word);
+                let slot = Self::slot(&slots, key);
+                slots[slot] = (key, slots[slot].1 | 1 << language);
+            }
+        }
+        Self(slots)
+    }
+
+    /// Where `key` is, or would be.
+    fn slot(slots: &[(u64, u8); Self::SLOTS], key: u64) -> usize {
+        let mut slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize;
+        while slots[slot].0 != key && slots[slot].0 != 0 {
+            slot = (slot + 1) % Self::SLOTS;
+        }
+        slot
+    }
+
+    fn of(&self, key: u64) -> u8 {
+        self.0[Self::slot(&self.0, key)].1
+    }
+}
+
 /// The language of the script that most letters beyond Latin belong to, if those are a fifth of all letters.
 fn by_script(text: &str) -> Option<&'static str> {
+    if text.is_ascii() {
+        return None;
+    }
     const SCRIPTS: [&str; 9] = ["ja", "ko", "zh", "ru", "ar", "he", "el", "hi", "th"];
     let mut counts = [0usize; SCRIPTS.len()];
     let mut letters = 0usize;
@@ -95,14 +151,17 @@ fn by_words(text: &str) -> Option<&'static str> {
     let mut votes = [0usize; COMMON.len()];
     for word in text
         .split(|c: char| !c.is_alphabetic())
-        .filter(|word| !word.is_empty())
+        .filter(|word| (1..=KEY).contains(&word.len()))
     {
-        if word.len() > 12 {
-            continue;
-        }
-        let lower = word.to_lowercase();
-        for (vote, (_, words)) in votes.iter_mut().zip(&COMMON) {
-            *vote += usize::from(words.contains(&lower.as_str()));
+        let key = if word.is_ascii() {
+            // Only letters are here: their lower case is one bit away.
+            pack(word) | (pack("        ") & lowest_bytes(word.len()))
+        } else {
+            pack(&word.to_lowercase())
+        };
+        let languages = WORDS.of(key);
+        for (language, vote) in votes.iter_mut().enumerate() {
+            *vote += usize::from((languages >> language) & 1);
         }
     }
     let best = *votes.iter().max()?;
@@ -136,6 +195,8 @@ mod tests {
             ("신발을 어떻게 반품하나요", Some("ko")),
             ("Как вернуть обувь?", Some("ru")),
             ("كيف أعيد الحذاء؟", Some("ar")),
+            ("IST DAS NICHT SCHÖN UND GUT?", Some("de")),
+            ("xxxxxxxxxxx yyyyyyyyyyyyy", None),
             ("2 + 2 = ?", None),
             ("", None),
         ] {

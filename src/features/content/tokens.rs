@@ -33,28 +33,66 @@ pub(super) struct Counts {
     pub(super) four: f64,
 }
 
+/// Kinds of bytes.
+#[derive(Clone, Copy)]
+enum Kind {
+    Other,
+    Letter,
+    Digit,
+    Mark,
+    Line,
+    Gap,
+    Two,
+    Three,
+    Four,
+}
+const KINDS: usize = 9;
+
+/// The [`Kind`] of every byte.
+static KIND: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' => Kind::Letter,
+            b'0'..=b'9' => Kind::Digit,
+            b'\n' | b'\r' => Kind::Line,
+            b' ' | b'\t' => Kind::Gap,
+            0x21..=0x7e => Kind::Mark,
+            0xc2..=0xdf => Kind::Two,
+            0xe0..=0xef => Kind::Three,
+            0xf0..=0xf4 => Kind::Four,
+            _ => Kind::Other,
+        } as u8;
+        byte += 1;
+    }
+    kinds
+};
+
 impl Counts {
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let mut n = [0u32; 9];
-        let mut previous = 0u8;
+        // Pairs of kinds, each byte's with that of the byte before: what begins a word, a line or a gap is in them,
+        // and nothing is asked of a byte that a processor could guess wrong.
+        let mut pairs = [[0u32; KINDS]; KINDS];
+        let mut before = Kind::Other as usize;
         for byte in bytes {
-            let byte = *byte;
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' => {
-                    n[1] += 1;
-                    n[0] += u32::from(!previous.is_ascii_alphabetic());
-                }
-                b'0'..=b'9' => n[2] += 1,
-                b'\n' | b'\r' => n[4] += u32::from(!matches!(previous, b'\n' | b'\r')),
-                b' ' | b'\t' => n[5] += u32::from(previous == b' ' || previous == b'\t'),
-                0x21..=0x7e => n[3] += 1,
-                0xc2..=0xdf => n[6] += 1,
-                0xe0..=0xef => n[7] += 1,
-                0xf0..=0xf4 => n[8] += 1,
-                _ => {}
-            }
-            previous = byte;
+            let kind = usize::from(KIND[usize::from(*byte)]);
+            pairs[before][kind] += 1;
+            before = kind;
         }
+        let of = |kind: Kind| pairs.iter().map(|row| row[kind as usize]).sum::<u32>();
+        let within = |kind: Kind| pairs[kind as usize][kind as usize];
+        let n = [
+            of(Kind::Letter) - within(Kind::Letter),
+            of(Kind::Letter),
+            of(Kind::Digit),
+            of(Kind::Mark),
+            of(Kind::Line) - within(Kind::Line),
+            within(Kind::Gap),
+            of(Kind::Two),
+            of(Kind::Three),
+            of(Kind::Four),
+        ];
         let [words, letters, digits, marks, lines, gaps, two, three, four] = n.map(f64::from);
         Self {
             words,
@@ -170,7 +208,7 @@ fn class(bytes: &[u8], counts: &Counts) -> TextClass {
     if matches!(begin.first(), Some(b'{' | b'[')) && share(b"\":,{}[]") > 0.12 {
         return TextClass::Json;
     }
-    if sample.len() >= 40 && share(b"{}();=<>_[]") > 0.06 && counts.lines > 0.0 {
+    if sample.len() >= 40 && counts.lines > 0.0 && share(b"{}();=<>_[]") > 0.06 {
         return TextClass::Code;
     }
     TextClass::Prose

@@ -1,0 +1,99 @@
+//! What the text view of a 1 KB prompt costs, of prose and of random letters (the worst case: no word is known, so
+//! every one is many pieces), and naming its category.
+#![expect(clippy::expect_used, reason = "a bench may fail")]
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use pointsman::features::classifier::Classifier;
+use pointsman::features::content;
+use pointsman::features::text::{PromptText, Surface, TextView};
+use pointsman::request;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+const PROMPT_BYTES: usize = 1024;
+/// As many different prompts, so that no processor learns one by heart.
+const PROMPTS: usize = 64;
+
+fn prose() -> Vec<String> {
+    let text = include_str!("../models/training/categories.jsonl");
+    let prompts: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|row| Some(row.get("prompt")?.as_str()?.to_owned()))
+        .collect();
+    (0..PROMPTS)
+        .map(|first| {
+            let joined = prompts.iter().cycle().skip(first * 3).take(60);
+            let mut text = joined.cloned().collect::<Vec<_>>().join(" ");
+            text.truncate(text.floor_char_boundary(PROMPT_BYTES));
+            text
+        })
+        .collect()
+}
+
+fn random_letters() -> Vec<String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    (0..PROMPTS)
+        .map(|_| {
+            let mut text = String::new();
+            while text.len() < PROMPT_BYTES {
+                for _ in 0..rng.gen_range(2..9) {
+                    text.push(char::from(rng.gen_range(b'a'..=b'z')));
+                }
+                text.push(' ');
+            }
+            text
+        })
+        .collect()
+}
+
+fn benches(c: &mut Criterion) {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let read = |name: &str| std::fs::read(models.join(name)).expect("the shipped models");
+    let view = TextView::read(&read("text-view.bin")).expect("a sound view");
+    let classifier = Classifier::read(&read("classifier.bin")).expect("a sound classifier");
+    for (name, texts) in [("prose", prose()), ("random letters", random_letters())] {
+        let requests: Vec<_> = texts
+            .iter()
+            .map(|text| {
+                let body = json!({"model": "auto", "messages": [{"role": "user", "content": text}]});
+                request::parse(body.to_string().into()).expect("a sound request")
+            })
+            .collect();
+        let mut group = c.benchmark_group(format!("1 KB of {name}"));
+        let mut turn = requests.iter().cycle();
+        group.bench_function("text view", |b| {
+            b.iter(|| {
+                let request = turn.next().expect("a cycle");
+                let prompt = PromptText::of(request);
+                let surface = Surface::of(request, &prompt);
+                black_box(view.look(&prompt, &surface))
+            });
+        });
+        group.bench_function("text view and category", |b| {
+            b.iter(|| {
+                let request = turn.next().expect("a cycle");
+                let prompt = PromptText::of(request);
+                let surface = Surface::of(request, &prompt);
+                let (features, words) = view.look(&prompt, &surface);
+                black_box((features, classifier.classify(&words)))
+            });
+        });
+        group.bench_function("content", |b| {
+            b.iter(|| black_box(content::look(turn.next().expect("a cycle"))));
+        });
+        group.bench_function("parsing the request", |b| {
+            let bodies: Vec<_> = requests.iter().map(|request| request.body.clone()).collect();
+            let mut turn = bodies.iter().cycle();
+            b.iter(|| black_box(request::parse(turn.next().expect("a cycle").clone())));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);
