@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rand::SeedableRng;
+use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use uuid::{Builder, Uuid};
 
 use crate::app::books::Books;
 use crate::app::desk::{Desk, Detail};
@@ -86,6 +87,8 @@ pub struct Parts {
     /// Seed of every draw.
     pub seed: u64,
     rng: Mutex<ChaCha8Rng>,
+    /// Of ids, which nobody may guess: not from the seed.
+    ids: Mutex<ChaCha8Rng>,
     stopping: AtomicBool,
 }
 
@@ -189,6 +192,7 @@ impl Parts {
             started: clock::wall(),
             seed: options.seed,
             rng: Mutex::new(ChaCha8Rng::seed_from_u64(options.seed)),
+            ids: Mutex::new(ChaCha8Rng::from_entropy()),
             stopping: AtomicBool::new(false),
         });
         app.log_event(
@@ -220,6 +224,17 @@ impl Parts {
     /// Draws with the program's random numbers.
     pub fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
         draw(&mut self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// A new id: a UUID of version 7 (RFC 9562), so that later ones sort behind earlier ones. Its random bits come
+    /// from a generator of ours, because the system's takes a call each time.
+    pub fn new_id(&self) -> Uuid {
+        let mut random = [0; 10];
+        self.ids
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .fill_bytes(&mut random);
+        Builder::from_unix_timestamp_millis(clock::wall().0.unsigned_abs(), &random).into_uuid()
     }
 
     /// Logs something that happened.

@@ -216,7 +216,7 @@ pub async fn prepare(
     let options: Vec<Offer<'_>> = drawn.iter().map(|&index| offers[index].clone()).collect();
     let estimates: Vec<Expected> = drawn.iter().map(|&index| expected[index]).collect();
     let mut decision = asked.choose(&options, &estimates);
-    let id: Arc<str> = Arc::from(Uuid::now_v7().simple().to_string());
+    let id: Arc<str> = Arc::from(&*app.new_id().simple().encode_lower(&mut Uuid::encode_buffer()));
     let arms: Vec<&ArmId> = options.iter().map(|offer| &offer.arm.id).collect();
     let unit = Unit {
         request: &id,

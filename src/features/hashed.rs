@@ -66,24 +66,43 @@ fn hash(word: &str) -> u64 {
 /// The frozen projection of n-gram counts.
 #[derive(Clone, Debug)]
 pub(super) struct HashProjection {
-    idf: Vec<f32>,
-    /// `BUCKETS` rows of `width` bfloat16, each filled up with zeros to whole groups of [`LANES`].
-    basis: Vec<[u16; LANES]>,
+    buckets: Vec<Bucket>,
     mean: Vec<f32>,
     scale: Vec<f32>,
     width: usize,
 }
 
-/// Values of a row that are added at once.
-const LANES: usize = 8;
+/// What one bucket weighs and where it points: one cache line, because every bucket of a prompt is a line that no
+/// cache holds.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bucket {
+    idf: f32,
+    /// Row of the basis, in bfloat16; zero beyond the width.
+    loadings: [u16; WIDEST],
+}
+
+/// The widest basis that fits into a line.
+const WIDEST: usize = 28;
 
 impl HashProjection {
     pub(super) fn read(artefact: &Artefact) -> Result<Self, ArtefactError> {
         let width = artefact.shape("hash.mean").map_or(0, |(_, columns)| columns);
+        if width > WIDEST {
+            return Err(ArtefactError::Tensor {
+                name: "hash.mean".to_owned(),
+                expected: format!("at most {WIDEST} columns"),
+            });
+        }
         let basis = artefact.words_u16("hash.basis", BUCKETS, width)?;
+        let idf = artefact.floats("hash.idf", 1, BUCKETS)?;
+        let bucket = |(bucket, idf)| {
+            let mut loadings = [0; WIDEST];
+            loadings[..width].copy_from_slice(&basis[bucket * width..][..width]);
+            Bucket { idf, loadings }
+        };
         Ok(Self {
-            idf: artefact.floats("hash.idf", 1, BUCKETS)?,
-            basis: basis.chunks(width.max(1)).flat_map(in_groups).collect(),
+            buckets: idf.into_iter().enumerate().map(bucket).collect(),
             mean: artefact.floats("hash.mean", 1, width)?,
             scale: artefact.floats("hash.scale", 1, width)?,
             width,
@@ -96,33 +115,20 @@ impl HashProjection {
 
     /// Appends `width` values, each standardised.
     pub(super) fn extract(&self, ngrams: &mut NGrams, out: &mut Vec<f32>) {
-        let groups = self.width.div_ceil(LANES);
-        let mut sums = vec![[0.0_f32; LANES]; groups];
+        let mut sums = [0.0_f32; WIDEST];
         let mut squares = 0.0;
         for (bucket, weight) in ngrams.weights() {
-            let bucket = usize::from(bucket);
-            let weight = weight * self.idf[bucket];
+            let bucket = &self.buckets[usize::from(bucket)];
+            let weight = weight * bucket.idf;
             squares += weight * weight;
-            let row = &self.basis[bucket * groups..][..groups];
-            for (sums, loadings) in sums.iter_mut().zip(row) {
-                for (sum, loading) in sums.iter_mut().zip(loadings) {
-                    *sum += weight * from_bf16(*loading);
-                }
+            for (sum, loading) in sums.iter_mut().zip(&bucket.loadings) {
+                *sum += weight * from_bf16(*loading);
             }
         }
         let norm = if squares > 0.0 { squares.sqrt() } else { 1.0 };
-        let sums = sums.as_flattened().iter().zip(&self.mean).zip(&self.scale);
+        let sums = sums.iter().zip(&self.mean).zip(&self.scale);
         out.extend(sums.map(|((sum, mean), scale)| standardise(sum / norm, *mean, *scale)));
     }
-}
-
-/// A row in groups of [`LANES`], the last filled up with zeros.
-fn in_groups(row: &[u16]) -> impl Iterator<Item = [u16; LANES]> {
-    row.chunks(LANES).map(|values| {
-        let mut group = [0; LANES];
-        group[..values.len()].copy_from_slice(values);
-        group
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Small flat-slice arithmetic shared by the views.
 
 /// The dot product of two slices of one length, in four lanes so that it vectorises.
+#[inline]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 8];
     let (a_chunks, a_rest) = a.as_chunks::<8>();
@@ -33,6 +34,7 @@ pub(super) fn softmax(values: &mut [f32]) {
 }
 
 /// A bfloat16 as a float: the upper half of its bits.
+#[inline]
 pub(super) fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
@@ -48,6 +50,7 @@ pub fn to_bf16(value: f32) -> u16 {
 const LIMIT: f32 = 4.0;
 
 /// (v - mean) * scale, held within +-2: features are standardised to a standard deviation of one half.
+#[inline]
 pub(super) fn standardise(value: f32, mean: f32, scale: f32) -> f32 {
     let standard = ((value - mean) * scale).clamp(-LIMIT, LIMIT);
     if standard.is_finite() { standard * 0.5 } else { 0.0 }

@@ -63,10 +63,18 @@ impl Neighbourhood {
 #[derive(Clone, Debug)]
 pub struct StaticTable {
     vocabulary: Vocabulary,
-    /// A row per piece, each value raised by [`BIAS`]: unsigned bytes widen to sums in half the instructions.
-    rows: Vec<u8>,
+    /// A row of whole lines per piece, each value raised by [`BIAS`]: unsigned bytes widen to sums in half the
+    /// instructions.
+    rows: Vec<Line>,
     dimensions: usize,
 }
+
+/// A part of a row that is one cache line, and begins where one does.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u8; LINE]);
+
+const LINE: usize = 64;
 
 /// Makes a signed byte unsigned.
 const BIAS: i32 = 128;
@@ -77,12 +85,9 @@ impl StaticTable {
     /// A table of one row of `dimensions` signed bytes per piece; `None` when the sizes do not fit.
     #[must_use]
     pub fn new(vocabulary: Vocabulary, rows: Vec<i8>, dimensions: usize) -> Option<Self> {
-        (dimensions > 0 && rows.len() == vocabulary.len() * dimensions).then_some(Self {
+        (dimensions > 0 && rows.len() == vocabulary.len() * dimensions).then(|| Self {
             vocabulary,
-            rows: rows
-                .into_iter()
-                .map(|value| (i32::from(value) + BIAS) as u8)
-                .collect(),
+            rows: rows.chunks(dimensions).flat_map(in_lines).collect(),
             dimensions,
         })
     }
@@ -113,25 +118,30 @@ impl StaticTable {
     /// The unit vector of a prompt from the ids of its pieces; zero when none has a meaning.
     #[must_use]
     pub fn pool(&self, ids: &[u16]) -> Vec<f32> {
-        let row = |id: u16| &self.rows[usize::from(id) * self.dimensions..][..self.dimensions];
+        let lines = self.dimensions.div_ceil(LINE);
+        let row = |id: u16| &self.rows[usize::from(id) * lines..][..lines];
         let mut sums = vec![-BIAS * ids.len() as i32; self.dimensions];
-        let mut block = vec![0_u16; self.dimensions];
+        let mut block = vec![[0_u16; LINE]; lines];
         for ids in ids.chunks(BLOCK) {
-            block.fill(0);
+            block.fill([0; LINE]);
             // Four rows at a time: the sums are read and written a quarter as often.
             let (fours, rest) = ids.as_chunks::<4>();
             for &[a, b, c, d] in fours {
                 let rows = row(a).iter().zip(row(b)).zip(row(c).iter().zip(row(d)));
-                for (sum, ((a, b), (c, d))) in block.iter_mut().zip(rows) {
-                    *sum += u16::from(*a) + u16::from(*b) + u16::from(*c) + u16::from(*d);
+                for (sums, ((a, b), (c, d))) in block.iter_mut().zip(rows) {
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum += u16::from(a.0[i]) + u16::from(b.0[i]) + u16::from(c.0[i]) + u16::from(d.0[i]);
+                    }
                 }
             }
             for &id in rest {
-                for (sum, value) in block.iter_mut().zip(row(id)) {
-                    *sum += u16::from(*value);
+                for (sums, line) in block.iter_mut().zip(row(id)) {
+                    for (sum, value) in sums.iter_mut().zip(&line.0) {
+                        *sum += u16::from(*value);
+                    }
                 }
             }
-            for (sum, block) in sums.iter_mut().zip(&block) {
+            for (sum, block) in sums.iter_mut().zip(block.as_flattened()) {
                 *sum += i32::from(*block);
             }
         }
@@ -139,6 +149,17 @@ impl StaticTable {
         normalise(&mut pooled);
         pooled
     }
+}
+
+/// A row of signed bytes in lines, the last filled up.
+fn in_lines(row: &[i8]) -> impl Iterator<Item = Line> {
+    row.chunks(LINE).map(|values| {
+        let mut line = [0; LINE];
+        for (byte, value) in line.iter_mut().zip(values) {
+            *byte = (i32::from(*value) + BIAS) as u8;
+        }
+        Line(line)
+    })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ const CODE: [&str; 9] = [
 
 /// Each of [`CODE`], ready to be searched for: to prepare a search takes longer than a search.
 static FINDERS: LazyLock<[memmem::Finder<'static>; CODE.len()]> =
-    LazyLock::new(|| CODE.map(|mark| memmem::Finder::new(mark)));
+    LazyLock::new(|| CODE.map(memmem::Finder::new));
 
 /// Raw surface features of a request; a view standardises them.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,7 +10,9 @@ const EMPTY: u64 = 0;
 /// Bytes by which the lengths of the pieces are known that begin with them.
 const HEAD: usize = 3;
 /// Bytes that a key holds as they are. Longer pieces are hashed, and compared letter by letter.
-const EXACT: usize = 7;
+const EXACT: usize = 5;
+/// Bits of a slot that hold the id.
+const ID: u64 = 0xffff;
 /// Odd, and its bits well mixed: the golden ratio times 2^64.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -21,10 +23,9 @@ pub struct Vocabulary {
     letters: String,
     /// Where each piece ends in `letters`.
     ends: Vec<u32>,
-    /// Key of the piece in each slot; [`EMPTY`] for none. Collisions go to the next slot.
-    keys: Vec<u64>,
-    /// Id of the piece in each slot.
-    ids: Vec<u16>,
+    /// Key and id of the piece in each slot, [`EMPTY`] for none: one word, because every look is a cache line that no
+    /// cache holds. Collisions go to the next slot.
+    slots: Vec<u64>,
     /// By a hash of the first [`HEAD`] bytes and of whether the piece continues a word: the lengths that such
     /// pieces have, one bit each. Most lengths that a word could be cut to are no piece's, and need not be tried.
     lengths: Vec<u32>,
@@ -39,8 +40,7 @@ impl Vocabulary {
         let mut vocabulary = Self {
             letters: String::new(),
             ends: Vec::new(),
-            keys: vec![EMPTY; SLOTS],
-            ids: vec![0; SLOTS],
+            slots: vec![EMPTY; SLOTS],
             lengths: vec![0; 1 << 16],
             longest: 0,
         };
@@ -62,10 +62,10 @@ impl Vocabulary {
             }
             let key = start.key(text.as_bytes(), text.len(), continues);
             let mut slot = slot(key);
-            while vocabulary.keys[slot] != EMPTY {
+            while vocabulary.slots[slot] != EMPTY {
                 slot = (slot + 1) % SLOTS;
             }
-            (vocabulary.keys[slot], vocabulary.ids[slot]) = (key, id);
+            vocabulary.slots[slot] = key | u64::from(id);
         }
         Some(vocabulary)
     }
@@ -132,9 +132,9 @@ impl Vocabulary {
         let key = start.key(text, text.len(), continues);
         let mut slot = slot(key);
         loop {
-            let found = self.keys[slot];
-            if found == key {
-                let id = self.ids[slot];
+            let found = self.slots[slot];
+            if found & !ID == key {
+                let id = (found & ID) as u16;
                 if text.len() <= EXACT || self.piece(id) == text {
                     return Some(id);
                 }
@@ -177,15 +177,16 @@ impl Start {
         (head.wrapping_mul(MIX) >> 48) as usize
     }
 
-    /// The key of a piece with these first bytes: its letters below its length and kind, or a hash of them.
+    /// The key of a piece with these first bytes: its letters, or a hash of them, between its kind in the highest
+    /// byte and room for its id in the lowest two.
     fn key(&self, text: &[u8], length: usize, continues: bool) -> u64 {
         let letters = if length <= EXACT {
             self.0 & ((1 << (8 * length)) - 1)
         } else {
-            xxh3_64(text) >> 8
+            xxh3_64(text) >> (64 - 8 * EXACT)
         };
         let kind = 0x80 | ((length.min(LONG) as u64) << 1) | u64::from(continues);
-        letters | (kind << 56)
+        (letters << 16) | (kind << 56)
     }
 }
 

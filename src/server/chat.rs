@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
@@ -18,24 +18,37 @@ use crate::dispatch::{Answer, DispatchFailure};
 use crate::failure::AttemptError;
 use crate::request::{self, ChatRequest, RequestError};
 use crate::server::auth::Client;
-use crate::server::body::RawBody;
 use crate::server::cached::{self, Asking, Looked};
 use crate::server::error::ApiError;
 use crate::server::explain;
 use crate::server::idempotency::{self, EndedWell};
 use crate::server::stream::{Begun, Settled, SseBody};
 use crate::server::wire::{self, Envelope};
+use crate::server::{body, name, own_name};
 
+/// The path, as it is counted.
+const PATH: &str = "/v1/chat/completions";
 /// Silence on a stream after which a comment keeps the connection open.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Decides, answers, and says who answered; once for each `Idempotency-Key`.
-pub async fn post(
-    State(app): State<App>,
-    client: Client,
-    headers: HeaderMap,
-    RawBody(body): RawBody,
-) -> Result<Response, ApiError> {
+pub async fn post(State(app): State<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let own = own_name(&parts.headers);
+    let mut response = run(Arc::clone(&app), parts.headers, body)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    app.counters.answered(PATH, response.status().as_u16());
+    name(&mut response, own);
+    response
+}
+
+async fn run(app: App, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let client = app.live.load().keys.authenticate(&headers)?;
+    let body = body::whole(&app, body).await?;
+    if !headers.contains_key(idempotency::HEADER) {
+        return answer(app, client, headers, body).await;
+    }
     let scope = format!("{} chat", client.0);
     let answer = answer(Arc::clone(&app), client, headers.clone(), body.clone());
     idempotency::once(&app, &scope, &headers, &body, answer).await

@@ -8,6 +8,9 @@ use crate::dispatch::Served;
 use crate::routing::Decided;
 use crate::units::Usd;
 
+/// The header that names the decision.
+pub const DECISION_ID: &str = "x-router-decision-id";
+
 /// An arm that could not take the request, and why.
 pub type Refused = (ArmId, String);
 
@@ -28,7 +31,7 @@ pub fn headers(headers: &mut HeaderMap, decided: &Decided, served: &Served, expe
 
 /// What is known of an answer before it has begun.
 pub fn decision_headers(headers: &mut HeaderMap, decided: &Decided, experiment: Option<&str>) {
-    put(headers, "x-router-decision-id", &decided.id);
+    put(headers, DECISION_ID, &decided.id);
     put(headers, "x-router-strategy", &decided.strategy);
     put(
         headers,

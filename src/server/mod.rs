@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -45,7 +45,6 @@ pub fn router(app: App) -> Router {
         .route("/", get(dashboard::page))
         .route("/ready", get(operations::ready));
     let guarded = Router::new()
-        .route("/v1/chat/completions", post(chat::post))
         .route("/v1/feedback", post(feedback::post))
         .route("/v1/route", post(route::post))
         .route("/v1/models", get(models::list))
@@ -61,10 +60,16 @@ pub fn router(app: App) -> Router {
         )
         .route("/reports/{name}/{file}", get(dashboard::report))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate));
-    open.merge(guarded)
+    let layered = open
+        .merge(guarded)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), name_request))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), name_request));
+    // What all the traffic is does its own naming and asking for keys: a layer costs it more than the work in it.
+    let chat = post(chat::post).fallback(no_such_method);
+    Router::new()
+        .route("/v1/chat/completions", chat)
+        .merge(layered)
         .with_state(app)
 }
 
@@ -88,19 +93,31 @@ pub async fn serve(
         .await
 }
 
-/// Names every answer, so that a client can quote it: by the client's own `x-request-id`, else by a new one. Counts it.
+/// Names every answer, so that a client can quote it. Counts it.
 async fn name_request(State(app): State<App>, request: Request, next: Next) -> Response {
-    let own = request.headers().get(REQUEST_ID).cloned();
+    let own = own_name(request.headers());
     let path = metrics::path(request.uri().path());
     let mut response = next.run(request).await;
     app.counters.answered(path, response.status().as_u16());
+    name(&mut response, own);
+    response
+}
+
+/// The name that a client gives its request itself.
+fn own_name(headers: &HeaderMap) -> Option<HeaderValue> {
+    let own = headers.get(REQUEST_ID)?;
+    (own.len() <= MAX_REQUEST_ID).then(|| own.clone())
+}
+
+/// Names an answer: by the client's own name, else by its decision, else by a new one.
+fn name(response: &mut Response, own: Option<HeaderValue>) {
+    let headers = response.headers_mut();
     let name = own
-        .filter(|id| id.len() <= MAX_REQUEST_ID)
+        .or_else(|| headers.get(explain::DECISION_ID).cloned())
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().simple().to_string()).ok());
     if let Some(name) = name {
-        response.headers_mut().insert(REQUEST_ID, name);
+        headers.insert(REQUEST_ID, name);
     }
-    response
 }
 
 /// Lets known clients through, and tells the handlers who they are.

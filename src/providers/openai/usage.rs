@@ -9,8 +9,14 @@ use crate::completion::Usage;
 /// OpenAI counts both that way. DeepSeek tells its cache hits beside the prompt, xAI counts reasoning outside of the
 /// completion, OpenRouter adds what it wrote to a cache.
 pub(super) fn read(usage: &Value) -> Option<Usage> {
-    let count = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64);
-    let any = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(pointer));
+    // Not by `Value::pointer`, which allocates for every step.
+    let count = |path: &str| {
+        let mut steps = path.split('/').skip(1);
+        steps
+            .try_fold(usage, |value, step| value.get(step))
+            .and_then(Value::as_u64)
+    };
+    let any = |paths: &[&str]| paths.iter().find_map(|path| count(path));
     let input = any(&["/prompt_tokens", "/input_tokens"]);
     let output = any(&["/completion_tokens", "/output_tokens"]);
     if input.is_none() && output.is_none() {
