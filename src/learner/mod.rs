@@ -31,7 +31,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Time between two saves while something is learned.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Entries of the log read at once: a look never holds more than this in memory.
-const CHUNK: u32 = 1000;
+const CHUNK: u32 = 250;
+/// Chunks between two publications.
+const CHUNKS: u32 = 8;
 /// Decisions that fill the reservoir again after a start.
 const REHEARSAL: u32 = 512;
 /// Name of the saved state.
@@ -245,7 +247,7 @@ impl Worker {
             for change in inbox.changes {
                 change(&mut self.learner);
             }
-            match self.look() {
+            match self.catch_up() {
                 Ok(learned) => {
                     changed |= learned;
                     self.status.error = None;
@@ -265,6 +267,20 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Learns what the log has gained, but no more than [`CHUNKS`] at once: others' changes wait.
+    fn catch_up(&mut self) -> Result<bool, StoreError> {
+        let mut learned = false;
+        for _ in 0..CHUNKS {
+            let before = (self.status.attempts, self.status.scores);
+            learned |= self.look()?;
+            let (attempts, scores) = (self.status.attempts - before.0, self.status.scores - before.1);
+            if attempts.max(scores) < u64::from(CHUNK) {
+                break;
+            }
+        }
+        Ok(learned)
     }
 
     /// Learns what the log has gained, a chunk at most. True if there was something.
