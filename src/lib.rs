@@ -30,6 +30,7 @@ pub mod demo;
 pub mod dispatch;
 pub mod embedding;
 pub mod experiments;
+pub mod hindsight;
 pub mod learner;
 pub mod providers;
 pub mod replay;

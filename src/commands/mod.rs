@@ -1,5 +1,6 @@
 //! The command line. Each command is a thin call of the library.
 
+mod evaluate;
 mod report;
 mod serve;
 
@@ -30,6 +31,8 @@ enum Command {
     Report(pointsman::report::command::ReportArgs),
     /// Replay recorded outcomes: the router decides, sees the chosen model's outcome only, learns, goes on
     Replay(Box<pointsman::replay::ReplayArgs>),
+    /// Estimate what another policy would have scored and cost, from the logged decisions
+    Evaluate(pointsman::hindsight::EvaluateArgs),
     /// Fit the projections, the category classifier and the seed prior from recorded outcomes
     Train(pointsman::train::TrainArgs),
 }
@@ -40,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => done(serve::run(&args)),
         Command::Report(args) => done(report::run(&args)),
         Command::Replay(args) => done(pointsman::replay::run(&args)),
+        Command::Evaluate(args) => done(evaluate::run(&args)),
         Command::Train(args) => done(pointsman::train::run(&args)),
         Command::Check(args) => {
             let checked = check::run(&args, &config::process_env, clock::wall(), &mut io::stdout());

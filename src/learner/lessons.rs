@@ -76,6 +76,15 @@ impl<'a> Lesson<'a> {
         }
     }
 
+    /// Milliseconds that were expected of the candidate at `index`; 0 when unknown.
+    #[must_use]
+    pub fn latency_ms(&self, index: usize) -> f64 {
+        self.kept
+            .options
+            .get(index)
+            .map_or(0.0, |option| option.latency_ms.into())
+    }
+
     /// The candidates with their expected dollars.
     pub fn offers(&self) -> impl Iterator<Item = (ArmId, f64)> {
         self.row
@@ -84,7 +93,9 @@ impl<'a> Lesson<'a> {
             .map(|candidate| (candidate.arm.clone(), candidate.cost.dollars()))
     }
 
-    pub(super) fn category(&self) -> Option<&str> {
+    /// The prompt's category.
+    #[must_use]
+    pub fn category(&self) -> Option<&str> {
         (!self.row.category.is_empty()).then_some(&*self.row.category)
     }
 
@@ -130,11 +141,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
             .map(|(index, candidate)| Candidate {
                 arm: &candidate.arm,
                 cost_usd: candidate.cost.dollars(),
-                latency_ms: lesson
-                    .kept
-                    .options
-                    .get(index)
-                    .map_or(0.0, |option| option.latency_ms.into()),
+                latency_ms: lesson.latency_ms(index),
             })
             .collect();
         let round = Round {

@@ -52,6 +52,7 @@ const ABOVE: [(&str, &[&str]); 16] = [
     ("learner", &["*", "store", "clock", "embedding"]),
     ("replay", &["*", "clock", "embedding", "learner"]),
     ("train", &["*", "clock", "embedding", "replay"]),
+    ("hindsight", &["*", "learner", "store"]),
     ("experiments", &["*", "clock", "config", "store"]),
     ("report", &["*", "clock", "config", "store", "experiments"]),
     ("demo", &["providers", "config", "clock"]),

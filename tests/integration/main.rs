@@ -10,6 +10,7 @@
 
 mod caching;
 mod dispatch;
+mod evaluate;
 mod experiments;
 mod gateway;
 mod layers;

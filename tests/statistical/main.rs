@@ -2,4 +2,5 @@
 
 mod dispatch;
 mod experiments;
+mod off_policy;
 mod policy;

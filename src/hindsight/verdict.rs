@@ -1,0 +1,211 @@
+//! From rows to figures and one sentence.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::walk::{LeftOut, Row, Walked};
+use crate::evaluation::health::{Check, Health, equal_rates};
+use crate::evaluation::off_policy::{
+    self, Contrast, LoggedDecision, MIN_ESS, OffPolicyError, OffPolicyEstimate,
+};
+use crate::evaluation::sequence::{ConfidenceSequence, Interval, SequenceError};
+
+/// What can be said of the policy against the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its mean score is higher.
+    Better,
+    /// It is lower.
+    Worse,
+    /// The interval of the difference contains 0.
+    NoDifference,
+    /// Too few effective samples: the log says too little about this policy.
+    Refused,
+}
+
+/// All figures of one evaluation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// The policy's name.
+    pub policy: String,
+    /// Scored decisions that were used.
+    pub decisions: u64,
+    /// Decisions that say nothing, by reason.
+    pub left_out: LeftOut,
+    /// Mean score.
+    pub quality: OffPolicyEstimate,
+    /// Mean score of what the log's policy did.
+    pub logged_quality: Interval,
+    /// The policy's mean score less the log's, doubly robust on both sides.
+    pub gain: Contrast,
+    /// Mean dollars; `None` when no cost is known.
+    pub cost_usd: Option<OffPolicyEstimate>,
+    /// Mean dollars of what the log's policy did.
+    pub logged_cost_usd: Option<Interval>,
+    /// The policy's mean dollars less the log's.
+    pub extra_cost_usd: Option<Contrast>,
+    /// Whether scores come as often for one arm as for another.
+    pub scored_alike: Check,
+    /// What can be said.
+    pub verdict: Verdict,
+}
+
+/// Why there is no evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// No row, or one that cannot be.
+    #[error(transparent)]
+    OffPolicy(#[from] OffPolicyError),
+    /// An error rate that cannot be.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+}
+
+/// Estimates and judges. Weights are cut at `clip`; intervals err with probability `alpha`.
+///
+/// # Errors
+/// When there is no scored decision with a choice, or a parameter is out of range.
+pub fn judge(policy: &str, walked: &Walked, clip: f64, alpha: f64) -> Result<Evaluation, EvaluateError> {
+    let sequence = ConfidenceSequence::new(alpha, (walked.rows.len() as u64).max(MIN_ESS as u64))?;
+    let qualities: Vec<(LoggedDecision, f64)> = walked
+        .rows
+        .iter()
+        .map(|row| (row.quality, row.logged_quality))
+        .collect();
+    let (quality, logged_quality, gain) = three(&qualities, clip, 1.0, &sequence)?;
+    let costs: Vec<(LoggedDecision, f64)> = walked
+        .rows
+        .iter()
+        .filter_map(|row: &Row| Some((row.cost?, row.logged_cost)))
+        .collect();
+    let dearest = costs.iter().map(|(row, _)| row.reward).fold(0.0, f64::max);
+    let costs = three(&costs, clip, dearest, &sequence).ok();
+    let counts: Vec<(u64, u64)> = walked.scored.values().copied().collect();
+    let verdict = match (
+        quality.enough,
+        gain.gain.low - quality.bias_bound,
+        gain.gain.high + quality.bias_bound,
+    ) {
+        (false, ..) => Verdict::Refused,
+        (_, low, _) if low > 0.0 => Verdict::Better,
+        (.., high) if high < 0.0 => Verdict::Worse,
+        _ => Verdict::NoDifference,
+    };
+    Ok(Evaluation {
+        policy: policy.to_owned(),
+        decisions: quality.decisions,
+        left_out: walked.left_out,
+        quality,
+        logged_quality,
+        gain,
+        cost_usd: costs.as_ref().map(|(own, ..)| *own),
+        logged_cost_usd: costs.as_ref().map(|(_, log, _)| *log),
+        extra_cost_usd: costs.as_ref().map(|(.., extra)| *extra),
+        scored_alike: equal_rates(&counts),
+        verdict,
+    })
+}
+
+fn three(
+    rows: &[(LoggedDecision, f64)],
+    clip: f64,
+    range: f64,
+    sequence: &ConfidenceSequence,
+) -> Result<(OffPolicyEstimate, Interval, Contrast), OffPolicyError> {
+    let plain: Vec<LoggedDecision> = rows.iter().map(|(row, _)| *row).collect();
+    let own = off_policy::estimate(&plain, clip, range, sequence)?;
+    Ok((
+        own,
+        off_policy::logged_value(rows, sequence),
+        off_policy::contrast(rows, clip, sequence),
+    ))
+}
+
+impl Evaluation {
+    /// The figures as a person reads them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let left = &self.left_out;
+        let _ = writeln!(
+            out,
+            "{} on {} scored decisions; left out: {} without a score, {} without a choice, {} answered by another model, {} without a propensity",
+            self.policy,
+            self.decisions,
+            left.unscored,
+            left.no_choice,
+            left.other_answered,
+            left.no_propensity
+        );
+        let _ = writeln!(out, "{:<12} {:>12}   interval at any time", "", "estimate");
+        let mut block = |title: &str, own: &OffPolicyEstimate, log: &Interval, gain: &Interval| {
+            for (name, interval) in [
+                ("log", log),
+                ("ips", &own.ips),
+                ("snips", &own.snips),
+                ("dr", &own.dr),
+                ("dr less log", gain),
+            ] {
+                let _ = writeln!(out, "{:<12} {}", format!("{title}{name}"), line(interval));
+            }
+        };
+        block("", &self.quality, &self.logged_quality, &self.gain.gain);
+        if let (Some(own), Some(log), Some(extra)) =
+            (&self.cost_usd, &self.logged_cost_usd, &self.extra_cost_usd)
+        {
+            block("$ ", own, log, &extra.gain);
+        }
+        let _ = writeln!(
+            out,
+            "effective samples: {:.0} of {}, of which {:.0} differ from the log; weights cut: {:.1} %, which moves an estimate by at most {:.4}",
+            self.quality.ess,
+            self.decisions,
+            self.gain.differing,
+            100.0 * self.quality.clipped,
+            self.quality.bias_bound
+        );
+        if self.scored_alike.health == Health::Failed {
+            let _ = writeln!(
+                out,
+                "caution: scores come more often for some models than for others (p = {:.1e}); every estimate is of the scored requests only",
+                self.scored_alike.p_value
+            );
+        }
+        let _ = writeln!(out, "{}", self.sentence());
+        out
+    }
+
+    /// The verdict in one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let gain = &self.gain.gain;
+        match self.verdict {
+            Verdict::Refused => format!(
+                "verdict: none. {:.0} effective samples are fewer than {MIN_ESS:.0}: the log says too little about {}; let it explore more, or wait",
+                self.quality.ess, self.policy
+            ),
+            Verdict::Better => format!(
+                "verdict: {} scores higher than what was served, by {:.4} ({:.4} to {:.4})",
+                self.policy, gain.estimate, gain.low, gain.high
+            ),
+            Verdict::Worse => format!(
+                "verdict: {} scores lower than what was served, by {:.4} ({:.4} to {:.4})",
+                self.policy, -gain.estimate, -gain.high, -gain.low
+            ),
+            Verdict::NoDifference => format!(
+                "verdict: no difference to what was served can be told yet ({:.4} to {:.4})",
+                gain.low, gain.high
+            ),
+        }
+    }
+}
+
+fn line(interval: &Interval) -> String {
+    let digits = if interval.estimate.abs() < 0.05 { 6 } else { 4 };
+    format!(
+        "{:>12.digits$}   {:.digits$} to {:.digits$}",
+        interval.estimate, interval.low, interval.high
+    )
+}
