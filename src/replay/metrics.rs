@@ -172,6 +172,8 @@ pub struct SeedFigures {
     pub points: Vec<Point>,
     /// Decision times.
     pub decide_ns: Vec<u64>,
+    /// The main run as it went.
+    pub course: super::dynamics::Course,
 }
 
 /// Figures of a run, with those of its sweep where there is one.
@@ -211,6 +213,7 @@ pub fn figures(
         arms,
         points: sweep.to_vec(),
         decide_ns: run.decide_ns.clone(),
+        course: super::dynamics::Course::default(),
     }
 }
 

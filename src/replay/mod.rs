@@ -3,6 +3,7 @@
 
 pub mod contestants;
 pub mod dataset;
+pub mod dynamics;
 mod meter;
 pub mod metrics;
 mod nearest;
@@ -27,6 +28,7 @@ use crate::policy::route::Objective;
 use crate::policy::seed::Seed;
 use contestants::{Contestant, Settings, Trial, single_points};
 use dataset::Dataset;
+use dynamics::Course;
 use metrics::{Point, Run, SeedFigures, figures};
 use scenario::Scenario;
 use world::World;
@@ -138,7 +140,16 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
         })
         .collect();
     progress.finish_and_clear();
-    report::write(args, &plan.whole, plan.settings.route.budget_usd, &measured)
+    let changes = match &plan.trials[..] {
+        [only] => only.world.changes.clone(),
+        _ => Vec::new(),
+    };
+    let told = report::Told {
+        dataset: &plan.whole,
+        budget_usd: plan.settings.route.budget_usd,
+        changes: &changes,
+    };
+    report::write(args, &told, &measured)
 }
 
 fn baselines(dataset: &Dataset) -> Vec<Contestant> {
@@ -441,13 +452,19 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
             plan.sweep.iter().map(at).collect()
         }
     };
-    figures(
-        &main,
-        &points,
-        &singles,
-        plan.settings.route.budget_usd,
-        plan.whole.models.len(),
-    )
+    SeedFigures {
+        course: Course {
+            steps: main.steps.clone(),
+            alarms: main.alarms,
+        },
+        ..figures(
+            &main,
+            &points,
+            &singles,
+            plan.settings.route.budget_usd,
+            plan.whole.models.len(),
+        )
+    }
 }
 
 fn progress(length: u64) -> ProgressBar {

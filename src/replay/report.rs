@@ -11,23 +11,46 @@ use serde_json::{Map, Value};
 use super::ReplayArgs;
 use super::contestants::Contestant;
 use super::dataset::Dataset;
+use super::dynamics::{self, Course};
 use super::metrics::{SeedFigures, summary};
+use super::scenario::Resolved;
 
-/// Writes everything into the output folder, and the table to standard output.
+/// What was replayed.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// The prompts to decide.
+    pub(super) dataset: &'a Dataset,
+    /// Dollars allowed per request.
+    pub(super) budget_usd: Option<f64>,
+    /// What changed on the way.
+    pub(super) changes: &'a [Resolved],
+}
+
+/// Writes everything into the output folder, and the tables to standard output.
 pub(super) fn write(
     args: &ReplayArgs,
-    dataset: &Dataset,
-    budget_usd: Option<f64>,
+    told: &Told<'_>,
     measured: &[(Contestant, Vec<SeedFigures>)],
 ) -> Result<()> {
+    let Told {
+        dataset,
+        budget_usd,
+        changes,
+    } = *told;
     let names: Vec<String> = dataset.models.iter().map(ToString::to_string).collect();
     let requests = dataset.prompts.len();
     let mut rows: Vec<(String, Map<String, Value>)> = measured
         .iter()
-        .map(|(contestant, seeds)| (contestant.key(dataset), summary(requests, seeds, &names)))
+        .map(|(contestant, seeds)| {
+            let courses: Vec<Course> = seeds.iter().map(|seed| seed.course.clone()).collect();
+            let mut row = summary(requests, seeds, &names);
+            let course = dynamics::summary(&courses, changes, budget_usd);
+            row.insert("course".to_owned(), Value::Object(course));
+            (contestant.key(dataset), row)
+        })
         .collect();
     let (policy, mut metrics) = rows.remove(0);
-    let table = table(&policy, &metrics, &rows, budget_usd);
+    let table = table(&policy, &metrics, &rows, budget_usd) + &course(&policy, &metrics, &names, &rows);
     let curves: Vec<(&str, Vec<(f64, f64)>)> = std::iter::once((policy.as_str(), &metrics))
         .chain(rows.iter().map(|(name, row)| (name.as_str(), row)))
         .map(|(name, row)| (name, points(row)))
@@ -111,6 +134,80 @@ fn table(
             number("cost_saved_at_best_quality", 3),
             number("aiq", 4),
             number("explored_share", 4),
+        );
+    }
+    text
+}
+
+/// Phases, windows and shifts of traffic: the policy's, and the phases of those that learn beside it.
+fn course(
+    policy: &str,
+    metrics: &Map<String, Value>,
+    names: &[String],
+    rows: &[(String, Map<String, Value>)],
+) -> String {
+    let all = std::iter::once((policy, metrics)).chain(rows.iter().map(|(name, row)| (name.as_str(), row)));
+    let mut text = String::new();
+    let number = |value: &Value, digits: usize| {
+        value
+            .as_f64()
+            .map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for (name, row) in all {
+        let course = &row["course"];
+        let phases = course["phases"].as_array().map_or(&[][..], Vec::as_slice);
+        if text.is_empty() && phases.is_empty() {
+            return text;
+        }
+        if text.is_empty() {
+            text.push_str("\n| policy |");
+            for phase in phases {
+                let _ = write!(text, " {} to {} |", phase["from"], phase["until"]);
+            }
+            text.push_str(
+                " worst phase | worst 200: mean, max | alarms in 10,000 | spent exploring |\n| --- |",
+            );
+            text.push_str(&" --- |".repeat(phases.len() + 4));
+            text.push('\n');
+        }
+        let _ = write!(text, "| {name} |");
+        for phase in phases {
+            let used = match number(&phase["budget_use"], 3) {
+                used if used == "-" => String::new(),
+                used => format!(" ({used})"),
+            };
+            let _ = write!(text, " {}{used} |", number(&phase["mean_quality"], 4));
+        }
+        let windows = &course["worst_200_budget_use"];
+        let _ = writeln!(
+            text,
+            " {} | {}, {} | {} | {} |",
+            number(&course["worst_phase_budget_use"], 3),
+            number(&windows["mean"], 3),
+            number(&windows["max"], 3),
+            number(&course["alarms_per_10000"], 2),
+            number(&course["explored_spend_share"], 4),
+        );
+    }
+    let changes = metrics["course"]["changes"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    for change in changes {
+        let model = change["model"]
+            .as_u64()
+            .and_then(|model| names.get(model as usize));
+        let _ = writeln!(
+            text,
+            "\n{} from {} to {}: share {} before, {} during, {} after; moved after {} requests, back after {}, adopted after {}",
+            model.map_or("-", String::as_str),
+            change["from"],
+            change["until"],
+            number(&change["share_before"], 3),
+            number(&change["share_during"], 3),
+            number(&change["share_after"], 3),
+            number(&change["moved_after"], 0),
+            number(&change["back_after"], 0),
+            number(&change["adopted_after"], 0),
         );
     }
     text
