@@ -1,6 +1,8 @@
 //! Off-policy estimates at the size and floor of the published figure: 1,824 logged decisions, of which 3 % are drawn
 //! uniformly. The truth is known because we made it.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::sync::Arc;
 
 use pointsman::evaluation::off_policy::{LoggedDecision, MIN_ESS, contrast, estimate, logged_value};
