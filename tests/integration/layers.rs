@@ -29,7 +29,7 @@ const PURE: [&str; 7] = [
 
 /// Composers and shell rooms, each with the rooms it may import beside [`SHARED`] and itself.
 /// `*` stands for every pure room and `routing`.
-const ABOVE: [(&str, &[&str]); 16] = [
+const ABOVE: [(&str, &[&str]); 17] = [
     (
         "routing",
         &[
