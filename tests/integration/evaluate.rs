@@ -26,7 +26,7 @@ async fn serve_and_score(program: &Program) -> f64 {
             "/v1/chat/completions",
             json!({"model": "auto", "messages": [{"role": "user", "content": format!("What is {number} plus {number}?")}]}),
         );
-        let score = if number % 4 == 0 { 0.25 } else { 1.0 };
+        let score = if number.is_multiple_of(4) { 0.25 } else { 1.0 };
         let post = &post;
         async move {
             let answer = asked.await.unwrap();
