@@ -115,13 +115,17 @@ impl HashProjection {
 
     /// Appends `width` values, each standardised.
     pub(super) fn extract(&self, ngrams: &mut NGrams, out: &mut Vec<f32>) {
-        let mut sums = [0.0_f32; WIDEST];
+        // The weights first: a loop that does next to nothing beside each line waits for many lines at once, and the
+        // second one finds them in the cache.
+        let mut weights = ngrams.weights();
         let mut squares = 0.0;
-        for (bucket, weight) in ngrams.weights() {
-            let bucket = &self.buckets[usize::from(bucket)];
-            let weight = weight * bucket.idf;
-            squares += weight * weight;
-            for (sum, loading) in sums.iter_mut().zip(&bucket.loadings) {
+        for (bucket, weight) in &mut weights {
+            *weight *= self.buckets[usize::from(*bucket)].idf;
+            squares += *weight * *weight;
+        }
+        let mut sums = [0.0_f32; WIDEST];
+        for (bucket, weight) in weights {
+            for (sum, loading) in sums.iter_mut().zip(&self.buckets[usize::from(bucket)].loadings) {
                 *sum += weight * from_bf16(*loading);
             }
         }

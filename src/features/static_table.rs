@@ -4,6 +4,8 @@
 //! On top of it: principal components, and a soft assignment a_c = 3 softmax_c(sharpness * cos(s - mean, centre_c))
 //! that gives a linear policy the locality of nearest neighbours.
 
+use std::hint::black_box;
+
 use super::artefact::{Artefact, ArtefactError};
 use super::numeric::{dot, normalise, softmax, standardise};
 use super::wordpiece::Vocabulary;
@@ -124,6 +126,10 @@ impl StaticTable {
         let mut block = vec![[0_u16; LINE]; lines];
         for ids in ids.chunks(BLOCK) {
             block.fill([0; LINE]);
+            // Nearly every line comes from memory. Asked for one right after another they come together.
+            for &id in ids {
+                black_box(row(id).iter().fold(0, |any, line| any | line.0[0]));
+            }
             // Four rows at a time: the sums are read and written a quarter as often.
             let (fours, rest) = ids.as_chunks::<4>();
             for &[a, b, c, d] in fours {

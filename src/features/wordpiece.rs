@@ -9,6 +9,8 @@ const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 const EMPTY: u64 = 0;
 /// Bytes by which the lengths of the pieces are known that begin with them.
 const HEAD: usize = 3;
+/// Bits of their hash.
+const HEAD_BITS: u32 = 15;
 /// Bytes that a key holds as they are. Longer pieces are hashed, and compared letter by letter.
 const EXACT: usize = 5;
 /// Bits of a slot that hold the id.
@@ -28,7 +30,8 @@ pub struct Vocabulary {
     slots: Vec<u64>,
     /// By a hash of the first [`HEAD`] bytes and of whether the piece continues a word: the lengths that such
     /// pieces have, one bit each. Most lengths that a word could be cut to are no piece's, and need not be tried.
-    lengths: Vec<u32>,
+    /// Small enough to stay in a processor's nearer cache.
+    lengths: Vec<u16>,
     longest: usize,
 }
 
@@ -41,7 +44,7 @@ impl Vocabulary {
             letters: String::new(),
             ends: Vec::new(),
             slots: vec![EMPTY; SLOTS],
-            lengths: vec![0; 1 << 16],
+            lengths: vec![0; 1 << HEAD_BITS],
             longest: 0,
         };
         for (id, piece) in pieces.into_iter().enumerate() {
@@ -174,7 +177,7 @@ impl Start {
     /// Place of the first [`HEAD`] bytes in the table of lengths.
     fn head(&self, continues: bool) -> usize {
         let head = (self.0 & 0xff_ffff) | (u64::from(continues) << 24);
-        (head.wrapping_mul(MIX) >> 48) as usize
+        (head.wrapping_mul(MIX) >> (64 - HEAD_BITS)) as usize
     }
 
     /// The key of a piece with these first bytes: its letters, or a hash of them, between its kind in the highest
@@ -191,9 +194,9 @@ impl Start {
 }
 
 /// Lengths from here on share a bit.
-const LONG: usize = 31;
+const LONG: usize = 15;
 
-fn length_bit(length: usize) -> u32 {
+fn length_bit(length: usize) -> u16 {
     1 << length.min(LONG)
 }
 
