@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod feedback;
 pub mod idempotency;
+mod listen;
 pub mod metrics;
 pub mod models;
 pub mod operations;
@@ -25,7 +26,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Router, http};
 use tokio::net::TcpListener;
 
@@ -77,20 +77,8 @@ pub fn router(app: App) -> Router {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    app: App,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    // Without it the body of a small answer waits for the client's delayed acknowledgement, some 40 ms.
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    });
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(stop)
-        .await
+pub async fn serve(listener: TcpListener, app: App, stop: impl Future<Output = ()>) -> io::Result<()> {
+    listen::serve(listener, router(app), stop).await
 }
 
 /// Names every answer, so that a client can quote it. Counts it.
