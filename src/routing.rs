@@ -1,6 +1,8 @@
 //! The only composer of the pure rooms: prices each candidate for this very request, asks the policy, and orders
 //! the fallbacks.
 
+mod session;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -9,9 +11,11 @@ use rand::RngCore;
 use crate::arm::{Arm, ArmId};
 use crate::completion::Usage;
 use crate::context::Features;
-use crate::policy::{self, Candidate, Contexts, Decision, Demands, Policy, Round};
+use crate::policy::{self, CachedInput, Candidate, Contexts, Decision, Demands, Policy, Round};
 use crate::pricing::{Tariff, Units};
 use crate::units::{UnixMs, Usd};
+
+pub use session::{Prefix, Switch, stay, switches};
 
 /// Tokens that an answer is taken to have while the arm's own length is not known.
 const UNKNOWN_OUTPUT_TOKENS: f64 = 300.0;
@@ -32,6 +36,8 @@ pub struct Offer<'a> {
     pub latency_ms: f64,
     /// What the arm's provider is expected to bill besides text: our estimate of the input tokens on this arm.
     pub input_tokens: u64,
+    /// Of those, what is expected to be read from the provider's prompt cache, and written to it.
+    pub cached: CachedInput,
 }
 
 /// One request to route.
@@ -78,6 +84,21 @@ pub struct Decided {
     pub strategy: Arc<str>,
     /// Our estimate of the input tokens before any correction.
     pub input_tokens: u32,
+    /// How it stands to the conversation that it goes on with.
+    pub session: Option<Continued>,
+}
+
+/// A decision inside of a conversation that an arm has answered before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Continued {
+    /// That arm.
+    pub incumbent: ArmId,
+    /// What changing to each arm gains and costs; `None` where it is the incumbent or a price is not known.
+    pub switches: Vec<Option<Switch>>,
+    /// Tokens of the prompt that the drawn arm has read a short time ago.
+    pub prefix_tokens: u64,
+    /// Another arm was drawn, and changing to it was not worth the lost prefix.
+    pub held: bool,
 }
 
 impl Decided {
@@ -134,6 +155,8 @@ pub struct Expected {
     pub priced: bool,
     /// Input tokens.
     pub input_tokens: u64,
+    /// Of those: read from the provider's prompt cache.
+    pub cached_tokens: u64,
     /// Output tokens.
     pub output_tokens: u64,
 }
@@ -167,6 +190,8 @@ pub fn estimate(policy: &dyn Policy, question: &Question<'_>) -> Vec<Expected> {
             let output_tokens = (output.clamp(1.0, f64::from(limit.max(1)))).round() as u64;
             let usage = Usage {
                 input: offer.input_tokens,
+                cached_input: offer.cached.read,
+                cache_write_5m: offer.cached.written,
                 output: output_tokens,
                 ..Usage::default()
             };
@@ -176,6 +201,7 @@ pub fn estimate(policy: &dyn Policy, question: &Question<'_>) -> Vec<Expected> {
                     .map_or(Usd::ZERO, |tariff| tariff.cost(&usage, &question.units)),
                 priced: offer.tariff.is_some(),
                 input_tokens: offer.input_tokens,
+                cached_tokens: offer.cached.read,
                 output_tokens,
             }
         })
@@ -301,12 +327,14 @@ mod tests {
                 tariff: Some(price.at(UnixMs(0))),
                 latency_ms: 0.0,
                 input_tokens: 1000,
+                cached: CachedInput::default(),
             },
             Offer {
                 arm: &unknown,
                 tariff: None,
                 latency_ms: 0.0,
                 input_tokens: 1000,
+                cached: CachedInput::default(),
             },
         ];
         let expected = estimate(&crate::policy::simple::Random, &question(&offers));
@@ -328,6 +356,7 @@ mod tests {
                 tariff: None,
                 latency_ms: 0.0,
                 input_tokens: 1,
+                cached: CachedInput::default(),
             })
             .collect();
         let decision = Decision {

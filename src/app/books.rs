@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::app::live::Live;
 use crate::app::pending::Pending;
+use crate::app::sessions::Sessions;
 use crate::clock;
 use crate::completion::{FinishReason, Usage};
 use crate::dispatch::{AttemptRecord, Cancellation, Outcome};
@@ -29,6 +30,8 @@ pub struct Books {
     pub store: Store,
     /// Requests under way.
     pub pending: Pending,
+    /// Conversations under way.
+    pub sessions: Sessions,
 }
 
 impl crate::dispatch::Books for Books {
@@ -51,7 +54,12 @@ impl crate::dispatch::Books for Books {
         if let Some(ledger) = &ledger {
             ledger.book(cost);
             if record.committed {
-                ledger.serve(record.usage.unwrap_or_default());
+                let usage = record.usage.unwrap_or_default();
+                ledger.serve(usage);
+                if let Some(place) = ledger.place() {
+                    self.sessions
+                        .answered(place, &record.arm.id, usage.input, clock::wall());
+                }
             }
         }
         self.store.log_attempt(row(record, cost));

@@ -43,11 +43,15 @@ const CHUNK: u32 = 500;
 /// Version of the saved state.
 const STATE_VERSION: u32 = 1;
 
-/// What a decision's `detail` says of its experiment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a decision's `detail` says, where there is anything to say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Detail {
-    /// Its place in the experiment.
-    pub enrolment: Enrolment,
+    /// Its place in an experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<Enrolment>,
+    /// Tokens of the prompt that the drawn arm had read before in the same conversation; the learner reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_tokens: Option<u64>,
 }
 
 /// The desk.
@@ -333,7 +337,7 @@ impl Books {
 fn enrolment(decision: &DecisionRow) -> Option<Enrolment> {
     decision.experiment.as_ref()?;
     let detail: Detail = serde_json::from_str(decision.detail.as_deref()?).ok()?;
-    Some(detail.enrolment)
+    detail.enrolment
 }
 
 fn succeeded(attempt: &AttemptRow) -> bool {

@@ -175,6 +175,7 @@ fn upstream(
     };
     let mut settings = ProviderSettings::new(&provider.name, kind, &provider.base_url);
     settings.api_key = key.map(|key| Secret::new(key.expose()));
+    settings.prompt_cache = provider.prompt_cache;
     settings.headers = provider.headers.clone();
     Ok(Arc::new(
         Provider::new(settings, http.clone()).map_err(|e| e.to_string())?,

@@ -12,6 +12,7 @@ pub mod policies;
 pub mod prepare;
 pub mod reload;
 pub mod reports;
+pub mod sessions;
 pub mod triggers;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
 use crate::app::reports::About;
+use crate::app::sessions::Sessions;
 use crate::cache::Caches;
 use crate::clock;
 use crate::config::{Config, DEFAULT_CONNECT_TIMEOUT_MS};
@@ -78,6 +80,8 @@ pub struct Parts {
     pub learner: LearnerHandle,
     /// Requests under way.
     pub pending: Pending,
+    /// Conversations under way.
+    pub sessions: Sessions,
     /// What looks at prompts.
     pub features: FeatureSet,
     /// The provider clients' connection pool.
@@ -138,7 +142,9 @@ impl Parts {
         let telemetry = Arc::new(Telemetry::default());
         let counters = Arc::new(Counters::default());
         let pending = Pending::default();
+        let sessions = Sessions::new(&live.load().config.sessions);
         let books = Books {
+            sessions: sessions.clone(),
             live: Arc::clone(&live),
             telemetry: Arc::clone(&telemetry),
             counters: Arc::clone(&counters),
@@ -187,6 +193,7 @@ impl Parts {
             desk,
             learner,
             pending,
+            sessions,
             features,
             http,
             started: clock::wall(),
@@ -249,6 +256,10 @@ impl Parts {
 
     /// Logs a decision, before anything is called.
     pub fn log_decision(&self, prepared: &Prepared, request: &ChatRequest) {
+        if let Some(session) = &prepared.decided.session {
+            self.sessions
+                .decided(session.held, session.incumbent != *prepared.decided.arm());
+        }
         self.store.log_decision(decision_row(prepared, request));
     }
 
@@ -346,13 +357,24 @@ fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
                 cost: expected.cost,
             })
             .collect(),
-        detail: prepared.enrolment.as_ref().and_then(|enrolment| {
-            serde_json::to_string(&Detail {
-                enrolment: enrolment.clone(),
-            })
-            .ok()
-        }),
+        detail: detail(prepared),
     }
+}
+
+/// What else is logged of a decision.
+fn detail(prepared: &Prepared) -> Option<String> {
+    let session = prepared.decided.session.as_ref();
+    let prefix_tokens = session
+        .map(|session| session.prefix_tokens)
+        .filter(|&tokens| tokens > 0);
+    if prepared.enrolment.is_none() && prefix_tokens.is_none() {
+        return None;
+    }
+    let detail = Detail {
+        enrolment: prepared.enrolment.clone(),
+        prefix_tokens,
+    };
+    serde_json::to_string(&detail).ok()
 }
 
 fn drift_log(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
+use crate::app::sessions::Place;
 use crate::completion::Usage;
 use crate::pricing::Units;
 use crate::pricing::budget::Hold;
@@ -24,6 +25,7 @@ pub struct Ledger {
     unpriced: AtomicBool,
     served: Mutex<Option<Usage>>,
     hold: OnceLock<Hold>,
+    place: OnceLock<Place>,
 }
 
 impl Ledger {
@@ -44,6 +46,18 @@ impl Ledger {
     pub fn hold(&self, hold: Hold) {
         // A request is set aside for once; a second hold would only be released again.
         let _ = self.hold.set(hold);
+    }
+
+    /// Notes where the request stands in its conversation.
+    pub fn note(&self, place: Place) {
+        // It stands in one place only.
+        let _ = self.place.set(place);
+    }
+
+    /// Where the request stands in its conversation, if it names one.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.place.get()
     }
 
     /// Notes the tokens of the attempt that served.
@@ -81,6 +95,7 @@ impl Pending {
             unpriced: AtomicBool::new(false),
             served: Mutex::new(None),
             hold: OnceLock::new(),
+            place: OnceLock::new(),
         });
         self.0.insert(Arc::clone(&ledger.decided.id), Arc::clone(&ledger));
         Account {

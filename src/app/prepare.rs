@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
+use crate::app::sessions::{self, Conversation};
 use crate::app::{App, Parts, enrol, money};
 use crate::arm::ArmId;
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
@@ -73,10 +74,15 @@ impl Wishes {
             }
         };
         let routing = &request.routing;
+        let tagged = || {
+            let tag = |name: &&str| request.metadata.iter().find(|(key, _)| key == name);
+            SESSION_TAGS.iter().find_map(tag).map(|(_, value)| value.as_str())
+        };
         let session = request.session_id.as_deref().or_else(|| {
             SESSION_HEADERS
                 .iter()
                 .find_map(|name| text(name))
+                .or_else(tagged)
                 .or(request.prompt_cache_key.as_deref())
         });
         Ok(Self {
@@ -106,6 +112,9 @@ fn headers_for_rules(headers: &HeaderMap) -> Vec<(String, String)> {
 
 /// Where clients put the id of a conversation when not into the body.
 const SESSION_HEADERS: [&str; 3] = ["x-session-id", "x-conversation-id", "x-claude-code-session-id"];
+
+/// The same, in the body's `metadata`.
+const SESSION_TAGS: [&str; 2] = ["session_id", "conversation_id"];
 
 /// A decision, ready to be carried out.
 pub struct Prepared {
@@ -154,6 +163,9 @@ pub async fn prepare(
     };
     let policy = app.learner.policy();
     let named = route.map_or(request.model.as_str(), |route| route.name.as_str());
+    let conversation = app
+        .sessions
+        .look(request, wishes, live.config.sessions.warm, clock::wall());
     let standing = money::standing(app, request, wishes, named, clock::wall())?;
     let asked = Asked {
         standing,
@@ -166,6 +178,7 @@ pub async fn prepare(
         features: &features,
         category: category.as_deref(),
         policy: &*policy,
+        conversation: conversation.as_ref(),
     };
     let rule = asked.rule(wishes);
     let (pool, own) = asked.pool(target, rule);
@@ -229,6 +242,17 @@ pub async fn prepare(
         let tokens = options[decision.chosen].input_tokens;
         enrol::settle(&mut decision, enrolment, &arms, tokens, category.as_deref());
     }
+    let session = conversation.as_ref().and_then(|conversation| {
+        let hold = route.filter(|_| enrolment.is_none());
+        sessions::go_on(
+            conversation,
+            hold,
+            &request.routing,
+            &mut decision,
+            &options,
+            &estimates,
+        )
+    });
     let raw = pricing::raw_input_tokens(options[decision.chosen].arm, &content);
     let decided = Arc::new(Decided {
         id,
@@ -240,11 +264,13 @@ pub async fn prepare(
         expected: estimates,
         strategy: match &enrolment {
             Some(_) => Arc::from("experiment"),
+            None if session.as_ref().is_some_and(|session| session.held) => Arc::from("session"),
             None => asked.strategy(&decision, rule),
         },
         input_tokens: u32::try_from(raw).unwrap_or(u32::MAX),
         decision,
         features: features.clone(),
+        session,
     });
     let order = routing::order(&decided.decision, &options, &asked.preferred());
     let (order, fixed) = asked.with_spare(
@@ -257,6 +283,9 @@ pub async fn prepare(
         ..asked.plan(&decided, &pool, &expected, &order, wishes, received)
     };
     let account = app.pending.open(Arc::clone(&decided), pricing::units(&content));
+    if let Some(conversation) = &conversation {
+        account.ledger().note(conversation.place);
+    }
     Ok(Prepared {
         plan,
         refused,
@@ -285,6 +314,8 @@ struct Asked<'a> {
     category: Option<&'a str>,
     policy: &'a dyn Policy,
     standing: Standing,
+    /// The conversation that it goes on with, if it names one.
+    conversation: Option<&'a Conversation>,
 }
 
 impl<'a> Asked<'a> {
@@ -342,6 +373,12 @@ impl<'a> Asked<'a> {
             arm: &served.arm,
             tariff: self.live.config.prices.at(&served.arm.id, self.now),
             latency_ms: median.map_or(0.0, |quantile| quantile.value_ms),
+            cached: self.policy.cached_input(
+                &served.arm.id,
+                input_tokens,
+                self.conversation
+                    .map_or(0, |conversation| conversation.warm(&served.arm.id)),
+            ),
             input_tokens,
         }
     }
@@ -547,6 +584,9 @@ impl<'a> Asked<'a> {
             max_cost: self.max_cost(),
             max_attempts: None,
             input_tokens: decided.input_tokens,
+            history: self
+                .conversation
+                .and_then(|conversation| conversation.incumbent.clone()),
         }
     }
 

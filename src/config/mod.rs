@@ -30,7 +30,7 @@ pub use models::{Model, PriceSource};
 pub use problem::{Problem, Problems};
 pub use providers::{DEFAULT_CONNECT_TIMEOUT_MS, Provider, ProviderKind, Secret};
 pub use routes::{AutoExperiments, CacheRule, Hedge, Objective, QualityRule, Route};
-pub use server::{Embedding, EmbeddingModel, Log, LogFormat, Server};
+pub use server::{Embedding, EmbeddingModel, Log, LogFormat, Server, SessionRule};
 
 use crate::arm::{Arm, ArmId};
 use crate::pricing::PriceBook;
@@ -74,6 +74,8 @@ pub struct Config {
     pub budgets: Vec<BudgetRule>,
     /// Experiments that start by configuration.
     pub experiments: Vec<Experiment>,
+    /// How conversations are remembered.
+    pub sessions: SessionRule,
     /// The embedding model.
     pub embedding: Embedding,
     /// Logging.
@@ -152,6 +154,7 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
     let root = Section::root(&ledger, &table);
     let server = server::server(root.section("server").as_ref(), env, &ledger, &warnings);
     let log = server::log(root.section("log").as_ref());
+    let sessions = server::sessions(root.section("sessions").as_ref());
     let embedding = server::embedding(root.section("embedding").as_ref());
 
     let raw_routes: Vec<_> = root.sections("routes").iter().map(routes::raw).collect();
@@ -187,6 +190,7 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
         routes,
         budgets,
         experiments,
+        sessions,
         embedding,
         log,
         source,

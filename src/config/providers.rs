@@ -81,6 +81,8 @@ pub struct Provider {
     pub headers: Vec<(String, String)>,
     /// How long connecting may take, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// Whether marks for the provider's prompt cache are set for clients that set none.
+    pub prompt_cache: bool,
 }
 
 /// A provider that needs no block: its address and the variables that hold its key and another address.
@@ -210,6 +212,7 @@ pub(super) fn providers(
             max_in_flight: None,
             headers: Vec::new(),
             connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
+            prompt_cache: false,
         });
     }
     providers
@@ -263,6 +266,13 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
     let connect_timeout_ms = section
         .integer("connect_timeout_ms", 1..=600_000)
         .unwrap_or(DEFAULT_CONNECT_TIMEOUT_MS);
+    let prompt_cache = section.bool("prompt_cache");
+    if prompt_cache == Some(true) && kind.is_some_and(|kind| kind != ProviderKind::Anthropic) {
+        section.problem(
+            "prompt_cache",
+            "has a meaning only with kind = \"anthropic\": the others cache by themselves",
+        );
+    }
     Some(Provider {
         name: name?,
         kind: kind?,
@@ -271,6 +281,7 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
         max_in_flight,
         headers,
         connect_timeout_ms,
+        prompt_cache: prompt_cache.unwrap_or(false),
     })
 }
 

@@ -1,7 +1,8 @@
-//! `[server]`, `[log]` and `[embedding]`.
+//! `[server]`, `[sessions]`, `[log]` and `[embedding]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Env;
 use super::providers::Secret;
@@ -60,6 +61,17 @@ pub struct Embedding {
     pub budget_ms: u64,
     /// Prompts that may wait; more are dropped.
     pub queue: usize,
+}
+
+/// How conversations are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRule {
+    /// So many at most.
+    pub most: u64,
+    /// How long after their last turn.
+    pub ttl: Duration,
+    /// How long a provider is taken to keep a prompt in its own cache.
+    pub warm: Duration,
 }
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -131,6 +143,21 @@ pub(super) fn server(
         api_keys,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
     })
+}
+
+pub(super) fn sessions(section: Option<&Section<'_>>) -> SessionRule {
+    let (mut most, mut ttl, mut warm) = (20_000, 3_600, 300);
+    if let Some(section) = section {
+        most = section.integer("max", 1..=10_000_000).unwrap_or(most);
+        ttl = section.integer("ttl_seconds", 1..=2_592_000).unwrap_or(ttl);
+        warm = section.integer("warm_seconds", 0..=86_400).unwrap_or(warm);
+        section.done();
+    }
+    SessionRule {
+        most,
+        ttl: Duration::from_secs(ttl),
+        warm: Duration::from_secs(warm),
+    }
 }
 
 pub(super) fn log(section: Option<&Section<'_>>) -> Log {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::arm::Arm;
+use crate::arm::{Arm, ArmId};
 use crate::providers::Upstream;
 use crate::request::ChatRequest;
 use crate::units::Usd;
@@ -35,6 +35,9 @@ pub struct Plan {
     pub max_attempts: Option<u32>,
     /// Our estimate of the input tokens: for the latency model, and for what a cancelled attempt has used.
     pub input_tokens: u32,
+    /// The arm that has answered the conversation so far, where that is known: for any other one, what belongs to a
+    /// provider's own conversation is foreign.
+    pub history: Option<ArmId>,
 }
 
 /// A candidate arm with the deployments that serve it.

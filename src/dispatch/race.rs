@@ -219,7 +219,10 @@ impl Race {
         let call = Call {
             request: self.plan.request.clone(),
             arm: planned.arm.clone(),
-            fallback: target.candidate != 0,
+            fallback: match &self.plan.history {
+                Some(before) => *before != planned.arm.id,
+                None => target.candidate != 0,
+            },
         };
         let tried = Tried {
             model: planned.arm.id.clone(),

@@ -266,6 +266,7 @@ pub(super) fn plan(stream: bool, upstreams: &[&Arc<Scripted>]) -> Plan {
         max_cost: None,
         max_attempts: None,
         input_tokens: 11,
+        history: None,
     }
 }
 

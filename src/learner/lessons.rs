@@ -174,6 +174,12 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         category: lesson.as_ref().and_then(Lesson::category),
         output_tokens: reported.map(|usage| usage.output),
         input_tokens: reported.map(|usage| usage.input),
+        cached_tokens: reported
+            .map(|usage| (usage.cached_input, usage.cache_write_5m + usage.cache_write_1h)),
+        prefix_tokens: row
+            .filter(|row| row.arm == attempt.arm)
+            .and_then(|row| row.detail.as_deref())
+            .map_or(0, prefix_tokens),
         estimated_input_tokens: row
             .map(|row| u64::from(row.input_tokens))
             .filter(|&tokens| tokens > 0),
@@ -181,6 +187,14 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         expected_cost_usd: expected,
         ends_request: attempt.served,
     });
+}
+
+/// Tokens that the drawn arm had read before in the same conversation, from a decision's detail.
+fn prefix_tokens(detail: &str) -> u64 {
+    let detail: Option<serde_json::Value> = serde_json::from_str(detail).ok();
+    detail
+        .and_then(|detail| detail["prefix_tokens"].as_u64())
+        .unwrap_or(0)
 }
 
 /// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge

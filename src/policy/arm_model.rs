@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Change, Drift, DriftSettings};
 use super::linear::Linear;
 use super::lognormal::{LogNormal, TokenCorrection};
+use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
 use super::{Contexts, Observation, UsageSample, View};
 
@@ -67,6 +68,8 @@ pub struct ArmModel {
     mean_quality: f64,
     length: Option<(View, LogNormal)>,
     tokens: TokenCorrection,
+    #[serde(default)]
+    prompt_cache: PromptCache,
     rewards: u64,
     calls: u64,
 }
@@ -113,6 +116,7 @@ impl ArmModel {
             mean_quality: own.map_or(0.5, |arm| arm.mean_quality),
             length,
             tokens: TokenCorrection::default(),
+            prompt_cache: PromptCache::default(),
             rewards: 0,
             calls: 0,
         };
@@ -284,6 +288,10 @@ impl ArmModel {
         if let (Some(actual), Some(estimate)) = (sample.input_tokens, sample.estimated_input_tokens) {
             self.tokens.learn(actual, estimate);
         }
+        if let (Some(input), Some((read, written))) = (sample.input_tokens, sample.cached_tokens) {
+            self.prompt_cache
+                .learn(input, read, written, sample.prefix_tokens);
+        }
         let Some(tokens) = sample.output_tokens.filter(|&tokens| tokens > 0) else {
             return;
         };
@@ -314,6 +322,12 @@ impl ArmModel {
     #[must_use]
     pub fn token_correction(&self) -> f64 {
         self.tokens.factor()
+    }
+
+    /// What the provider reads from its prompt cache.
+    #[must_use]
+    pub const fn prompt_cache(&self) -> &PromptCache {
+        &self.prompt_cache
     }
 
     /// The provider has put a new snapshot behind the same name: half of what was observed is kept, and the level

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::arm_model::{ArmModel, Estimate, LearningSettings};
 use super::pmf::{argmax, floor_per_dollar, normal_quantile, probability_of_best};
+use super::prompt_cache::{CachedInput, CachedShares};
 use super::route::{Objective, RouteSettings, Solution};
 use super::{ArmScore, Contexts, Pmf, Policy, Proposal, Round, Strategy};
 use crate::arm::ArmId;
@@ -276,5 +277,16 @@ impl Policy for Snapshot {
 
     fn token_correction(&self, arm: &ArmId) -> f64 {
         self.arms.get(arm).map_or(1.0, |model| model.token_correction())
+    }
+
+    fn cached_input(&self, arm: &ArmId, input: u64, prefix: u64) -> CachedInput {
+        let model = self.arms.get(arm);
+        model.map_or_else(CachedInput::default, |model| {
+            model.prompt_cache().expect(input, prefix)
+        })
+    }
+
+    fn cached_shares(&self, arm: &ArmId) -> Option<CachedShares> {
+        Some(self.arms.get(arm)?.prompt_cache().shares())
     }
 }

@@ -241,6 +241,8 @@ mod tests {
             category: None,
             output_tokens: None,
             input_tokens: None,
+            cached_tokens: None,
+            prefix_tokens: 0,
             estimated_input_tokens: None,
             cost_usd: 3.0,
             expected_cost_usd: 0.0,

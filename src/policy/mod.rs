@@ -22,6 +22,7 @@ pub mod linucb;
 pub mod lognormal;
 pub mod pacer;
 pub mod pmf;
+pub mod prompt_cache;
 pub mod route;
 pub mod seed;
 pub mod simple;
@@ -39,6 +40,7 @@ pub use epsilon_greedy::EpsilonGreedy;
 pub use learner::{ArmFacts, ContextualLearner, DriftEvent, LoadError};
 pub use linucb::LinUcb;
 pub use pmf::Pmf;
+pub use prompt_cache::{CachedInput, CachedShares, PromptCache};
 pub use round::{
     ArmScore, Candidate, Contexts, Decision, Demands, Logged, Observation, Proposal, Revision, Round,
     Strategy, UsageSample, View,
@@ -62,6 +64,17 @@ pub trait Policy: Send + Sync {
     /// Factor from our own estimate of the input tokens to the count that `arm`'s provider bills.
     fn token_correction(&self, _arm: &ArmId) -> f64 {
         1.0
+    }
+
+    /// What `arm`'s provider is expected to read from its prompt cache, and to write to it, of `input` tokens of which
+    /// the arm has read `prefix` before in the same conversation.
+    fn cached_input(&self, _arm: &ArmId, _input: u64, _prefix: u64) -> CachedInput {
+        CachedInput::default()
+    }
+
+    /// The learned shares behind [`cached_input`](Self::cached_input); `None` for an arm that is not known.
+    fn cached_shares(&self, _arm: &ArmId) -> Option<CachedShares> {
+        None
     }
 }
 

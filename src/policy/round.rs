@@ -239,6 +239,10 @@ pub struct UsageSample<'a> {
     pub output_tokens: Option<u64>,
     /// Tokens read, if reported.
     pub input_tokens: Option<u64>,
+    /// Of those, read from the provider's prompt cache and written to it, if reported.
+    pub cached_tokens: Option<(u64, u64)>,
+    /// Tokens that the arm had read before in the same conversation.
+    pub prefix_tokens: u64,
     /// Our own estimate of the tokens read, before any correction.
     pub estimated_input_tokens: Option<u64>,
     /// What it cost.

@@ -18,7 +18,7 @@ pub struct Call {
     pub request: Arc<ChatRequest>,
     /// The arm that must serve it.
     pub arm: Arc<Arm>,
-    /// The arm was changed by a fallback or a hedge: what belongs to another provider's conversation (tool call
+    /// The arm was changed, by a fallback, a hedge or another decision than the last turn's: what belongs to another provider's conversation (tool call
     /// ids, thinking signatures) must be translated or stripped.
     pub fallback: bool,
 }

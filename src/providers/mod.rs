@@ -60,7 +60,9 @@ impl Provider {
         let base = http::base_url(&settings)?;
         let adapter = match settings.kind {
             WireFormat::OpenAi => Adapter::OpenAi(openai::OpenAi::new(&base)),
-            WireFormat::Anthropic => Adapter::Anthropic(anthropic::Anthropic::new(&base)),
+            WireFormat::Anthropic => {
+                Adapter::Anthropic(anthropic::Anthropic::new(&base, settings.prompt_cache))
+            }
             WireFormat::Gemini => Adapter::Gemini(gemini::Gemini::new(&base)),
             WireFormat::Simulated => {
                 return Err(ProviderError::NoWireFormat {

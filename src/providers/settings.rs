@@ -78,6 +78,8 @@ pub struct ProviderSettings {
     pub headers: Vec<(String, String)>,
     /// The most bytes of one answer, or of one event of a stream.
     pub max_response_bytes: usize,
+    /// Whether marks for the provider's prompt cache are set for clients that set none. Only Anthropic needs them.
+    pub prompt_cache: bool,
 }
 
 impl ProviderSettings {
@@ -91,6 +93,7 @@ impl ProviderSettings {
             api_key: None,
             headers: Vec::new(),
             max_response_bytes: DEFAULT_MAX_RESPONSE_BYTES,
+            prompt_cache: false,
         }
     }
 }

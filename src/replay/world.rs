@@ -140,6 +140,8 @@ impl World {
                 category: record.category.as_deref(),
                 output_tokens: None,
                 input_tokens: None,
+                cached_tokens: None,
+                prefix_tokens: 0,
                 estimated_input_tokens: None,
                 cost_usd,
                 expected_cost_usd: candidates[decision.chosen].cost_usd,

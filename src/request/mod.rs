@@ -7,6 +7,7 @@ mod error;
 mod extras;
 mod message;
 mod parse;
+mod prefix;
 mod raw;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use crate::units::Usd;
 
 pub use error::RequestError;
 pub use parse::parse;
+pub use prefix::Beginning;
 pub(crate) use raw::top_level;
 
 /// A chat completion request, parsed and checked.

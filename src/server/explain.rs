@@ -85,6 +85,7 @@ pub fn decision(decided: &Decided, refused: &[Refused]) -> Value {
                 "capable": score.map(|score| score.capable),
                 "expected_cost_usd": expected.priced.then(|| expected.cost.dollars()),
                 "expected_input_tokens": expected.input_tokens,
+                "expected_cached_tokens": expected.cached_tokens,
                 "expected_output_tokens": expected.output_tokens,
                 "expected_latency_ms": (decided.latency_ms[index] > 0.0).then_some(decided.latency_ms[index]),
             })
@@ -94,8 +95,29 @@ pub fn decision(decided: &Decided, refused: &[Refused]) -> Value {
         .iter()
         .map(|(arm, reason)| json!({"model": arm.as_str(), "excluded": reason}))
         .collect();
+    let session = decided.session.as_ref().map(|session| {
+        let switches = decided.arms.iter().zip(&session.switches);
+        let switches: Vec<Value> = switches
+            .filter_map(|(arm, switch)| {
+                let switch = (*switch)?;
+                Some(json!({
+                    "model": arm.as_str(),
+                    "saving_usd": switch.saving.dollars(),
+                    "lost_prefix_usd": switch.lost.dollars(),
+                    "worth_it": switch.is_worth_it(),
+                }))
+            })
+            .collect();
+        json!({
+            "incumbent": session.incumbent.as_str(),
+            "held": session.held,
+            "prefix_tokens": session.prefix_tokens,
+            "switches": switches,
+        })
+    });
     json!({
         "decision_id": &*decided.id,
+        "session": session,
         "route": &*decided.route,
         "strategy": &*decided.strategy,
         "selected": decided.arm().as_str(),

@@ -40,6 +40,19 @@ pub async fn telemetry(State(app): State<App>) -> Json<Value> {
     telemetry["hedge_stock"] = app.dispatcher.hedge_stock().into();
     telemetry["learner"] = serde_json::to_value(app.learner.status()).unwrap_or_default();
     telemetry["embedding"] = serde_json::to_value(app.features.embedding_counts()).unwrap_or_default();
+    let policy = app.learner.policy();
+    let shares: serde_json::Map<String, Value> = app
+        .live
+        .load()
+        .config
+        .arms()
+        .filter_map(|arm| {
+            let shares = policy.cached_shares(&arm.id).filter(|shares| shares.calls > 0)?;
+            Some((arm.id.to_string(), serde_json::to_value(shares).ok()?))
+        })
+        .collect();
+    telemetry["prompt_cache"] = Value::Object(shares);
+    telemetry["sessions"] = serde_json::to_value(app.sessions.figures()).unwrap_or_default();
     telemetry["caches"] = serde_json::to_value(app.live.load().caches.figures()).unwrap_or_default();
     telemetry["log"] = serde_json::to_value(app.store.stats()).unwrap_or_default();
     Json(telemetry)

@@ -19,5 +19,6 @@ mod program;
 mod providers;
 mod sdk;
 mod served;
+mod sessions;
 mod store;
 mod upstream;

@@ -367,6 +367,7 @@ fn plan(number: usize, candidates: Vec<PlannedArm>, hedge: HedgeRule) -> Plan {
         max_cost: None,
         max_attempts: None,
         input_tokens: 100,
+        history: None,
     }
 }
 

@@ -151,6 +151,8 @@ fn drive(
                 category: None,
                 output_tokens: None,
                 input_tokens: None,
+                cached_tokens: None,
+                prefix_tokens: 0,
                 estimated_input_tokens: None,
                 cost_usd: prices[arm],
                 expected_cost_usd: prices[arm],

@@ -3,12 +3,12 @@
 mod answer;
 mod content;
 mod model;
+mod prompt_cache;
 mod request;
 mod stream;
 
 use bytes::Bytes;
 use reqwest::Url;
-use serde_json::Value;
 
 pub(super) use self::stream::MessageReader;
 use super::call::{Call, EventStream};
@@ -22,11 +22,13 @@ use crate::request::ResponseFormat;
 #[derive(Clone, Debug)]
 pub(super) struct Anthropic {
     messages: Url,
+    /// Cache marks are set for clients that set none.
+    prompt_cache: bool,
 }
 
 impl Anthropic {
     /// `base` with or without the version.
-    pub(super) fn new(base: &Url) -> Self {
+    pub(super) fn new(base: &Url, prompt_cache: bool) -> Self {
         let versioned = base.path().trim_end_matches('/').ends_with("/v1");
         let segments: &[&str] = if versioned {
             &["messages"]
@@ -35,11 +37,20 @@ impl Anthropic {
         };
         Self {
             messages: http::join(base, segments),
+            prompt_cache,
         }
     }
 
+    fn body(&self, link: &Link, call: &Call, stream: bool) -> Result<Bytes, AttemptError> {
+        let mut body = request::body(&link.wire, call, stream)?;
+        if self.prompt_cache {
+            prompt_cache::mark(&mut body, &call.request);
+        }
+        Ok(body.to_string().into())
+    }
+
     pub(super) async fn complete(&self, link: &Link, call: &Call) -> Result<Completion, AttemptError> {
-        let body = bytes(&request::body(&link.wire, call, false)?);
+        let body = self.body(link, call, false)?;
         let response = link.post(&self.messages, body, Expect::Json).await?;
         let body = link.whole(response).await?;
         let json_asked = call.request.response_format != ResponseFormat::Text;
@@ -47,7 +58,7 @@ impl Anthropic {
     }
 
     pub(super) async fn stream(&self, link: &Link, call: &Call) -> Result<EventStream, AttemptError> {
-        let body = bytes(&request::body(&link.wire, call, true)?);
+        let body = self.body(link, call, true)?;
         let response = link.post(&self.messages, body, Expect::Events).await?;
         let reader = MessageReader::new(link.wire.clone());
         let bytes = Box::pin(response.bytes_stream());
@@ -58,10 +69,6 @@ impl Anthropic {
             link.max_response_bytes,
         )))
     }
-}
-
-fn bytes(body: &Value) -> Bytes {
-    body.to_string().into()
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use super::*;
 use crate::completion::{FinishReason, StreamEvent};
 use crate::failure::{FailureKind, Retry};
@@ -113,7 +115,7 @@ fn the_address_has_its_version_once() {
         "https://e.org/v1",
         "https://e.org/v1/",
     ] {
-        let adapter = Anthropic::new(&Url::parse(base).unwrap());
+        let adapter = Anthropic::new(&Url::parse(base).unwrap(), false);
         assert_eq!(adapter.messages.as_str(), "https://e.org/v1/messages");
     }
 }

@@ -108,6 +108,7 @@ pub fn plan(ask: &str, stream: bool, candidates: Vec<PlannedArm>, deadline: Dura
         max_cost: None,
         max_attempts: None,
         input_tokens: INPUT_TOKENS as u32,
+        history: None,
     }
 }
 
