@@ -239,14 +239,15 @@ async fn a_conversation_changes_its_model_only_when_that_saves_more_than_the_los
     let mut other = ask("close", 6, Some("s"));
     other["messages"][0]["content"] = "Something else.".into();
     assert!(house.post("/v1/route", &other).await["session"].is_null());
-    // The expected cost of the incumbent is what it then costs, within a few percent.
+    // The expected cost of the incumbent is near what it then costs: the prior of one half still counts a little, but
+    // without the cache it would be five times as much.
     let expected = house.post("/v1/route", &ask("close", 6, Some("s"))).await;
     let expected = expected["candidates"][0]["expected_cost_usd"].as_f64().unwrap();
     let answer = house
         .post("/v1/chat/completions", &ask("close", 6, Some("s")))
         .await;
     let cost = answer["usage"]["cost"].as_f64().unwrap();
-    assert!((expected / cost - 1.0).abs() < 0.25, "{expected} {cost}");
+    assert!((1.0..1.7).contains(&(expected / cost)), "{expected} {cost}");
     assert!(answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64() > Some(1_000));
 }
 
