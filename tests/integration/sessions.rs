@@ -174,8 +174,7 @@ async fn a_conversation_changes_its_model_only_when_that_saves_more_than_the_los
         model("up/near", 2.0, 0.2, 10.0),
         model("up/far", 0.1, 0.01, 0.5),
         "[[routes]]\nname = \"close\"\nmodels = [\"up/home\", \"up/near\"]\n".to_owned(),
-        "[[routes]]\nname = \"wide\"\nmodels = [\"up/home\", \"up/far\"]\nquality_margin = 1.0\n"
-            .to_owned(),
+        "[[routes]]\nname = \"wide\"\nmodels = [\"up/home\", \"up/far\"]\nquality_margin = 1.0\n".to_owned(),
     ]
     .concat();
     let house = House::open(&blocks).await;
