@@ -11,6 +11,7 @@ use crate::config::{self, Config, DEFAULT_CONNECT_TIMEOUT_MS, ProviderKind, Rout
 use crate::dispatch::Deployment;
 use crate::providers::simulated::{SimulatedProvider, SimulatedSettings};
 use crate::providers::{Provider, ProviderSettings, Secret, Upstream, WireFormat, http_client};
+use crate::request::Purpose;
 use crate::server::auth::ClientKeys;
 
 /// A configuration in force.
@@ -33,6 +34,8 @@ pub struct Served {
     pub arm: Arc<Arm>,
     /// Whether its provider speaks OpenAI's wire format.
     pub openai_shaped: bool,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Never empty.
     pub deployments: Vec<Arc<Deployment>>,
 }
@@ -76,7 +79,12 @@ impl Live {
         }
         let mut arms = HashMap::new();
         let mut bare: HashMap<String, Option<ArmId>> = HashMap::new();
-        for model in &config.models {
+        let chat = config.models.iter().map(|model| (model, Purpose::Chat));
+        let embedding = config
+            .embedding_models
+            .iter()
+            .map(|model| (model, Purpose::Embedding));
+        for (model, purpose) in chat.chain(embedding) {
             let arm = &model.arm;
             let own = std::iter::once(arm.id.provider());
             let servers: Vec<_> = own
@@ -88,6 +96,7 @@ impl Live {
             }
             let served = Served {
                 arm: Arc::clone(arm),
+                purpose,
                 openai_shaped: servers.iter().all(|(openai_shaped, _)| *openai_shaped),
                 deployments: servers
                     .iter()
@@ -177,6 +186,7 @@ fn upstream(
     settings.api_key = key.map(|key| Secret::new(key.expose()));
     settings.prompt_cache = provider.prompt_cache;
     settings.headers = provider.headers.clone();
+    settings.max_response_bytes = provider.max_response_bytes.unwrap_or(settings.max_response_bytes);
     Ok(Arc::new(
         Provider::new(settings, http.clone()).map_err(|e| e.to_string())?,
     ))

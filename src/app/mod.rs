@@ -10,6 +10,7 @@ pub mod money;
 pub mod pending;
 pub mod policies;
 pub mod prepare;
+pub mod purpose;
 pub mod reload;
 pub mod reports;
 pub mod sessions;
@@ -290,23 +291,14 @@ impl Parts {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for running answers up to `limit`, then learns, saves and closes the log.
-    pub async fn stop(self: &Arc<Self>, limit: Duration) {
+    /// Saves the accounts and what was learned. The log stays open for what still ends: close the store after it.
+    pub async fn stop(self: &Arc<Self>) {
         self.begin_stop();
-        if tokio::time::timeout(limit, self.dispatcher.idle()).await.is_err() {
-            tracing::warn!(
-                running = self.dispatcher.in_flight(),
-                "some answers were cut off at the shutdown limit"
-            );
-        }
         money::save_last(self).await;
         let app = Arc::clone(self);
-        let stopped = tokio::task::spawn_blocking(move || {
-            app.learner.stop();
-            app.store.close();
-        });
+        let stopped = tokio::task::spawn_blocking(move || app.learner.stop());
         if stopped.await.is_err() {
-            tracing::error!("shutdown did not complete; the log's tail is learned at the next start");
+            tracing::error!("the learner did not end; the log's tail is learned at the next start");
         }
     }
 }

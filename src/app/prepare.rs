@@ -11,7 +11,7 @@ use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
 use crate::app::sessions::{self, Conversation};
-use crate::app::{App, Parts, enrol, money};
+use crate::app::{App, Parts, enrol, money, purpose};
 use crate::arm::ArmId;
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
 use crate::clock;
@@ -148,6 +148,7 @@ pub async fn prepare(
     let Some(target) = live.resolve(&request.model) else {
         return Err(models::unknown(&live, &request.model));
     };
+    purpose::check(target, request)?;
     let content = content::look(request);
     if let Some(broken) = content.broken.first() {
         return Err(ApiError::invalid(

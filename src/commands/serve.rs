@@ -15,8 +15,8 @@ use pointsman::server;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-/// How long answers under way may go on after the program was told to stop.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long tasks that were cut off may take to end.
+const ABORT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serve the proxy. Without a configuration file it builds one from the environment: every provider whose key is set.
 #[derive(Args, Clone, Debug)]
@@ -46,7 +46,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = configuration(args)?;
     start_log(&config, args.demo);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args, config))
+    let app = runtime.block_on(serve(args, config))?;
+    // What was cut off at the limit ends with its tasks, and what it has used is still booked.
+    runtime.shutdown_timeout(ABORT_LIMIT);
+    app.store.close();
+    Ok(())
 }
 
 fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
@@ -98,11 +102,12 @@ fn start_log(config: &Config, demo: bool) {
     }
 }
 
-async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
+async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<App> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let source = config.source.clone();
+    let limit = Duration::from_millis(config.server.shutdown_limit_ms);
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
         format!(
             "cannot listen on {}: is another server there? Set PORT or --listen",
@@ -139,18 +144,19 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
         stopping.begin_stop();
         tracing::info!("stopping: no new requests, those under way may end");
     };
-    drain(listener, &app, stop).await?;
+    drain(listener, &app, limit, stop).await?;
     if let Some(load) = load {
         load.abort();
     }
-    app.stop(DRAIN_LIMIT).await;
-    Ok(())
+    app.stop().await;
+    Ok(app)
 }
 
 /// Serves until told to stop, and then no longer than the limit.
 async fn drain(
     listener: TcpListener,
     app: &App,
+    limit: Duration,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (told, mut heard) = tokio::sync::watch::channel(());
@@ -159,12 +165,17 @@ async fn drain(
         drop(told);
     };
     tokio::select! {
-        served = server::serve(listener, Arc::clone(app), stop) => served?,
+        ended = async {
+            server::serve(listener, Arc::clone(app), stop).await?;
+            // Runs under an idempotency key go on without their client.
+            app.dispatcher.idle().await;
+            anyhow::Ok(())
+        } => ended?,
         () = async {
             // The sender only ever goes away.
             let _ = heard.changed().await;
-            tokio::time::sleep(DRAIN_LIMIT).await;
-        } => tracing::warn!("the limit for answers under way is over"),
+            tokio::time::sleep(limit).await;
+        } => tracing::warn!(running = app.dispatcher.in_flight(), "answers are cut off at the shutdown limit"),
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
     let family = section.string("family");
     let default = section.bool("default").unwrap_or(false);
     let facts = models::facts(section);
-    let prices = prices::prices(section);
+    let prices = prices::prices(section, false);
     let source = section.required_string("source", "where the facts are from");
     let checked = section.required_string("checked", "the day on which they were read");
     let unverified = section.string("unverified");

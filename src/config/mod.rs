@@ -66,6 +66,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// The models. Their ids are unique, and each names a provider of the list.
     pub models: Vec<Model>,
+    /// Models that make embeddings; no route has them. Their ids are unique among all models.
+    pub embedding_models: Vec<Model>,
     /// Their prices.
     pub prices: PriceBook,
     /// What clients may ask for beside a model's own id. Never empty; every model named is in `models`.
@@ -170,13 +172,15 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
     );
     let (models, prices) = models::models(&root.sections("models"), named, &catalogue, &ledger);
     let providers = providers::providers(&root.sections("providers"), &models, env, &ledger);
-    let routes = routes::check(raw_routes, &models, &ledger);
-    let experiments = experiments::check(raw_experiments, &routes, &models, &ledger);
+    let (vectors, chat): (Vec<_>, Vec<_>) = models.into_iter().partition(|placed| placed.embeds);
+    let routes = routes::check(raw_routes, &chat, &ledger);
+    let experiments = experiments::check(raw_experiments, &routes, &chat, &ledger);
     let own_budgets = budgets::budgets(&root.sections("budgets"), &routes);
     let mut budgets: Vec<_> = routes.iter().filter_map(|route| route.budget.clone()).collect();
     budgets.extend(own_budgets);
     root.done();
-    models::warn_unpriced(&models, &warnings);
+    models::warn_unpriced(&chat, &warnings);
+    models::warn_unpriced(&vectors, &warnings);
 
     let problems = ledger.into_problems();
     let (Some(server), true) = (server, problems.is_empty()) else {
@@ -185,7 +189,8 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
     Ok(Config {
         server,
         providers,
-        models: models.into_iter().map(|placed| placed.model).collect(),
+        models: chat.into_iter().map(|placed| placed.model).collect(),
+        embedding_models: vectors.into_iter().map(|placed| placed.model).collect(),
         prices,
         routes,
         budgets,

@@ -35,6 +35,8 @@ pub struct Model {
 pub(super) struct Placed {
     pub(super) model: Model,
     pub(super) place: Place,
+    /// It makes embeddings.
+    pub(super) embeds: bool,
 }
 
 /// What a model can do, as far as it is written down.
@@ -55,6 +57,8 @@ const MODALITIES: [(&str, Modality); 5] = [
     ("pdf", Modality::Pdf),
 ];
 
+/// Tokens that an embedding model takes when nobody says.
+const EMBEDDING_WINDOW: u32 = 8_192;
 /// Most tokens of one answer when nobody says.
 const DEFAULT_MAX_OUTPUT: u32 = 8_192;
 
@@ -145,9 +149,10 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
     let upstream = section.string("upstream");
     let family = section.string("family");
     let like = section.string("like");
+    let embeds = section.word("kind", &[("chat", false), ("embedding", true)]) == Some(true);
     let also_at = section.strings("also_at").unwrap_or_default();
     let own = facts(section);
-    let own_prices = prices::prices(section);
+    let own_prices = prices::prices(section, embeds);
     let has_price = section.contains("price") || section.contains("prices");
     let id = id?;
     if id
@@ -162,7 +167,8 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
         section.problem("like", format!("\"{like}\" is not in the catalogue"));
     }
     let known = entry.map_or_else(Facts::default, |entry| entry.facts);
-    let Some(context_window) = own.context_window.or(known.context_window) else {
+    let usual = embeds.then_some(EMBEDDING_WINDOW);
+    let Some(context_window) = own.context_window.or(known.context_window).or(usual) else {
         if !section.contains("context_window") {
             section.problem(
                 "",
@@ -174,7 +180,12 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
     let max_output_tokens = own
         .max_output_tokens
         .or(known.max_output_tokens.filter(|most| *most <= context_window))
-        .unwrap_or(DEFAULT_MAX_OUTPUT.min(context_window / 2).max(1));
+        .filter(|_| !embeds)
+        .unwrap_or(if embeds {
+            1
+        } else {
+            DEFAULT_MAX_OUTPUT.min(context_window / 2).max(1)
+        });
     if max_output_tokens > context_window {
         section.problem(
             "max_output_tokens",
@@ -212,6 +223,7 @@ fn model(section: &Section<'_>, catalogue: &Catalogue, book: &mut PriceBook) -> 
             also_at: also_at.into_iter().map(|(name, _)| name).collect(),
         },
         place: section.place_of("id"),
+        embeds,
     })
 }
 
@@ -247,12 +259,13 @@ fn from_catalogue(name: &str, place: &Place, catalogue: &Catalogue, book: &mut P
             also_at: Vec::new(),
         },
         place: place.clone(),
+        embeds: false,
     })
 }
 
 /// A model without a price works, but not under a budget: worth a word.
 pub(super) fn warn_unpriced(models: &[Placed], warnings: &Ledger<'_>) {
-    for Placed { model, place } in models {
+    for Placed { model, place, .. } in models {
         if model.price_source == PriceSource::Unknown {
             warnings.report_at(
                 place,

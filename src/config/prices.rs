@@ -9,11 +9,12 @@ use crate::pricing::{
 };
 use crate::units::{UnixMs, UsdPerMtok};
 
-/// The dated prices of a model: of its `price` table, or of its list `prices`. Empty when it has neither.
-pub(super) fn prices(model: &Section<'_>) -> Vec<(UnixMs, Price)> {
+/// The dated prices of a model: of its `price` table, or of its list `prices`. Empty when it has neither. A model that
+/// `embeds` writes no tokens, so its output needs no price.
+pub(super) fn prices(model: &Section<'_>, embeds: bool) -> Vec<(UnixMs, Price)> {
     let mut dated: Vec<(UnixMs, Price)> = Vec::new();
     if let Some(section) = model.section("price") {
-        dated.extend(price(&section));
+        dated.extend(price(&section, embeds));
         if model.has("prices") {
             model.problem(
                 "prices",
@@ -22,7 +23,7 @@ pub(super) fn prices(model: &Section<'_>) -> Vec<(UnixMs, Price)> {
         }
     }
     for section in model.sections("prices") {
-        let Some((from, price)) = price(&section) else {
+        let Some((from, price)) = price(&section, embeds) else {
             continue;
         };
         if dated.iter().any(|(other, _)| *other == from) {
@@ -33,10 +34,13 @@ pub(super) fn prices(model: &Section<'_>) -> Vec<(UnixMs, Price)> {
     dated
 }
 
-fn price(section: &Section<'_>) -> Option<(UnixMs, Price)> {
+fn price(section: &Section<'_>, embeds: bool) -> Option<(UnixMs, Price)> {
     let fee = |key| section.usd(key).unwrap_or_default();
     let from = section.moment("effective_from").unwrap_or(UnixMs(i64::MIN));
-    let rates = rates(section);
+    let mut rates = rates(section);
+    if embeds {
+        rates.output = rates.output.or(UsdPerMtok::from_dollars(0.0));
+    }
     let fees = Fees {
         request: fee("request_fee_usd"),
         image: fee("image_usd"),

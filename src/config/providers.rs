@@ -77,6 +77,8 @@ pub struct Provider {
     pub api_keys: Vec<Secret>,
     /// Most calls in flight for each key and model.
     pub max_in_flight: Option<u32>,
+    /// Most bytes of an answer; more is no answer. `None`: the adapters' own limit.
+    pub max_response_bytes: Option<usize>,
     /// Further headers to send.
     pub headers: Vec<(String, String)>,
     /// How long connecting may take, in milliseconds.
@@ -181,7 +183,7 @@ pub(super) fn providers(
         }
         providers.extend(provider);
     }
-    let named = models.iter().flat_map(|Placed { model, place }| {
+    let named = models.iter().flat_map(|Placed { model, place, .. }| {
         let all = std::iter::once(model.arm.id.provider());
         let all = all.chain(model.also_at.iter().map(String::as_str));
         all.map(move |name| (name, place))
@@ -210,6 +212,7 @@ pub(super) fn providers(
             base_url: trimmed(&known.address(env)),
             api_keys: key.map(Secret::new).into_iter().collect(),
             max_in_flight: None,
+            max_response_bytes: None,
             headers: Vec::new(),
             connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
             prompt_cache: false,
@@ -262,6 +265,9 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
     let max_in_flight = section
         .integer("max_in_flight", 1..=u64::from(u32::MAX))
         .and_then(|most| u32::try_from(most).ok());
+    let max_response_bytes = section
+        .integer("max_response_bytes", 1_024..=1 << 32)
+        .and_then(|most| usize::try_from(most).ok());
     let headers = section.string_table("headers");
     let connect_timeout_ms = section
         .integer("connect_timeout_ms", 1..=600_000)
@@ -279,6 +285,7 @@ fn provider(section: &Section<'_>, env: Env<'_>) -> Option<Provider> {
         base_url: trimmed(&base_url.unwrap_or_default()),
         api_keys,
         max_in_flight,
+        max_response_bytes,
         headers,
         connect_timeout_ms,
         prompt_cache: prompt_cache.unwrap_or(false),

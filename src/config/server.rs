@@ -19,6 +19,8 @@ pub struct Server {
     pub api_keys: Vec<Secret>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
+    /// How long answers under way may go on after the program was told to stop; milliseconds.
+    pub shutdown_limit_ms: u64,
 }
 
 /// How the log is written.
@@ -76,6 +78,7 @@ pub struct SessionRule {
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_MAX_BODY_BYTES: u64 = 32 << 20;
+const DEFAULT_SHUTDOWN_LIMIT_MS: u64 = 30_000;
 
 pub(super) fn server(
     section: Option<&Section<'_>>,
@@ -87,6 +90,7 @@ pub(super) fn server(
     let mut names = vec!["POINTSMAN_API_KEY".to_owned()];
     let mut data_dir = PathBuf::from("data");
     let mut max_body_bytes = DEFAULT_MAX_BODY_BYTES;
+    let mut shutdown_limit_ms = DEFAULT_SHUTDOWN_LIMIT_MS;
     let mut named_in_file = false;
     if let Some(section) = section {
         if let Some(text) = section.string("listen") {
@@ -106,6 +110,9 @@ pub(super) fn server(
         max_body_bytes = section
             .integer("max_body_bytes", 1_024..=1 << 30)
             .unwrap_or(max_body_bytes);
+        shutdown_limit_ms = section
+            .integer("shutdown_limit_ms", 0..=3_600_000)
+            .unwrap_or(shutdown_limit_ms);
         section.done();
     }
     if let (Some(port), Some(address)) = (env("PORT"), &mut listen) {
@@ -142,6 +149,7 @@ pub(super) fn server(
         data_dir,
         api_keys,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+        shutdown_limit_ms,
     })
 }
 

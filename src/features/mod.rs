@@ -34,6 +34,7 @@ pub use text::TextView;
 #[cfg(test)]
 fn test_request(messages: Vec<crate::request::Message>) -> crate::request::ChatRequest {
     crate::request::ChatRequest {
+        purpose: crate::request::Purpose::Chat,
         body: bytes::Bytes::new(),
         model: "auto".to_owned(),
         messages,

@@ -19,12 +19,11 @@ mod testing;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::arm::Arm;
 use crate::completion::Completion;
 use crate::failure::AttemptError;
+use crate::request::Purpose;
 
 pub use call::{Call, EventStream, Upstream};
 pub use http::http_client;
@@ -90,6 +89,9 @@ impl Provider {
     /// # Errors
     /// Whatever kept the provider from answering, by meaning.
     pub async fn complete(&self, call: &Call) -> Result<Completion, AttemptError> {
+        if call.request.purpose == Purpose::Embedding {
+            return self.embed(call).await;
+        }
         let link = &self.inner.link;
         match &self.inner.adapter {
             Adapter::OpenAi(adapter) => adapter.complete(link, call).await,
@@ -111,15 +113,11 @@ impl Provider {
         }
     }
 
-    /// Passes an embeddings request on, with `model` replaced by the arm's own name for it, and the provider's
-    /// answer back as it came.
-    ///
-    /// # Errors
-    /// As [`complete`](Self::complete); `invalid_request` for wire formats other than OpenAI's.
-    pub async fn embeddings(&self, body: &[u8], arm: &Arm) -> Result<Bytes, AttemptError> {
+    /// The vectors of the request's texts, as the `choices` of a whole answer.
+    async fn embed(&self, call: &Call) -> Result<Completion, AttemptError> {
         let link = &self.inner.link;
         match &self.inner.adapter {
-            Adapter::OpenAi(adapter) => adapter.embeddings(link, body, arm).await,
+            Adapter::OpenAi(adapter) => adapter.embed(link, call).await,
             Adapter::Anthropic(_) | Adapter::Gemini(_) => {
                 Err(fault::unsupported(&link.wire, "embeddings in OpenAI's form"))
             }

@@ -23,7 +23,7 @@ use crate::arm::ArmId;
 use crate::units::Usd;
 
 pub use error::RequestError;
-pub use parse::parse;
+pub use parse::{parse, parse_embedding};
 pub use prefix::Beginning;
 pub(crate) use raw::top_level;
 
@@ -32,6 +32,8 @@ pub(crate) use raw::top_level;
 pub struct ChatRequest {
     /// The client's JSON, byte for byte.
     pub body: Bytes,
+    /// What is asked for.
+    pub purpose: Purpose,
     /// The model, route (`auto`) or profile the client named.
     pub model: String,
     /// The conversation, oldest first; never empty.
@@ -73,6 +75,17 @@ pub struct ChatRequest {
     pub metadata: Vec<(String, String)>,
     /// Top-level fields that this version does not know, in the order sent.
     pub extra: Vec<(String, Arc<RawValue>)>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// An answer to a conversation.
+    #[default]
+    Chat,
+    /// The vectors of some texts, which are the parts of the one message. The answer's `choices` are OpenAI's
+    /// `data`.
+    Embedding,
 }
 
 /// One turn of the conversation.

@@ -13,7 +13,10 @@ use super::error::RequestError;
 use super::extras::{metadata, provider, routing};
 use super::message::messages;
 use super::raw::{self, Path};
-use super::{ChatRequest, Message, ProviderPreferences, ResponseFormat, RoutingExtras, Sampling, Tool};
+use super::{
+    ChatRequest, Message, Part, ProviderPreferences, Purpose, ResponseFormat, Role, RoutingExtras, Sampling,
+    Tool,
+};
 use crate::arm::ArmId;
 
 /// Parses and checks a chat completion request.
@@ -22,13 +25,28 @@ use crate::arm::ArmId;
 /// When the body is not JSON, a known field has the wrong type or an impossible value, `routing` holds an
 /// unknown key, or `model` or `messages` is missing. The error names the field.
 pub fn parse(body: Bytes) -> Result<ChatRequest, RequestError> {
+    read(body, Purpose::Chat)
+}
+
+/// Parses and checks a request for embeddings: `model` and `input`, a text, a list of texts, or lists of tokens.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_embedding(body: Bytes) -> Result<ChatRequest, RequestError> {
+    read(body, Purpose::Embedding)
+}
+
+fn read(body: Bytes, purpose: Purpose) -> Result<ChatRequest, RequestError> {
     let text = std::str::from_utf8(&body).map_err(|error| RequestError::NotUtf8 {
         at: error.valid_up_to(),
     })?;
     let whole: &RawValue = serde_json::from_str(text).map_err(|error| RequestError::NotJson {
         reason: error.to_string(),
     })?;
-    let mut draft = Draft::default();
+    let mut draft = Draft {
+        purpose,
+        ..Draft::default()
+    };
     for (key, raw) in raw::object(whole, &Path::ROOT)? {
         draft.field(&key, raw)?;
     }
@@ -38,6 +56,7 @@ pub fn parse(body: Bytes) -> Result<ChatRequest, RequestError> {
 /// A request of which not every field has been read.
 #[derive(Default)]
 struct Draft {
+    purpose: Purpose,
     model: Option<String>,
     messages: Option<Vec<Message>>,
     tools: Vec<Tool>,
@@ -67,6 +86,9 @@ impl Draft {
         let path = &Path::ROOT.key(key);
         let null = raw::is_null(raw);
         match key {
+            "input" if !null && self.purpose == Purpose::Embedding => {
+                self.messages = Some(vec![texts(raw, path)?]);
+            }
             "model" if !null => self.model = Some(raw::string(raw, path)?),
             "messages" if !null => self.messages = Some(messages(raw, path)?),
             "tools" if !null => self.read_tools(raw, path)?,
@@ -124,9 +146,11 @@ impl Draft {
         if model.is_empty() {
             return Err(Path::ROOT.key("model").value("the name of a model or route"));
         }
-        let messages = self
-            .messages
-            .ok_or_else(|| Path::ROOT.key("messages").missing())?;
+        let content = match self.purpose {
+            Purpose::Chat => "messages",
+            Purpose::Embedding => "input",
+        };
+        let messages = self.messages.ok_or_else(|| Path::ROOT.key(content).missing())?;
         if messages.is_empty() {
             return Err(Path::ROOT
                 .key("messages")
@@ -134,6 +158,7 @@ impl Draft {
         }
         Ok(ChatRequest {
             body,
+            purpose: self.purpose,
             model,
             messages,
             tools: self.tools,
@@ -160,6 +185,35 @@ impl Draft {
             extra: self.extra,
         })
     }
+}
+
+/// The texts to embed as one message. Tokens stand for themselves: a short word each, so that they are counted.
+fn texts(raw: &RawValue, path: &Path<'_>) -> Result<Message, RequestError> {
+    let words = |count: usize| Part::Text(" a".repeat(count));
+    let empty = || path.value("a text, an array of texts, or arrays of tokens; not empty");
+    let first = |raw: &RawValue| raw.get().as_bytes().first().copied();
+    let parts = if first(raw) == Some(b'"') {
+        vec![Part::Text(raw::string(raw, path)?)]
+    } else {
+        let items = raw::array(raw, path)?;
+        match items.first().and_then(|item| first(item)) {
+            None => return Err(empty()),
+            Some(b'"') => raw::strings(raw, path)?.into_iter().map(Part::Text).collect(),
+            Some(b'[') => {
+                let mut parts = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    parts.push(words(raw::array(item, &path.index(index))?.len()));
+                }
+                parts
+            }
+            Some(b'0'..=b'9') => vec![words(items.len())],
+            Some(_) => return Err(empty()),
+        }
+    };
+    Ok(Message {
+        parts,
+        ..Message::text(Role::User, String::new())
+    })
 }
 
 fn tokens(raw: &RawValue, path: &Path<'_>) -> Result<u32, RequestError> {

@@ -46,10 +46,21 @@ pub async fn post(State(app): State<App>, request: Request) -> Response {
 async fn run(app: App, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let client = app.live.load().keys.authenticate(&headers)?;
     let body = body::whole(&app, body).await?;
+    ask(app, client, headers, body, "chat").await
+}
+
+/// Answers a chat request, also one that came by another path, which has its own idempotency keys.
+pub(super) async fn ask(
+    app: App,
+    client: Client,
+    headers: HeaderMap,
+    body: Bytes,
+    path: &str,
+) -> Result<Response, ApiError> {
     if !headers.contains_key(idempotency::HEADER) {
         return answer(app, client, headers, body).await;
     }
-    let scope = format!("{} chat", client.0);
+    let scope = format!("{} {path}", client.0);
     let answer = answer(Arc::clone(&app), client, headers.clone(), body.clone());
     idempotency::once(&app, &scope, &headers, &body, answer).await
 }
@@ -93,11 +104,14 @@ struct Job {
 
 /// Parses a body; says which field is at fault.
 pub fn parse(body: Bytes) -> Result<ChatRequest, ApiError> {
-    request::parse(body).map_err(|error: RequestError| {
-        let mut refusal = ApiError::invalid(error.to_string(), None);
-        refusal.param = error.path().map(str::to_owned);
-        refusal
-    })
+    request::parse(body).map_err(complaint)
+}
+
+/// The client's error for a body that cannot be read: it names the field.
+pub(super) fn complaint(error: RequestError) -> ApiError {
+    let mut refusal = ApiError::invalid(error.to_string(), None);
+    refusal.param = error.path().map(str::to_owned);
+    refusal
 }
 
 async fn whole(job: Job) -> Result<Response, ApiError> {
@@ -288,7 +302,7 @@ fn envelope(prepared: &Prepared) -> Envelope {
 }
 
 /// The client's error for a request that nobody could answer.
-fn failed(failure: DispatchFailure, decision_id: &str) -> ApiError {
+pub(super) fn failed(failure: DispatchFailure, decision_id: &str) -> ApiError {
     let mut error = ApiError::new(failure.kind, failure.message)
         .with("attempts", failure.attempts)
         .with("tried", serde_json::to_value(&failure.tried).unwrap_or_default());

@@ -5,13 +5,16 @@ pub mod body;
 pub mod cached;
 pub mod chat;
 pub mod dashboard;
+pub mod embeddings;
 pub mod error;
 pub mod explain;
 pub mod feedback;
 pub mod idempotency;
+pub mod inbound;
 mod listen;
 pub mod metrics;
 pub mod models;
+pub mod openapi;
 pub mod operations;
 pub mod route;
 pub mod stream;
@@ -43,8 +46,11 @@ pub fn router(app: App) -> Router {
     let open = Router::new()
         .route("/health", get(operations::health))
         .route("/", get(dashboard::page))
-        .route("/ready", get(operations::ready));
+        .route("/ready", get(operations::ready))
+        .route("/openapi.json", get(openapi::document));
     let guarded = Router::new()
+        .route("/v1/embeddings", post(embeddings::post))
+        .route("/v1/responses", post(inbound::responses::post))
         .route("/v1/feedback", post(feedback::post))
         .route("/v1/route", post(route::post))
         .route("/v1/models", get(models::list))
@@ -60,8 +66,14 @@ pub fn router(app: App) -> Router {
         )
         .route("/reports/{name}/{file}", get(dashboard::report))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate));
+    let messages = Router::new()
+        .route("/v1/messages", post(inbound::messages::post))
+        .route("/v1/messages/count_tokens", post(inbound::messages::count_tokens))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
+        .route_layer(middleware::from_fn(inbound::messages::errors));
     let layered = open
         .merge(guarded)
+        .merge(messages)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), name_request));

@@ -9,6 +9,7 @@ use crate::app::live::{Live, Served, Target};
 use crate::clock;
 use crate::config::Route;
 use crate::failure::FailureKind;
+use crate::request::Purpose;
 use crate::server::error::ApiError;
 
 /// Every route and model.
@@ -19,6 +20,7 @@ pub async fn list(State(app): State<App>) -> Json<Value> {
         .config
         .models
         .iter()
+        .chain(&live.config.embedding_models)
         .filter_map(|model| live.arm(&model.arm.id));
     let data: Vec<Value> = routes.chain(arms.map(|served| arm(&live, served))).collect();
     Json(json!({"object": "list", "data": data}))
@@ -84,6 +86,7 @@ fn arm(live: &Live, served: &Served) -> Value {
         "context_window": arm.context_window,
         "max_output_tokens": arm.max_output_tokens,
         "modalities": arm.modalities,
+        "embeddings": served.purpose == Purpose::Embedding,
         "tools": arm.tools,
         "structured_output": arm.structured_output,
         "pricing": pricing,

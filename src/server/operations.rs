@@ -37,6 +37,10 @@ pub async fn telemetry(State(app): State<App>) -> Json<Value> {
     telemetry["circuits"] =
         serde_json::to_value(app.dispatcher.health(clock::monotonic())).unwrap_or_default();
     telemetry["requests_in_flight"] = app.dispatcher.in_flight().into();
+    telemetry["process"] = json!({
+        "tasks": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        "requests_under_way": app.pending.len(),
+    });
     telemetry["hedge_stock"] = app.dispatcher.hedge_stock().into();
     telemetry["learner"] = serde_json::to_value(app.learner.status()).unwrap_or_default();
     telemetry["embedding"] = serde_json::to_value(app.features.embedding_counts()).unwrap_or_default();

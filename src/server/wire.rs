@@ -47,6 +47,21 @@ pub fn completion(
     out.freeze()
 }
 
+/// Vectors as OpenAI's list; `data` as the provider sent it.
+#[must_use]
+pub fn embeddings(model: &str, data: &RawValue, usage: &Value, metadata: Option<&Value>) -> Bytes {
+    let mut out = BytesMut::with_capacity(data.get().len() + 256);
+    out.put_slice(b"{\"object\":\"list\"");
+    field(&mut out, "data", data.get());
+    value(&mut out, "model", &model.into());
+    value(&mut out, "usage", usage);
+    if let Some(metadata) = metadata {
+        value(&mut out, "router_metadata", metadata);
+    }
+    out.put_u8(b'}');
+    out.freeze()
+}
+
 /// One streamed piece as an SSE frame.
 pub fn chunk(out: &mut BytesMut, envelope: &Envelope, piece: &Chunk) {
     out.put_slice(b"data: ");

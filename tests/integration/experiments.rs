@@ -2,7 +2,6 @@
 //! and end with a report.
 
 use std::path::Path;
-use std::time::Duration;
 
 use pointsman::app::{App, Options, Parts, demonstration};
 use pointsman::config::{self, Config, Source};
@@ -85,5 +84,7 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
         .unwrap();
     assert!(defined.at <= first.at);
     serving.abort();
-    app.stop(Duration::from_secs(5)).await;
+    app.dispatcher.idle().await;
+    app.stop().await;
+    app.store.close();
 }

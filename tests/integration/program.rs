@@ -43,14 +43,29 @@ impl Program {
         self.process.wait().unwrap();
     }
 
-    /// SIGTERM, and the exit status.
-    pub fn terminate(mut self) -> Option<i32> {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_stop(&self) {
         let told = Command::new("kill")
             .arg(self.process.id().to_string())
             .status()
             .unwrap();
         assert!(told.success());
+    }
+
+    /// Waits for its end; the exit status.
+    pub fn wait(mut self) -> Option<i32> {
         self.process.wait().unwrap().code()
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn terminate(self) -> Option<i32> {
+        self.tell_to_stop();
+        self.wait()
     }
 
     /// An address of it.

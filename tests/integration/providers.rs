@@ -449,9 +449,14 @@ async fn embeddings_pass_through_with_the_model_replaced() {
     let answer = r#"{"object":"list","data":[{"embedding":[0.5],"index":0}],"model":"m-2","usage":{"prompt_tokens":2}}"#;
     let mut server = Server::answering(&json(answer)).await;
     let provider = server.provider(WireFormat::OpenAi, "/v1");
-    let body = br#"{"model":"acme/m","input":["a","b"],"encoding_format":"base64","routing":{}}"#;
-    let got = provider.embeddings(body, &arm()).await.unwrap();
-    assert_eq!(got, answer.as_bytes());
+    let body = r#"{"model":"acme/m","input":["a","b"],"encoding_format":"base64","routing":{}}"#;
+    let call = Call {
+        request: Arc::new(pointsman::request::parse_embedding(body.into()).unwrap()),
+        ..call()
+    };
+    let got = provider.complete(&call).await.unwrap();
+    assert_eq!(got.choices.get(), r#"[{"embedding":[0.5],"index":0}]"#);
+    assert_eq!(got.usage.unwrap().input, 2);
     let (head, sent) = server.request().await;
     assert!(head.starts_with("post /v1/embeddings "), "{head}");
     assert_eq!(
@@ -459,7 +464,7 @@ async fn embeddings_pass_through_with_the_model_replaced() {
         r#"{"model":"m-2","input":["a","b"],"encoding_format":"base64"}"#
     );
     let other = server.provider(WireFormat::Anthropic, "");
-    let error = other.embeddings(body, &arm()).await.unwrap_err();
+    let error = other.complete(&call).await.unwrap_err();
     assert_eq!(
         (error.kind, error.retry),
         (FailureKind::InvalidRequest, Retry::NextArm)

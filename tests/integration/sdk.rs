@@ -1,5 +1,5 @@
-//! The clients that people use, unchanged, against the real program: OpenAI's SDKs for Python and Node, and
-//! curl. The SDKs, and Node itself, are installed with pip and npm, once, under the build directory.
+//! The clients that people use, unchanged, against the real program: OpenAI's SDKs for Python and Node,
+//! Anthropic's for Python, and curl. The SDKs, and Node itself, are installed with pip and npm, once, under the build directory.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -24,6 +24,8 @@ impl Server {
         let toml = demo::config_toml(&recorded().unwrap(), "127.0.0.1:0", &folder.path().join("data"))
             .replace("[server]\n", "[server]\napi_keys_env = [\"POINTSMAN_API_KEY\"]\n")
             .replace("speed=20", "speed=500");
+        let embedding = "[[models]]\nid = \"sim-meta/vectors\"\nkind = \"embedding\"\n[models.price]\ninput_per_mtok = 0.1\n";
+        let toml = format!("{toml}\n{embedding}");
         let config = folder.path().join("pointsman.toml");
         fs::write(&config, toml).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -93,12 +95,12 @@ fn run(command: &mut Command) {
 }
 
 #[test]
-fn openai_sdk_for_python() {
+fn openais_and_anthropics_sdks_for_python() {
     let (here, folder) = environment("python", |_, _| {});
     let server = Server::start();
     let mut tests = Command::new(folder.join("bin/python"));
     tests
-        .args(["-m", "unittest", "-v", "test_openai_sdk"])
+        .args(["-m", "unittest", "-v", "test_openai_sdk", "test_anthropic_sdk"])
         .current_dir(here);
     tests
         .env("PYTHONDONTWRITEBYTECODE", "1")

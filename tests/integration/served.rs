@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use http::HeaderMap;
 use pointsman::app::{App, Options, Parts};
 use pointsman::config::{self, Source};
 use pointsman::providers::http_client;
@@ -49,17 +50,29 @@ enum View {
 }
 
 /// The server with a provider `name` for each upstream, each with one model `name/m`.
-struct House {
-    app: App,
-    address: SocketAddr,
-    http: reqwest::Client,
+pub struct House {
+    pub app: App,
+    pub address: SocketAddr,
+    pub http: reqwest::Client,
     serving: JoinHandle<std::io::Result<()>>,
     _folder: tempfile::TempDir,
 }
 
 impl House {
     /// `routes`: a name and the providers whose models it has.
-    async fn open(upstreams: &[(String, &Upstream)], routes: &[(String, Vec<String>)]) -> Self {
+    pub async fn open(upstreams: &[(String, &Upstream)], routes: &[(String, Vec<String>)]) -> Self {
+        let routes: Vec<String> = routes
+            .iter()
+            .map(|(name, providers)| {
+                let models: Vec<String> = providers.iter().map(|provider| format!("{provider}/m")).collect();
+                format!("[[routes]]\nname = \"{name}\"\nmodels = {models:?}\n")
+            })
+            .collect();
+        Self::with(upstreams, "", &routes.concat()).await
+    }
+
+    /// `provider`: further lines of every provider's block; `more`: blocks of their own.
+    pub async fn with(upstreams: &[(String, &Upstream)], provider: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut toml = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n",
@@ -67,18 +80,20 @@ impl House {
         );
         for (name, upstream) in upstreams {
             let base = upstream.base_url();
+            let kind = match upstream.wire() {
+                Wire::OpenAi => "openai",
+                Wire::Anthropic => "anthropic",
+                Wire::Gemini => "gemini",
+            };
             write!(
                 toml,
-                "[[providers]]\nname = \"{name}\"\nkind = \"openai\"\nbase_url = \"{base}\"\n\
+                "[[providers]]\nname = \"{name}\"\nkind = \"{kind}\"\nbase_url = \"{base}\"\n{provider}\n\
                  [[models]]\nid = \"{name}/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
                  modalities = [\"text\"]\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
             )
             .unwrap();
         }
-        for (name, providers) in routes {
-            let models: Vec<String> = providers.iter().map(|provider| format!("{provider}/m")).collect();
-            writeln!(toml, "[[routes]]\nname = \"{name}\"\nmodels = {models:?}").unwrap();
-        }
+        toml.push_str(more);
         let config = config::parse(&toml, Source::Text, &|_| None).unwrap();
         let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let app = Parts::start(config, &Options { models_dir, seed: 7 }).unwrap();
@@ -94,7 +109,7 @@ impl House {
         }
     }
 
-    fn ask(&self, model: &str, ask: &str, stream: bool, timeout: Duration) -> reqwest::RequestBuilder {
+    pub fn ask(&self, model: &str, ask: &str, stream: bool, timeout: Duration) -> reqwest::RequestBuilder {
         let body = json!({
             "model": model, "stream": stream, "messages": [{"role": "user", "content": format!("please {ask}")}],
         });
@@ -114,19 +129,23 @@ impl Drop for House {
 
 /// An answer taken apart: status, the text, the error, and whether a stream was closed as it should be.
 #[derive(Debug)]
-struct Seen {
-    status: u16,
-    model: String,
-    retry_after: Option<String>,
-    text: String,
-    error: Option<Value>,
-    finish: Option<String>,
+pub struct Seen {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub model: String,
+    pub retry_after: Option<String>,
+    pub text: String,
+    pub error: Option<Value>,
+    pub finish: Option<String>,
+    /// The last `usage.cost`.
+    pub cost: Option<f64>,
 }
 
-async fn see(response: reqwest::Response) -> Seen {
+pub async fn see(response: reqwest::Response) -> Seen {
     let status = response.status().as_u16();
+    let headers = response.headers().clone();
     let header = |name: &str| {
-        let value = response.headers().get(name)?;
+        let value = headers.get(name)?;
         Some(value.to_str().unwrap().to_owned())
     };
     let is_stream = header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
@@ -137,6 +156,8 @@ async fn see(response: reqwest::Response) -> Seen {
     let body = response.text().await.unwrap();
     let mut seen = Seen {
         status,
+        headers: headers.clone(),
+        cost: None,
         model,
         retry_after,
         text: String::new(),
@@ -166,6 +187,9 @@ impl Seen {
         self.text += body["choices"][0][field]["content"].as_str().unwrap_or_default();
         if let Some(finish) = body["choices"][0]["finish_reason"].as_str() {
             self.finish = Some(finish.to_owned());
+        }
+        if let Some(cost) = body["usage"]["cost"].as_f64() {
+            self.cost = Some(cost);
         }
         if !body["error"].is_null() {
             self.error = Some(body["error"].clone());

@@ -16,7 +16,11 @@ pub(super) fn body(wire: &Wire, call: &Call, stream: bool) -> Result<Value, Atte
     refuse_what_has_no_form(wire, request)?;
     let name = &*call.arm.upstream;
     let limit = call.arm.max_output_tokens.max(1);
-    let max_tokens = request.max_output_tokens.map_or(limit, |asked| asked.min(limit));
+    let asked = request.max_output_tokens.or_else(|| {
+        let own = own(request, "max_tokens")?.as_u64()?;
+        Some(u32::try_from(own).unwrap_or(u32::MAX))
+    });
+    let max_tokens = asked.map_or(limit, |asked| asked.min(limit));
     let thinking = thinking(call, max_tokens);
 
     let mut body = Map::new();
@@ -68,6 +72,17 @@ pub(super) fn body(wire: &Wire, call: &Call, stream: bool) -> Result<Value, Atte
     Ok(Value::Object(body))
 }
 
+/// A field that only Anthropic knows: of the request itself, or of its `anthropic` object, where other providers never
+/// see it.
+fn own(request: &ChatRequest, key: &str) -> Option<Value> {
+    if let Some(raw) = request.extra(key) {
+        return Some(parsed(raw));
+    }
+    let mut object = parsed(request.extra("anthropic")?);
+    let field = object.get_mut(key)?.take();
+    (!field.is_null()).then_some(field)
+}
+
 fn parsed(raw: &serde_json::value::RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or(Value::Null)
 }
@@ -92,8 +107,8 @@ fn sampling(request: &ChatRequest, body: &mut Map<String, Value>) {
     } else if let Some(top_p) = request.sampling.top_p {
         body.insert("top_p".into(), top_p.into());
     }
-    if let Some(top_k) = request.extra("top_k") {
-        body.insert("top_k".into(), parsed(top_k));
+    if let Some(top_k) = own(request, "top_k") {
+        body.insert("top_k".into(), top_k);
     }
 }
 
@@ -101,9 +116,10 @@ fn sampling(request: &ChatRequest, body: &mut Map<String, Value>) {
 /// `reasoning_effort` in the form that the model's version takes.
 fn thinking(call: &Call, max_tokens: u32) -> Option<(Value, Option<&'static str>)> {
     let request = &*call.request;
-    if let Some(own) = request.extra("thinking") {
-        let own = parsed(own);
-        return (own["type"] == "enabled" || own["type"] == "adaptive").then_some((own, None));
+    if let Some(own) = own(request, "thinking") {
+        let adaptive = own["type"] == "adaptive";
+        let effort = request.reasoning_effort.as_deref().filter(|_| adaptive);
+        return (own["type"] == "enabled" || adaptive).then_some((own, effort.and_then(effort_word)));
     }
     let effort = request.reasoning_effort.as_deref()?;
     let forced = match &request.tool_choice {
@@ -118,13 +134,7 @@ fn thinking(call: &Call, max_tokens: u32) -> Option<(Value, Option<&'static str>
     match model::thinking(&call.arm.upstream) {
         Thinking::None => None,
         Thinking::Adaptive => {
-            let effort = match effort {
-                "none" => return None,
-                "minimal" | "low" => "low",
-                "medium" => "medium",
-                "max" | "xhigh" => "max",
-                _ => "high",
-            };
+            let effort = effort_word(effort)?;
             Some((json!({"type": "adaptive"}), Some(effort)))
         }
         Thinking::Budget => {
@@ -138,6 +148,17 @@ fn thinking(call: &Call, max_tokens: u32) -> Option<(Value, Option<&'static str>
             let budget = budget.min(max_tokens / 2);
             (budget >= 1_024).then(|| (json!({"type": "enabled", "budget_tokens": budget}), None))
         }
+    }
+}
+
+/// OpenAI's effort in Anthropic's words; `None`: not at all.
+fn effort_word(effort: &str) -> Option<&'static str> {
+    match effort {
+        "none" => None,
+        "minimal" | "low" => Some("low"),
+        "medium" => Some("medium"),
+        "max" | "xhigh" => Some("max"),
+        _ => Some("high"),
     }
 }
 
@@ -222,11 +243,17 @@ fn tool_result(wire: &Wire, request: &ChatRequest, message: &Message) -> Result<
     let id = message.tool_call_id.clone().or_else(named).unwrap_or_default();
     let mut content = blocks(wire, message)?;
     // A breakpoint belongs to the result, not inside of it.
+    let is_error = message
+        .extra("is_error")
+        .is_some_and(|is_error| *is_error == true);
     let control = content
         .last_mut()
         .and_then(Value::as_object_mut)
         .and_then(|block| block.shift_remove("cache_control"));
     let mut result = json!({"type": "tool_result", "tool_use_id": tool_id(&id)});
+    if is_error {
+        result["is_error"] = true.into();
+    }
     if !content.is_empty() {
         result["content"] = content.into();
     }

@@ -5,7 +5,6 @@ mod request;
 mod stream;
 mod usage;
 
-use bytes::Bytes;
 use reqwest::Url;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -17,7 +16,6 @@ use super::call::{Call, EventStream};
 use super::fault::{self, Wire};
 use super::http::{self, Expect, Link};
 use super::stream::Events;
-use crate::arm::Arm;
 use crate::completion::{Completion, FinishReason, Signals, Usage};
 use crate::failure::AttemptError;
 use crate::request::ResponseFormat;
@@ -60,22 +58,33 @@ impl OpenAi {
         )))
     }
 
-    /// Passes an embeddings request on with `model` replaced, and the answer back as it came.
-    pub(super) async fn embeddings(
-        &self,
-        link: &Link,
-        body: &[u8],
-        arm: &Arm,
-    ) -> Result<Bytes, AttemptError> {
-        let body = request::with_model(body, &arm.upstream)
+    /// Passes an embeddings request on with `model` replaced; the vectors go back as they came.
+    pub(super) async fn embed(&self, link: &Link, call: &Call) -> Result<Completion, AttemptError> {
+        let body = request::with_model(&call.request.body, &call.arm.upstream)
             .ok_or_else(|| fault::unsupported(&link.wire, "an embeddings request that is no JSON object"))?;
         let response = link.post(&self.embeddings, body, Expect::Json).await?;
         let answer = link.whole(response).await?;
-        match serde_json::from_slice::<Top<'_>>(&answer) {
-            Ok(top) if top.error => Err(fault::inside(&link.wire, &answer)),
-            Ok(_) => Ok(answer),
-            Err(_) => Err(fault::nonsense(&link.wire, "something that is no JSON object")),
+        let top: Top<'_> = serde_json::from_slice(&answer)
+            .map_err(|_| fault::nonsense(&link.wire, "something that is no JSON object"))?;
+        if top.error {
+            return Err(fault::inside(&link.wire, &answer));
         }
+        let is_data = |(name, _): &(String, Box<RawValue>)| name == "data";
+        let Some(place) = top.extra.iter().position(is_data) else {
+            return Err(fault::nonsense(&link.wire, "JSON that holds no vectors"));
+        };
+        let mut extra = top.extra;
+        let (_, vectors) = extra.swap_remove(place);
+        let (usage, usage_extra) = read_usage(top.usage);
+        Ok(Completion {
+            upstream_id: top.id.map(std::borrow::Cow::into_owned),
+            choices: vectors,
+            extra: Vec::new(),
+            usage,
+            usage_extra,
+            finish: FinishReason::Stop,
+            signals: Signals::default(),
+        })
     }
 }
 

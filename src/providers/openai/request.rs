@@ -11,7 +11,14 @@ use crate::providers::Call;
 use crate::request::{ChatRequest, Message, Role, top_level};
 
 /// Fields that are for this router and not for the provider.
-const OURS: [&str; 5] = ["models", "fallbacks", "provider", "routing", "session_id"];
+const OURS: [&str; 6] = [
+    "models",
+    "fallbacks",
+    "provider",
+    "routing",
+    "session_id",
+    "anthropic",
+];
 
 /// Who is behind the wire format, as far as it matters; known by the address. A server that is not known gets the
 /// client's fields as they are.
@@ -38,6 +45,11 @@ impl Dialect {
         } else {
             Self::Other
         }
+    }
+
+    /// Whether it refuses fields that it does not know, Anthropic's prompt-cache breakpoints among them.
+    const fn is_strict(self) -> bool {
+        matches!(self, Self::OpenAi | Self::Mistral)
     }
 
     /// The name a field has here; `None` when the provider refuses it.
@@ -74,6 +86,7 @@ pub(super) fn body(call: &Call, dialect: Dialect, stream: bool) -> Bytes {
     let request = &call.request;
     let fields = request.top_level();
     let messages = rewritten_messages(call, dialect);
+    let marked_tools = dialect.is_strict() && request.tools.iter().any(|tool| tool.cache_control.is_some());
     let mut out = Out::new(request.body.len() + 128);
     out.value("model", &Value::from(&*call.arm.upstream));
     for (key, raw) in &fields {
@@ -82,6 +95,8 @@ pub(super) fn body(call: &Call, dialect: Dialect, stream: bool) -> Bytes {
             "stream_options" if stream => {}
             "messages" if messages.is_some() => {}
             key if OURS.contains(&key) => {}
+            "tools" if marked_tools => out.value("tools", &unmarked(raw)),
+            "cache_control" if dialect.is_strict() => {}
             key => {
                 if let Some(name) = dialect.rename(key, request) {
                     out.raw(name, raw);
@@ -175,7 +190,11 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
         // These two never wrote such fields and know none of them.
         matches!(dialect, Dialect::Mistral | Dialect::OpenAi) && messages.iter().any(has_foreign)
     };
-    if !(no_developer || short_ids || foreign) {
+    let marked = dialect.is_strict()
+        && messages
+            .iter()
+            .any(|message| !message.cache_points.is_empty() || message.extra("cache_control").is_some());
+    if !(no_developer || short_ids || foreign || marked) {
         return None;
     }
     let fields = call.request.top_level();
@@ -188,6 +207,9 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
         if foreign {
             strip_foreign(message);
         }
+        if marked {
+            unmark(message);
+        }
         rewrite_ids(message, |id| match dialect {
             Dialect::Mistral if !is_mistral_id(id) => Some(short_id(id, 9)),
             // OpenAI takes ids of at most 40 characters.
@@ -199,13 +221,14 @@ fn rewritten_messages(call: &Call, dialect: Dialect) -> Option<Value> {
 }
 
 /// What only the provider that wrote it can read: thoughts and their signatures.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 7] = [
     "reasoning_content",
     "reasoning",
     "reasoning_details",
     "thinking_blocks",
     "provider_specific_fields",
     "extra_content",
+    "is_error",
 ];
 
 fn has_foreign(message: &Message) -> bool {
@@ -226,6 +249,30 @@ fn strip_foreign(message: &mut Map<String, Value>) {
             call.retain(|key, _| matches!(key.as_str(), "id" | "type" | "function" | "custom" | "index"));
         }
     }
+}
+
+/// Takes the prompt-cache breakpoints out of a message.
+fn unmark(message: &mut Map<String, Value>) {
+    message.shift_remove("cache_control");
+    if let Some(Value::Array(parts)) = message.get_mut("content") {
+        for part in parts.iter_mut().filter_map(Value::as_object_mut) {
+            part.shift_remove("cache_control");
+        }
+    }
+}
+
+/// The tools without their prompt-cache breakpoints.
+fn unmarked(tools: &RawValue) -> Value {
+    let mut value: Value = serde_json::from_str(tools.get()).unwrap_or_default();
+    for tool in value.as_array_mut().into_iter().flatten() {
+        if let Some(tool) = tool.as_object_mut() {
+            tool.shift_remove("cache_control");
+            if let Some(Value::Object(function)) = tool.get_mut("function") {
+                function.shift_remove("cache_control");
+            }
+        }
+    }
+    value
 }
 
 fn rewrite_ids(message: &mut Map<String, Value>, rewrite: impl Fn(&str) -> Option<String>) {

@@ -9,6 +9,7 @@
 mod answer;
 mod instance;
 mod profile;
+mod vectors;
 mod wire;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ pub use profile::{Difficulty, Outcome, PROMPT_TAG, PromptTraits, Recorded, Simul
 use super::{Call, EventStream, Upstream};
 use crate::completion::{Completion, StreamEvent};
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
+use crate::request::Purpose;
 
 /// Waits shorter than this are saved up: timers are no finer, and a chunk that is due with the last one
 /// should be ready with it.
@@ -155,6 +157,9 @@ impl SimulatedProvider {
     /// # Errors
     /// [`AttemptError`] for an unknown model, or as the fault rates say.
     pub async fn complete(&self, call: &Call) -> Result<Completion, AttemptError> {
+        if call.request.purpose == Purpose::Embedding {
+            return Ok(vectors::embed(&call.request, self.settings.seed));
+        }
         let (model, outcome) = self.begin(call).await?;
         let answer = answer::compose(&call.request, model, &outcome);
         let share = answer.share_written();

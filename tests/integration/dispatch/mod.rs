@@ -1,7 +1,7 @@
 //! The dispatcher over real sockets, against upstreams that break in every way.
 
-mod chaos;
-mod faults;
+pub mod chaos;
+pub mod faults;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

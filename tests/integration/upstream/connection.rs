@@ -19,6 +19,7 @@ pub(super) async fn serve(mut socket: TcpStream, house: &House) -> Io<()> {
     while let Some((path, body)) = read_request(&mut socket, &mut buffer).await? {
         let number = house.requests.fetch_add(1, Ordering::Relaxed);
         let ask = ask_of(&body);
+        house.heard.lock().unwrap().clone_from(&body);
         let stream = match house.wire {
             Wire::Gemini => path.contains("streamGenerateContent"),
             Wire::OpenAi | Wire::Anthropic => {
@@ -35,7 +36,10 @@ pub(super) async fn serve(mut socket: TcpStream, house: &House) -> Io<()> {
             hung_up: true,
         };
         let mut said = String::new();
+        let at_once = house.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+        house.most_at_once.fetch_max(at_once, Ordering::Relaxed);
         let kept = deal(&mut socket, house, &mut dealt, &mut said).await;
+        house.at_once.fetch_sub(1, Ordering::Relaxed);
         dealt.hung_up = kept.is_err();
         if dealt.input_tokens > 0 {
             dealt.output_tokens = tokens(&said);
@@ -68,6 +72,17 @@ async fn deal(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &m
         Fault::WrongContentType => {
             whole(socket, 200, "", "text/html", "<html>please log in</html>").await?;
         }
+        Fault::ResetInHeaders => {
+            dealt.input_tokens = INPUT_TOKENS;
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-ty").await?;
+            wait(socket, 50).await?;
+            socket.set_zero_linger()?;
+            return Ok(false);
+        }
+        Fault::Redirect => {
+            let elsewhere = format!("location: http://{}/elsewhere\r\n", socket.local_addr()?);
+            whole(socket, 307, &elsewhere, "text/plain", "").await?;
+        }
         Fault::HangBeforeHeaders => {
             dealt.input_tokens = INPUT_TOKENS;
             return hang(socket).await;
@@ -82,10 +97,31 @@ async fn deal(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &m
             head(socket, kind).await?;
             return hang(socket).await;
         }
-        _ if dealt.stream => return events(socket, house, dealt, said).await,
-        _ => return answer(socket, house, dealt, said).await,
+        Fault::Informational => {
+            let early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+            socket.write_all(early).await?;
+            return answer_or_events(socket, house, dealt, said).await;
+        }
+        Fault::ClosesAtOnce => {
+            answer_or_events(socket, house, dealt, said).await?;
+            return Ok(false);
+        }
+        _ => return answer_or_events(socket, house, dealt, said).await,
     }
     Ok(!matches!(dealt.fault, Fault::TlsFailure))
+}
+
+async fn answer_or_events(
+    socket: &mut TcpStream,
+    house: &House,
+    dealt: &mut Dealt,
+    said: &mut String,
+) -> Io<bool> {
+    if dealt.stream {
+        events(socket, house, dealt, said).await
+    } else {
+        answer(socket, house, dealt, said).await
+    }
 }
 
 async fn answer(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &mut String) -> Io<bool> {
@@ -112,6 +148,35 @@ async fn answer(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: 
             return Ok(false);
         }
         Fault::SlowFirstToken(ms) => wait(socket, ms).await?,
+        Fault::Drip => {
+            head(socket, "application/json").await?;
+            return drip(socket, body.as_bytes()).await;
+        }
+        Fault::Compressed => {
+            let squeezed = "\u{1f}\u{8b}\u{8}squeezed";
+            whole(
+                socket,
+                200,
+                "content-encoding: gzip\r\n",
+                "application/json",
+                squeezed,
+            )
+            .await?;
+            return Ok(true);
+        }
+        Fault::BadUtf8 => {
+            head(socket, "application/json").await?;
+            chunk(socket, &not_utf8(&body)).await?;
+            socket.write_all(b"0\r\n\r\n").await?;
+            return Ok(true);
+        }
+        Fault::Trailers | Fault::ByteByByte => {
+            head(socket, "application/json").await?;
+            send(socket, dealt.fault, body.as_bytes()).await?;
+            socket.write_all(b"0\r\nx-checksum: 7\r\n\r\n").await?;
+            said.push_str(&text);
+            return Ok(true);
+        }
         Fault::Trickle(ms) => {
             head(socket, "application/json").await?;
             for piece in body.as_bytes().chunks(body.len().div_ceil(4)) {
@@ -143,7 +208,12 @@ async fn events(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: 
         content,
         closing,
     } = wire.frames(&pieces, INPUT_TOKENS, output);
-    head(socket, "text/event-stream").await?;
+    let encoding = if dealt.fault == Fault::Compressed {
+        "text/event-stream\r\ncontent-encoding: gzip"
+    } else {
+        "text/event-stream"
+    };
+    head(socket, encoding).await?;
     if dealt.fault != Fault::ErrorInside200 {
         dealt.input_tokens = INPUT_TOKENS;
     }
@@ -163,9 +233,20 @@ async fn events(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: 
             chunk(socket, event.as_bytes()).await?;
             return hang(socket).await;
         }
+        Fault::Drip => return drip(socket, opening.as_bytes()).await,
+        Fault::Compressed => {
+            chunk(socket, "\u{1f}\u{8b}\u{8}squeezed\n\n".as_bytes()).await?;
+            socket.write_all(b"0\r\n\r\n").await?;
+            return Ok(true);
+        }
+        Fault::BadUtf8 => {
+            chunk(socket, &not_utf8(&content[0])).await?;
+            socket.write_all(b"0\r\n\r\n").await?;
+            return Ok(true);
+        }
         _ => {}
     }
-    chunk(socket, opening.as_bytes()).await?;
+    send(socket, dealt.fault, opening.as_bytes()).await?;
     if let Fault::SlowFirstToken(ms) = dealt.fault {
         wait(socket, ms).await?;
     }
@@ -179,14 +260,19 @@ async fn events(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: 
             close(socket, dealt.fault)?;
             return Ok(false);
         }
-        chunk(socket, frame.as_bytes()).await?;
+        send(socket, dealt.fault, frame.as_bytes()).await?;
         said.push_str(&pieces[index]);
     }
-    chunk(socket, closing.as_bytes()).await?;
+    send(socket, dealt.fault, closing.as_bytes()).await?;
     if dealt.fault == Fault::DuplicateDone {
         chunk(socket, wire.end_again().as_bytes()).await?;
     }
-    socket.write_all(b"0\r\n\r\n").await?;
+    let trailer = if dealt.fault == Fault::Trailers {
+        "x-checksum: 7\r\n"
+    } else {
+        ""
+    };
+    socket.write_all(format!("0\r\n{trailer}\r\n").as_bytes()).await?;
     Ok(true)
 }
 
@@ -210,6 +296,35 @@ async fn chunk(socket: &mut TcpStream, bytes: &[u8]) -> Io<()> {
     socket
         .write_all(&[size.as_bytes(), bytes, b"\r\n"].concat())
         .await
+}
+
+/// The bytes in one chunk, or each in its own.
+async fn send(socket: &mut TcpStream, fault: Fault, bytes: &[u8]) -> Io<()> {
+    if fault != Fault::ByteByByte {
+        return chunk(socket, bytes).await;
+    }
+    for byte in bytes {
+        chunk(socket, &[*byte]).await?;
+    }
+    Ok(())
+}
+
+/// A byte now and then, from the beginning of `bytes` again and again, until the caller hangs up.
+async fn drip(socket: &mut TcpStream, bytes: &[u8]) -> Io<bool> {
+    for byte in bytes.iter().cycle() {
+        chunk(socket, &[*byte]).await?;
+        wait(socket, 100).await?;
+    }
+    Ok(false)
+}
+
+/// The text with a byte in the middle of a word that is in no character.
+fn not_utf8(text: &str) -> Vec<u8> {
+    let at = text
+        .find("answers")
+        .or_else(|| text.find("text"))
+        .unwrap_or(text.len() / 2);
+    [&text.as_bytes()[..at], &[0xff], &text.as_bytes()[at..]].concat()
 }
 
 /// Waits, unless the caller hangs up meanwhile.

@@ -47,6 +47,26 @@ pub enum Fault {
     DuplicateDone,
     /// No TLS is spoken on a port that should speak it.
     TlsFailure,
+    /// A certificate that nobody vouches for.
+    BadCertificate,
+    /// One byte every tenth of a second: never silent, and never done.
+    Drip,
+    /// An answer in an encoding that was not asked for.
+    Compressed,
+    /// The connection is reset in the middle of the headers.
+    ResetInHeaders,
+    /// Elsewhere, says the server; a key must not go there.
+    Redirect,
+    /// Bytes that are no text.
+    BadUtf8,
+    /// Informational answers before the real one.
+    Informational,
+    /// Headers after the body.
+    Trailers,
+    /// Every byte in a chunk of its own, so that no character stays whole.
+    ByteByByte,
+    /// The connection is closed after the answer, which does not say so.
+    ClosesAtOnce,
 }
 
 /// A request that this upstream has dealt with.
@@ -77,14 +97,18 @@ struct House {
     script: Box<Script>,
     requests: AtomicUsize,
     open: AtomicUsize,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+    /// The latest request's body.
+    heard: Mutex<String>,
     books: Mutex<Vec<Dealt>>,
 }
 
 impl Upstream {
     /// Does the same to every request.
     pub async fn always(name: &str, wire: Wire, fault: Fault) -> Self {
-        let secure = fault == Fault::TlsFailure;
-        let mut upstream = Self::scripted(name, wire, move |_, _| fault).await;
+        let secure = matches!(fault, Fault::TlsFailure | Fault::BadCertificate);
+        let mut upstream = Self::open(name, wire, fault == Fault::BadCertificate, move |_, _| fault).await;
         upstream.secure = secure;
         upstream
     }
@@ -95,21 +119,40 @@ impl Upstream {
         wire: Wire,
         script: impl Fn(usize, &str) -> Fault + Send + Sync + 'static,
     ) -> Self {
+        Self::open(name, wire, false, script).await
+    }
+
+    async fn open(
+        name: &str,
+        wire: Wire,
+        bad_certificate: bool,
+        script: impl Fn(usize, &str) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let certificate = bad_certificate.then(certificate);
         let house = Arc::new(House {
             name: name.to_owned(),
             wire,
             script: Box::new(script),
             requests: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+            heard: Mutex::default(),
             books: Mutex::default(),
         });
         let serving = house.clone();
         let listener = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let house = serving.clone();
+                let (house, certificate) = (serving.clone(), certificate.clone());
                 tokio::spawn(async move {
+                    if let Some(certificate) = certificate {
+                        // The caller must hang up when it sees the certificate.
+                        let greeted = certificate.accept(socket).await;
+                        assert!(greeted.is_err(), "the certificate was accepted");
+                        return;
+                    }
                     house.open.fetch_add(1, Ordering::Relaxed);
                     // A caller that hangs up in the middle is what this house is here to see.
                     let _ = connection::serve(socket, &house).await;
@@ -148,6 +191,16 @@ impl Upstream {
         self.house.open.load(Ordering::Relaxed)
     }
 
+    /// The body of the latest request.
+    pub fn heard(&self) -> serde_json::Value {
+        serde_json::from_str(&self.house.heard.lock().unwrap()).unwrap()
+    }
+
+    /// Most requests that were being answered at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.house.most_at_once.load(Ordering::Relaxed)
+    }
+
     /// What was dealt with so far.
     pub fn books(&self) -> Vec<Dealt> {
         self.house.books.lock().unwrap().clone()
@@ -160,13 +213,27 @@ impl Drop for Upstream {
     }
 }
 
+/// A certificate for this address that its owner signed himself.
+fn certificate() -> tokio_rustls::TlsAcceptor {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
 /// What this upstream answers to a prompt, in the pieces that it streams.
 pub fn pieces(name: &str, ask: &str) -> Vec<String> {
     vec![
         format!("{name} "),
         "answers ".to_owned(),
         ask.to_owned(),
-        " in full".to_owned(),
+        " in full ✓".to_owned(),
     ]
 }
 

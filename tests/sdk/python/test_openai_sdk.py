@@ -115,6 +115,54 @@ class Structured(unittest.TestCase):
         self.assertIsInstance(answer.choices[0].message.parsed, Person)
 
 
+class Responses(unittest.TestCase):
+    TOOL = {"type": "function", "strict": True, **WEATHER["function"]}
+
+    def test_whole_answer(self):
+        answer = client().responses.create(model="auto", input="How many legs does a heron have?", instructions="Brief.")
+        self.assertEqual((answer.object, answer.status), ("response", "completed"))
+        self.assertIn("simulated answer", answer.output_text)
+        self.assertGreater(answer.usage.total_tokens, 0)
+        self.assertGreater(answer.usage.model_extra["cost"], 0)
+
+    def test_a_stream_is_put_together(self):
+        with client().responses.stream(model="auto", input=HELLO) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+        self.assertEqual((kinds[0], kinds[-1]), ("response.created", "response.completed"))
+        self.assertIn("simulated answer", final.output_text)
+
+    def test_a_tool_is_called_and_its_result_answered(self):
+        first = client().responses.create(model="auto", input=HELLO, tools=[self.TOOL])
+        call = next(item for item in first.output if item.type == "function_call")
+        self.assertEqual(json.loads(call.arguments)["unit"], "celsius")
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "4 degrees"}
+        turns = HELLO + [item.model_dump(exclude_none=True) for item in first.output] + [result]
+        second = client().responses.create(model="auto", input=turns, tools=[self.TOOL])
+        self.assertTrue(second.output_text)
+
+    def test_an_answer_is_parsed_into_a_class(self):
+        class Person(BaseModel):
+            name: str
+            age: int
+
+        answer = client().responses.parse(model="auto", input=HELLO, text_format=Person)
+        self.assertIsInstance(answer.output_parsed, Person)
+
+    def test_what_is_not_kept_is_refused(self):
+        with self.assertRaises(openai.BadRequestError):
+            client().responses.create(model="auto", input="x", previous_response_id="resp_1")
+
+
+class Embeddings(unittest.TestCase):
+    def test_texts_are_embedded(self):
+        answer = client().embeddings.create(model="sim-meta/vectors", input=["a green hill", "a green field"])
+        self.assertEqual([item.index for item in answer.data], [0, 1])
+        self.assertEqual(len(answer.data[0].embedding), 64)
+        self.assertAlmostEqual(sum(x * x for x in answer.data[0].embedding), 1.0, places=3)
+        self.assertGreater(answer.usage.prompt_tokens, 0)
+
+
 class Routing(unittest.TestCase):
     def test_extras_are_taken_in_the_body(self):
         answer = client().chat.completions.create(

@@ -1,0 +1,185 @@
+//! The order in which a request's models are asked, and how calls are spread over one model's deployments.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::served::{House, see};
+use crate::upstream::{Fault, Upstream, Wire};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server with these providers, `auto` over all of them.
+async fn house(faults: &[(&str, Fault)]) -> (Vec<Upstream>, House) {
+    let mut upstreams = Vec::new();
+    for (name, fault) in faults {
+        upstreams.push(Upstream::always(name, Wire::OpenAi, *fault).await);
+    }
+    let named: Vec<(String, &Upstream)> = faults
+        .iter()
+        .zip(&upstreams)
+        .map(|((name, _), upstream)| ((*name).to_owned(), upstream))
+        .collect();
+    let names: Vec<String> = faults.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let house = House::open(&named, &[("auto".to_owned(), names)]).await;
+    (upstreams, house)
+}
+
+/// Asks `auto` with these extras; the models in the order in which they were tried, the last one having served.
+async fn tried(house: &House, extras: &Value) -> Vec<String> {
+    let mut body = json!({"model": "auto", "messages": [{"role": "user", "content": "please ask-1"}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(extras.as_object().unwrap().clone());
+    let answer = house
+        .http
+        .post(format!("http://{}/v1/chat/completions", house.address))
+        .header("x-router-metadata", "enabled")
+        .timeout(PATIENCE)
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let mut tried: Vec<String> = answer["router_metadata"]["attempts"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{answer}"))
+        .iter()
+        .map(|attempt| attempt["provider"].as_str().unwrap().to_owned())
+        .collect();
+    // A retry on the same one is no change of order.
+    tried.dedup();
+    tried
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn providers_and_models_are_asked_in_the_clients_order() {
+    let broken = Fault::Status(500, None);
+    let faults = [("a", broken), ("b", broken), ("c", broken), ("d", Fault::None)];
+    for (extras, expected) in [
+        (
+            json!({"provider": {"order": ["c", "b", "d"]}}),
+            vec!["c", "b", "d"],
+        ),
+        (
+            json!({"provider": {"order": ["B", "nobody", "a", "d"]}}),
+            vec!["b", "a", "d"],
+        ),
+        (json!({"provider": {"order": ["d"]}}), vec!["d"]),
+        // A model by name, then the fallbacks that are named, in their order; those that nobody knows are passed over.
+        (
+            json!({"model": "a/m", "models": ["c/m", "typo/m", "d/m"]}),
+            vec!["a", "c", "d"],
+        ),
+        (
+            json!({"model": "b/m", "fallbacks": ["a/m", "d/m"]}),
+            vec!["b", "a", "d"],
+        ),
+        // The named fallbacks come before the order of providers, which decides among the others.
+        (
+            json!({"provider": {"order": ["b"]}, "models": ["c/m", "d/m"]}),
+            vec!["b", "c", "d"],
+        ),
+    ] {
+        // Each in a house of its own: what has failed a few times is passed over.
+        let (_upstreams, house) = house(&faults).await;
+        assert_eq!(tried(&house, &extras).await, expected, "{extras}");
+    }
+    let (_upstreams, house) = house(&faults).await;
+    let only = json!({"provider": {"order": ["a"], "allow_fallbacks": false}});
+    let mut body = json!({"model": "auto", "messages": [{"role": "user", "content": "x"}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(only.as_object().unwrap().clone());
+    let refused = house
+        .http
+        .post(format!("http://{}/v1/chat/completions", house.address))
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(see(refused).await.status, 502);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_spread_over_a_models_regions_and_never_exceed_their_limit() {
+    let (near, far) = (
+        Upstream::always("near", Wire::OpenAi, Fault::SlowFirstToken(150)).await,
+        Upstream::always("far", Wire::OpenAi, Fault::SlowFirstToken(150)).await,
+    );
+    let more = "[[models]]\nid = \"near/wide\"\nupstream = \"m\"\nalso_at = [\"far\"]\ncontext_window = 8192\n\
+                [models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n";
+    let named = [("near".to_owned(), &near), ("far".to_owned(), &far)];
+    let house = House::with(&named, "max_in_flight = 2", more).await;
+    let asked = (0..24).map(|number| {
+        let ask = house.ask("near/wide", &format!("ask-{number}"), number % 2 == 0, PATIENCE);
+        async { see(ask.send().await.unwrap()).await }
+    });
+    let seen = futures_util::future::join_all(asked).await;
+    assert!(
+        seen.iter().all(|seen| seen.status == 200 && seen.error.is_none()),
+        "{seen:?}"
+    );
+    assert!(
+        near.requests() >= 4 && far.requests() >= 4,
+        "{} {}",
+        near.requests(),
+        far.requests()
+    );
+    assert_eq!(near.requests() + far.requests(), 24);
+    assert!(near.most_at_once() <= 2 && far.most_at_once() <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_sets_its_own_patience() {
+    let slow = Upstream::always("slow", Wire::OpenAi, Fault::SlowFirstToken(3000)).await;
+    let quick = Upstream::always("quick", Wire::OpenAi, Fault::None).await;
+    let named = [("slow".to_owned(), &slow), ("quick".to_owned(), &quick)];
+    let route = "[[routes]]\nname = \"auto\"\nmodels = [\"slow/m\"]\nfallbacks = [\"quick/m\"]\n";
+    let house = House::with(&named, "", route).await;
+    let patient = see(house.ask("auto", "ask-1", true, PATIENCE).send().await.unwrap()).await;
+    assert_eq!(patient.model, "slow/m");
+    let ask = house.ask("auto", "ask-2", true, PATIENCE);
+    let hasty = see(ask.header("x-router-ttft-ms", "200").send().await.unwrap()).await;
+    assert_eq!(
+        (hasty.model.as_str(), hasty.text.contains("ask-2")),
+        ("quick/m", true),
+        "{hasty:?}"
+    );
+    assert_eq!(hasty.headers["x-router-hedged"], "true");
+    assert_eq!(hasty.headers["x-router-fallback-from"], "slow/m");
+    let body = json!({
+        "model": "auto", "stream": true, "messages": [{"role": "user", "content": "please ask-3"}],
+        "routing": {"ttft_budget_ms": 200, "hedge": false},
+    });
+    let url = format!("http://{}/v1/chat/completions", house.address);
+    let unhedged = see(house.http.post(url).body(body.to_string()).send().await.unwrap()).await;
+    assert_eq!(unhedged.model, "slow/m");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fallback_that_does_not_fit_is_never_asked() {
+    let broken = Upstream::always("broken", Wire::OpenAi, Fault::Status(500, None)).await;
+    let misfit = Upstream::always("misfit", Wire::OpenAi, Fault::None).await;
+    let good = Upstream::always("good", Wire::OpenAi, Fault::None).await;
+    let named = [
+        ("broken".to_owned(), &broken),
+        ("misfit".to_owned(), &misfit),
+        ("good".to_owned(), &good),
+    ];
+    let model = |name: &str, window: u32, price: f64| {
+        format!(
+            "[[models]]\nid = \"misfit/{name}\"\nupstream = \"m\"\ncontext_window = {window}\n\
+             [models.price]\ninput_per_mtok = {price:?}\noutput_per_mtok = {price:?}\n"
+        )
+    };
+    let more = model("tiny", 64, 1.0)
+        + &model("dear", 8192, 100_000.0)
+        + "[[routes]]\nname = \"auto\"\nmodels = [\"broken/m\"]\n\
+           fallbacks = [\"misfit/tiny\", \"misfit/dear\", \"good/m\"]\nmax_cost_usd = 0.01\n";
+    let house = House::with(&named, "", &more).await;
+    let long = format!("ask-1 {}", "and more words ".repeat(50));
+    let seen = see(house.ask("auto", &long, false, PATIENCE).send().await.unwrap()).await;
+    assert_eq!((seen.model.as_str(), seen.status), ("good/m", 200), "{seen:?}");
+    assert_eq!(misfit.requests(), 0);
+}
