@@ -2,20 +2,20 @@
 //! what the client sees, what the log says, and whether the books agree with the bill. The provider's wire format
 //! changes from case to case; `dispatch::faults` crosses the faults with every format.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use pointsman::failure::FailureKind;
 use pointsman::store::AttemptRow;
 
 use crate::dispatch::faults::{Effect, FAULTS, WIRES, bill, effect};
 use crate::served::{House, Seen, see};
-use crate::upstream::{Fault, Upstream, full_answer};
+use crate::upstream::{Fault, Upstream, Wire, full_answer};
 
-/// Faults at a time: two cores serve both sides.
-const AT_ONCE: usize = 6;
+/// Cases at a time: two cores serve both sides.
+const AT_ONCE: usize = 32;
 const DEADLINE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ struct Case {
     number: usize,
     fault: Fault,
     stream: bool,
-    /// 0, 1 or 2 in a chain of three: what comes before it is broken, what comes after it is well.
+    /// 0, 1 or 2 in a chain of three.
     place: usize,
 }
 
@@ -46,22 +46,18 @@ impl Case {
             .collect()
     }
 
-    fn names(&self) -> [String; 3] {
-        [0, 1, 2].map(|index| format!("c{}-{index}", self.number))
+    fn ask(&self) -> String {
+        format!("ask-{}", self.number)
     }
 
-    async fn upstreams(&self) -> Vec<(String, Upstream)> {
-        let mut upstreams = Vec::new();
-        for (index, name) in self.names().into_iter().enumerate() {
-            let fault = match index.cmp(&self.place) {
-                std::cmp::Ordering::Less => Fault::Status(500, None),
-                std::cmp::Ordering::Equal => self.fault,
-                std::cmp::Ordering::Greater => Fault::None,
-            };
-            let wire = WIRES[(self.number + index) % WIRES.len()];
-            upstreams.push((name.clone(), Upstream::always(&name, wire, fault).await));
-        }
-        upstreams
+    /// What comes before the fault finds the prompt too long, which says nothing of anybody's health; what comes after
+    /// it is well. Both are shared by all cases.
+    fn names(&self) -> [String; 3] {
+        [0, 1, 2].map(|index| match index.cmp(&self.place) {
+            std::cmp::Ordering::Less => format!("short-{index}"),
+            std::cmp::Ordering::Equal => format!("c{}", self.number),
+            std::cmp::Ordering::Greater => format!("well-{index}"),
+        })
     }
 
     /// Who serves, and how; `None`: nobody can.
@@ -74,24 +70,33 @@ impl Case {
     }
 }
 
+async fn upstreams(cases: &[Case]) -> HashMap<String, Upstream> {
+    let shared = [
+        ("short-0", Wire::OpenAi, Fault::TooLong),
+        ("short-1", Wire::Anthropic, Fault::TooLong),
+        ("well-1", Wire::Gemini, Fault::None),
+        ("well-2", Wire::OpenAi, Fault::None),
+    ];
+    let mut upstreams = HashMap::new();
+    for (name, wire, fault) in shared {
+        upstreams.insert(name.to_owned(), Upstream::always(name, wire, fault).await);
+    }
+    for case in cases {
+        let name = format!("c{}", case.number);
+        let wire = WIRES[case.number % WIRES.len()];
+        let upstream = Upstream::always(&name, wire, case.fault).await;
+        upstreams.insert(name, upstream);
+    }
+    upstreams
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_at_every_place_through_the_server() {
     let cases = Case::all();
     assert_eq!(cases.len(), FAULTS.len() * 2 * 3);
-    let by_fault: Vec<Vec<Case>> = cases.chunks(6).map(<[Case]>::to_vec).collect();
-    let checks = stream::iter(by_fault).map(|cases| tokio::spawn(one_house(cases)));
-    let done: Vec<_> = checks.buffer_unordered(AT_ONCE).collect().await;
-    for check in done {
-        check.unwrap();
-    }
-}
-
-/// A server for the cases of one fault, all at the same time.
-async fn one_house(cases: Vec<Case>) {
-    let mut upstreams = Vec::new();
+    let upstreams = upstreams(&cases).await;
     let mut more = "[embedding]\nmodel = \"off\"\n".to_owned();
     for case in &cases {
-        upstreams.push(case.upstreams().await);
         let [first, middle, last] = case.names();
         write!(
             more,
@@ -103,24 +108,26 @@ async fn one_house(cases: Vec<Case>) {
     }
     let named: Vec<(String, &Upstream)> = upstreams
         .iter()
-        .flatten()
         .map(|(name, upstream)| (name.clone(), upstream))
         .collect();
     let house = House::with(&named, "max_response_bytes = 1048576", &more).await;
     let house_ref = &house;
-    let asked = cases.iter().map(|case| async move {
-        let ask = house_ref.ask(&format!("r{}", case.number), "ask-1", case.stream, DEADLINE);
-        let response = tokio::time::timeout(DEADLINE + Duration::from_secs(4), ask.send()).await;
-        let response = response.unwrap_or_else(|_| panic!("{case:?} hangs past its deadline"));
-        let seen = see(response.unwrap()).await;
-        check_view(case, &seen);
-        seen
-    });
-    let seen = join_all(asked).await;
+    let seen: Vec<(Case, Seen)> = stream::iter(cases)
+        .map(|case| async move {
+            let ask = house_ref.ask(&format!("r{}", case.number), &case.ask(), case.stream, DEADLINE);
+            let response = tokio::time::timeout(DEADLINE + Duration::from_secs(4), ask.send()).await;
+            let response = response.unwrap_or_else(|_| panic!("{case:?} hangs past its deadline"));
+            let seen = see(response.unwrap()).await;
+            check_view(&case, &seen);
+            (case, seen)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     house.app.dispatcher.idle().await;
     house.app.store.flush().await.unwrap();
-    for ((case, seen), upstreams) in cases.iter().zip(&seen).zip(&upstreams) {
-        check_log_and_books(&house, case, seen, upstreams).await;
+    for (case, seen) in &seen {
+        check_log_and_books(&house, case, seen, &upstreams).await;
     }
     assert!(house.app.pending.is_empty(), "every account is closed");
 }
@@ -144,7 +151,7 @@ fn check_view(case: &Case, seen: &Seen) {
     let primary = format!("{}/m", names[0]);
     let from = (server > 0).then_some(primary.as_str());
     assert_eq!(header("x-router-fallback-from"), from, "{context}");
-    let full = full_answer(name, "ask-1");
+    let full = full_answer(name, &case.ask());
     if let Effect::Breaks(kind) = how {
         let error = seen.error.as_ref().unwrap_or_else(|| panic!("{context}"));
         assert_eq!(error["code"], kind.as_str(), "{context}");
@@ -184,12 +191,18 @@ fn check_refusal(case: &Case, seen: &Seen, kind: FailureKind, provider: &str) {
 
 /// The log has a row for each request that an upstream saw, in the order of the chain; the tokens in it are those
 /// that were billed, and the cost that the client was told is their sum.
-async fn check_log_and_books(house: &House, case: &Case, seen: &Seen, upstreams: &[(String, Upstream)]) {
+async fn check_log_and_books(house: &House, case: &Case, seen: &Seen, upstreams: &HashMap<String, Upstream>) {
     let id = seen.headers["x-router-decision-id"].to_str().unwrap();
     let joined = house.app.store.reader().joined(id).unwrap().unwrap();
     let rows: &[AttemptRow] = &joined.attempts;
     let context = format!("{case:?}: {rows:#?}");
-    let sent: usize = upstreams.iter().map(|(_, upstream)| upstream.requests()).sum();
+    let mut dealt = Vec::new();
+    for name in case.names() {
+        let upstream = &upstreams[&name];
+        dealt.extend(bill(std::slice::from_ref(upstream), upstream.requests()).await);
+    }
+    dealt.retain(|dealt| dealt.ask == case.ask());
+    let sent = dealt.len();
     // A connection without TLS fails before there is a request.
     let no_tls = matches!(case.fault, Fault::TlsFailure | Fault::BadCertificate);
     assert!(sent == rows.len() || no_tls, "{sent} {context}");
@@ -219,12 +232,9 @@ async fn check_log_and_books(house: &House, case: &Case, seen: &Seen, upstreams:
     if let Some(told) = seen.cost {
         assert!((told * 1e9 - cost as f64).abs() < 0.5, "{told} {context}");
     }
-    let mut billed = (0, 0);
-    for (_, upstream) in upstreams {
-        for dealt in bill(std::slice::from_ref(upstream), upstream.requests()).await {
-            billed = (billed.0 + dealt.input_tokens, billed.1 + dealt.output_tokens);
-        }
-    }
+    let billed = dealt.iter().fold((0, 0), |sum, dealt| {
+        (sum.0 + dealt.input_tokens, sum.1 + dealt.output_tokens)
+    });
     let usages = rows.iter().filter_map(|row| row.usage);
     let (told, guessed): (Vec<_>, Vec<_>) = usages.partition(|usage| !usage.estimated);
     // Where no usage was told the prompt is estimated by our own counting, which is not this upstream's.

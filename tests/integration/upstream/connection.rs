@@ -68,6 +68,9 @@ async fn deal(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &m
             let body = wire.error(400, "messages must alternate");
             whole(socket, 400, "", "application/json", &body).await?;
         }
+        Fault::TooLong => {
+            whole(socket, 400, "", "application/json", wire.too_long()).await?;
+        }
         Fault::TlsFailure => socket.write_all(b"this is no TLS record\r\n\r\n").await?,
         Fault::WrongContentType => {
             whole(socket, 200, "", "text/html", "<html>please log in</html>").await?;

@@ -26,6 +26,8 @@ pub enum Fault {
     QuotaExhausted,
     /// The request is told to be wrong.
     BadRequest,
+    /// The prompt is told to be too long for this model.
+    TooLong,
     HangBeforeHeaders,
     HangAfterHeaders,
     /// A pause before the first token, in milliseconds.

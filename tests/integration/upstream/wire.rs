@@ -147,6 +147,20 @@ impl Wire {
         }
     }
 
+    pub(super) fn too_long(self) -> &'static str {
+        match self {
+            Self::OpenAi => {
+                r#"{"error":{"message":"This model's maximum context length is 9 tokens","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#
+            }
+            Self::Anthropic => {
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 11 tokens > 9 maximum"}}"#
+            }
+            Self::Gemini => {
+                r#"{"error":{"code":400,"message":"The input token count (11) exceeds the maximum number of tokens allowed (9).","status":"INVALID_ARGUMENT"}}"#
+            }
+        }
+    }
+
     /// An error as an event of a stream that began with status 200.
     pub(super) fn error_event(self, message: &str) -> String {
         let error = self.error(503, message);
