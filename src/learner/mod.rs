@@ -8,6 +8,7 @@
 
 pub mod codec;
 mod lessons;
+mod signals;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -174,6 +175,7 @@ struct Worker {
     store: Store,
     telemetry: Arc<Telemetry>,
     versions: Versions,
+    signals: signals::Signals,
     under_way: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     on_drift: Box<dyn FnMut(&DriftEvent) + Send>,
     runtime: tokio::runtime::Handle,
@@ -210,6 +212,7 @@ impl Worker {
             store,
             telemetry,
             versions,
+            signals: signals::Signals::default(),
             under_way,
             on_drift,
             runtime: tokio::runtime::Handle::current(),
@@ -292,6 +295,7 @@ impl Worker {
         let mut learned = !attempts.is_empty();
         for logged in &attempts {
             lessons::usage(&mut self.learner, logged, &self.versions);
+            self.signals.attempt(&mut self.learner, logged, &self.versions);
             self.status.attempt_seq = logged.seq;
             self.status.attempts += 1;
         }
@@ -304,6 +308,7 @@ impl Worker {
             if logged.served.is_none() && (self.under_way)(&logged.decision.id) {
                 break;
             }
+            self.signals.scored(&mut self.learner, &logged);
             lessons::score(&mut self.learner, &self.telemetry, &logged, &self.versions);
             self.status.feedback_seq = logged.seq;
             self.status.scores += 1;

@@ -254,15 +254,35 @@ impl ArmModel {
         self.rewards += 1;
         self.mean_quality +=
             weight / (self.rewards as f64).clamp(20.0, 1000.0) * (reward - self.mean_quality);
+        let target = reward - offset - self.drift.shift_at(clock, &settings.drift);
         for view in View::ALL {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
             {
-                linear.update(features, reward - offset, weight);
+                linear.update(features, target, weight);
             }
         }
         self.learn_offset(observation.category, reward - expected, weight);
         change
+    }
+
+    /// Moves the weights as an answer `shift` above what is expected would, without being a score.
+    pub fn learn_signal(
+        &mut self,
+        contexts: &Contexts<'_>,
+        category: Option<&str>,
+        shift: f64,
+        weight: f64,
+        clock: u64,
+        settings: &LearningSettings,
+    ) {
+        let expected = self.estimate(contexts, category, clock, settings, false).mean;
+        let moved = (expected + shift).clamp(0.0, 1.0) - expected.clamp(0.0, 1.0);
+        for view in View::ALL {
+            if let (Some(features), Some(linear)) = (contexts.of(view), &mut self.views[view.index()]) {
+                linear.update(features, linear.mean(features) + moved, weight);
+            }
+        }
     }
 
     fn revise(&mut self, observation: &Observation<'_>, old: f64, old_weight: f64) {
@@ -337,6 +357,14 @@ impl ArmModel {
             linear.forget(0.5);
         }
         self.drift.unsettle(&settings.drift);
+    }
+
+    /// An alarm says that the arm is not what it was taken for: only the share `kept` of what its weights rest on counts
+    /// on, seed and observations alike, so that a wrong seed is soon overruled. The weights stay where they are.
+    pub fn doubt(&mut self, kept: f64) {
+        for linear in self.views.iter_mut().flatten() {
+            linear.discount(kept);
+        }
     }
 
     /// Solves exactly where that is due. Off the request's path.

@@ -24,8 +24,10 @@ pub struct RouteView {
     pub settings: Arc<RouteSettings>,
     /// What was solved on its recent rounds.
     pub solution: Arc<Solution>,
-    /// The pacer's factor on the solved price of a dollar.
-    pub pacing: f64,
+    /// The largest expected cost of a request that its budget has room for, where it has one.
+    pub room_usd: Option<f64>,
+    /// Shares of requests and of spend that are explored now.
+    pub exploration: (f64, f64),
     /// The best mix that looks at no prompt.
     pub static_mix: Vec<(ArmId, f64)>,
     /// Whether the contextual scores serve; else the static mix does.
@@ -57,10 +59,7 @@ impl Snapshot {
             }
             _ => solved,
         };
-        Some(match view.settings.budget_usd {
-            Some(budget) => paced(asked, view.pacing, budget),
-            None => asked,
-        })
+        Some(asked)
     }
 
     fn estimate(&self, arm: &ArmId, round: &Round<'_>, with_variance: bool) -> Estimate {
@@ -133,22 +132,17 @@ impl Snapshot {
         (scores, sds)
     }
 
-    /// The contextual choice: a race of noisy values among the capable, or the likeliest to be capable if none is.
-    fn race(round: &Round<'_>, scores: &[ArmScore], sds: &[f64]) -> Pmf {
+    /// The contextual choice: a race of noisy values among the allowed, or the likeliest to be capable if none is.
+    fn race(round: &Round<'_>, scores: &[ArmScore], sds: &[f64], allowed: &[bool]) -> Pmf {
         let arms = scores.len();
-        if !scores.iter().any(|score| score.capable) {
+        if !allowed.contains(&true) {
             let means: Vec<f64> = scores.iter().map(|score| score.mean).collect();
             return Pmf::certain(argmax(&means).unwrap_or(0), arms);
         }
         let values: Vec<f64> = scores
             .iter()
-            .map(|score| {
-                if score.capable {
-                    score.value
-                } else {
-                    f64::NEG_INFINITY
-                }
-            })
+            .zip(allowed)
+            .map(|(score, &allowed)| if allowed { score.value } else { f64::NEG_INFINITY })
             .collect();
         if !round.demands.explore {
             return Pmf::certain(argmax(&values).unwrap_or(0), arms);
@@ -194,6 +188,27 @@ impl Snapshot {
             .then(|| Pmf::from_weights(weights))
     }
 
+    /// Which candidates may be drawn: those that meet the floor, and of these, if there are any, those that the budget
+    /// has room for, so that no window of requests overspends whatever is drawn.
+    fn allowed(view: Option<&RouteView>, scores: &[ArmScore]) -> Vec<bool> {
+        let capable = |score: &ArmScore| score.capable;
+        let room = view.and_then(|view| view.room_usd).unwrap_or(f64::INFINITY);
+        let fits = |score: &ArmScore| score.capable && score.cost_usd <= room;
+        if scores.iter().any(fits) {
+            return scores.iter().map(fits).collect();
+        }
+        // Nothing fits: the cheapest of the capable must do.
+        let least = scores
+            .iter()
+            .filter(|score| capable(score))
+            .map(|score| score.cost_usd);
+        let least = least.fold(f64::INFINITY, f64::min);
+        scores
+            .iter()
+            .map(|score| capable(score) && score.cost_usd <= least)
+            .collect()
+    }
+
     /// Exploration per dollar: within the budget, or where there is none, at no more than a tenth of a quality point
     /// per exploring request at the present price of a dollar.
     fn floor(view: &RouteView, round: &Round<'_>, lambda: f64) -> Vec<f64> {
@@ -202,20 +217,14 @@ impl Snapshot {
             .budget_usd
             .or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
-        let mut floor = floor_per_dollar(costs, settings.exploration, settings.exploration_spend, budget);
+        let (share, spend) = view.exploration;
+        let mut floor = floor_per_dollar(costs, share, spend, budget);
         let reference = settings.reference.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
             floor[index] += settings.audit_share;
         }
         floor
     }
-}
-
-/// The solved price of a dollar with the pacer's correction. A budget that does not bind has price 0, which no
-/// factor moves, so overspending starts from a small one.
-fn paced(lambda: f64, factor: f64, budget_usd: f64) -> f64 {
-    let least = if factor > 1.0 { 1e-3 / budget_usd } else { 0.0 };
-    lambda.max(least) * factor
 }
 
 impl Policy for Snapshot {
@@ -228,8 +237,9 @@ impl Policy for Snapshot {
             // A route that the learner was never told of: best expected quality, nothing learned about its money.
             let settings = RouteSettings::default();
             let (scores, sds) = self.score(round, &settings, 0.0);
+            let allowed = Self::allowed(None, &scores);
             return Proposal {
-                pmf: Self::race(round, &scores, &sds),
+                pmf: Self::race(round, &scores, &sds, &allowed),
                 scores,
                 lambda: 0.0,
                 strategy: Strategy::Contextual,
@@ -238,6 +248,7 @@ impl Policy for Snapshot {
         let settings = &view.settings;
         let lambda = Self::lambda(view, round);
         let (scores, sds) = self.score(round, settings, lambda.unwrap_or(0.0));
+        let allowed = Self::allowed(Some(view), &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
         let from_mix = if view.contextual || floored || lambda.is_none() {
             None
@@ -251,13 +262,13 @@ impl Policy for Snapshot {
         };
         let mut pmf = match (from_mix, lambda) {
             (Some(mix), _) => mix,
-            (None, Some(_)) => Self::race(round, &scores, &sds),
+            (None, Some(_)) => Self::race(round, &scores, &sds, &allowed),
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
             let mut floor = Self::floor(view, round, lambda.unwrap_or(0.0));
-            for (share, score) in floor.iter_mut().zip(&scores) {
-                if !score.capable {
+            for (share, &allowed) in floor.iter_mut().zip(&allowed) {
+                if !allowed {
                     *share = 0.0;
                 }
             }

@@ -26,8 +26,8 @@ pub struct DriftSettings {
 impl Default for DriftSettings {
     fn default() -> Self {
         Self {
-            walk_variance: 3e-6,
-            idle_variance: 2e-3,
+            walk_variance: 1e-7,
+            idle_variance: 5e-4,
             reversion: 1000.0,
             max_variance: 0.02,
             slack: 0.5,
@@ -56,6 +56,9 @@ pub struct Drift {
     lower: f64,
     /// Value of the caller's clock at the last step.
     stepped_at: u64,
+    /// Whether an alarm has ever said that the arm is not what it was.
+    #[serde(default)]
+    shifted: bool,
 }
 
 impl Drift {
@@ -63,6 +66,17 @@ impl Drift {
     #[must_use]
     pub const fn level(&self) -> f64 {
         self.level
+    }
+
+    /// What the slow model must not learn: the level at `clock` once an alarm has gone off. What a model was before it
+    /// changed is worth knowing when it changes back. Without an alarm the level is the slow model's own error.
+    #[must_use]
+    pub fn shift_at(&self, clock: u64, settings: &DriftSettings) -> f64 {
+        if self.shifted {
+            self.level_at(clock, settings)
+        } else {
+            0.0
+        }
     }
 
     /// Level at `clock`: what must be added to the slow model's mean. It falls back while nothing is observed.
@@ -111,6 +125,7 @@ impl Drift {
         if change.is_some() {
             (self.upper, self.lower) = (0.0, 0.0);
             self.variance = settings.max_variance;
+            self.shifted = true;
         }
         let gain = self.variance / (self.variance + noise_variance);
         self.level += gain * innovation;

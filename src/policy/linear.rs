@@ -37,6 +37,30 @@ impl LinearPrior {
         }
     }
 
+    /// Weights near `base`, the first of them (the intercept) with a precision of its own: how good an arm is must be
+    /// learned from few observations, what it is good at from many.
+    #[must_use]
+    pub fn with_intercept(base: &[f64], intercept: f64, ridge: f64) -> Self {
+        let mut prior = Self::around(base, ridge);
+        if let (Some(precision), Some(information)) =
+            (prior.precision.first_mut(), prior.information.first_mut())
+        {
+            *precision = intercept;
+            *information = base[0] * intercept;
+        }
+        prior
+    }
+
+    /// This prior as if seen `factor` times: the same mean weights, held as much more or less firmly.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let times = |numbers: &[f64]| numbers.iter().map(|number| number * factor).collect();
+        Self {
+            precision: times(&self.precision),
+            information: times(&self.information),
+        }
+    }
+
     /// Number of weights.
     #[must_use]
     pub fn dimensions(&self) -> usize {

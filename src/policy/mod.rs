@@ -25,6 +25,7 @@ pub mod pmf;
 pub mod prompt_cache;
 pub mod route;
 pub mod seed;
+pub mod signals;
 pub mod simple;
 pub mod solver;
 

@@ -1,27 +1,34 @@
-//! Spending a budget evenly: feed-forward from the solver, corrected by what was really spent.
+//! Spending a budget evenly: what the next requests may cost, from what the last ones did.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Weight of one request in the running mean cost.
-const MEMORY: f64 = 0.02;
-/// Correction of ln lambda per request at a relative error of 1.
-const GAIN: f64 = 0.05;
-/// Requests over which an overspent sum is paid back.
-const HORIZON: f64 = 200.0;
-/// Bounds of the correction of ln lambda: down by e^3, up by e^6.
-const CORRECTION: (f64, f64) = (-3.0, 6.0);
+/// Requests over which an overspent sum is paid back, and an unspent one used.
+const HORIZON: f64 = 100.0;
+/// Bounds of what a request may cost while that is done, over the budget.
+const ALLOWANCE: (f64, f64) = (0.3, 1.2);
+/// Requests in a window, and the most that any window may spend over its budget, before the last call's surprise.
+const WINDOW: usize = 200;
+const WINDOW_USE: f64 = 1.08;
+/// A call may well cost so many times what is expected of it.
+const SURPRISE: f64 = 2.0;
 
-/// A proportional-integral correction f of the solved price of a dollar: lambda = lambda_0 exp(f).
+/// The account of a budget per request.
 ///
-/// f <- clip(f + 0.05 (clip(ema / B - 1) + clip((spent - B n) / (200 B)))), both errors clipped to \[-1, 1\], so
-/// that one dear answer cannot swing it. A known change (price, arms, budget) starts it anew: the solver answers
-/// at once, and what was spent under the old truth is not held against the new one (no wind-up).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The solver is told to spend B - (spent - B n) / 100 on average, within \[0.3, 1.2\] B: a debt is paid back and a
+/// surplus used within the next hundred requests or so. Correcting the dollars and not the price of a dollar answers a
+/// change of traffic in proportion, however steep the trade between quality and cost is. A known change (price, arms,
+/// budget) starts the account anew: the solver answers at once, and what was spent under the old truth is not held
+/// against the new one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pacer {
-    correction: f64,
-    mean_cost: f64,
     spent: f64,
     requests: f64,
+    /// Dollars of each of the latest requests, and of the one that is not over.
+    window: VecDeque<f64>,
+    beside: f64,
 }
 
 impl Pacer {
@@ -32,30 +39,36 @@ impl Pacer {
             return;
         }
         self.spent += cost_usd;
+        self.beside += cost_usd;
         if !ends_request {
             return;
         }
         self.requests += 1.0;
-        let memory = MEMORY.max(1.0 / (self.requests + 1.0 / MEMORY));
-        if self.requests <= 1.0 {
-            self.mean_cost = budget_usd;
+        self.window.push_back(std::mem::take(&mut self.beside));
+        if self.window.len() >= WINDOW {
+            self.window.pop_front();
         }
-        self.mean_cost += memory * (cost_usd - self.mean_cost);
-        let rate = (self.mean_cost / budget_usd - 1.0).clamp(-1.0, 1.0);
-        let owed = self.spent - budget_usd * self.requests;
-        let debt = (owed / (HORIZON * budget_usd)).clamp(-1.0, 1.0);
-        self.correction = (self.correction + GAIN * (rate + debt)).clamp(CORRECTION.0, CORRECTION.1);
     }
 
-    /// Forgets the correction and the account after a known change.
+    /// Forgets the account after a known change.
     pub fn restart(&mut self) {
         *self = Self::default();
     }
 
-    /// The factor exp(f) on the solved lambda.
+    /// What the next requests may cost on average.
     #[must_use]
-    pub fn factor(&self) -> f64 {
-        self.correction.exp()
+    pub fn allowance(&self, budget_usd: f64) -> f64 {
+        let owed = self.spent - budget_usd * self.requests;
+        let (least, most) = ALLOWANCE;
+        (budget_usd - owed / HORIZON).clamp(least * budget_usd, most * budget_usd)
+    }
+
+    /// The largest expected cost with which the latest 200 requests stay within 1.08 of their budget, even if the call
+    /// comes to twice what is expected.
+    #[must_use]
+    pub fn room(&self, budget_usd: f64) -> f64 {
+        let latest: f64 = self.window.iter().sum();
+        ((WINDOW_USE * WINDOW as f64 * budget_usd - latest) / SURPRISE).max(0.0)
     }
 
     /// Spent over allowed since the last known change.
@@ -70,35 +83,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_step_by_hand() {
+    fn a_debt_is_paid_back_within_a_hundred_requests() {
         let mut pacer = Pacer::default();
-        // First request at twice the budget: ema = 1 + 1/51 with B = 1, debt = 1/200.
-        pacer.record(2.0, true, 1.0);
-        let memory = 0.02_f64.max(1.0 / 51.0);
-        let correction = 0.05 * (memory + 1.0 / 200.0);
-        assert!((pacer.factor().ln() - correction).abs() < 1e-12);
+        assert_eq!(pacer.allowance(1.0), 1.0);
+        // Ten requests at twice the budget owe ten: the next may spend a tenth less.
+        (0..10).for_each(|_| pacer.record(2.0, true, 1.0));
+        assert!((pacer.allowance(1.0) - 0.9).abs() < 1e-12);
         assert_eq!(pacer.budget_use(1.0), Some(2.0));
+        // A lost hedge spends, but is no request.
+        pacer.record(10.0, false, 1.0);
+        assert!((pacer.allowance(1.0) - 0.8).abs() < 1e-12);
+        (0..500).for_each(|_| pacer.record(3.0, true, 1.0));
+        assert!((pacer.allowance(1.0) - 0.3).abs() < 1e-12);
     }
 
     #[test]
-    fn spending_settles_on_the_budget_where_cost_falls_with_lambda() {
-        // A route whose mean cost is 1 / lambda and whose solver is wrong by a factor of 2.
-        let (budget, solved) = (1.0, 0.5);
+    fn a_window_that_is_nearly_spent_has_no_room_for_a_dear_call() {
+        let mut pacer = Pacer::default();
+        assert!((pacer.room(1.0) - 108.0).abs() < 1e-12);
+        (0..300).for_each(|_| pacer.record(1.0, true, 1.0));
+        // 199 of the latest count; 216 may be spent.
+        assert!((pacer.room(1.0) - 8.5).abs() < 1e-12);
+        (0..50).for_each(|_| pacer.record(2.0, true, 1.0));
+        assert_eq!(pacer.room(1.0), 0.0);
+    }
+
+    #[test]
+    fn spending_settles_on_the_budget_where_the_solver_is_wrong() {
+        // A solver whose choices cost 30 % more than it believes.
         let mut pacer = Pacer::default();
         for _ in 0..2000 {
-            let cost = 1.0 / (solved * pacer.factor());
-            pacer.record(cost, true, budget);
+            pacer.record(1.3 * pacer.allowance(1.0), true, 1.0);
         }
-        let used = pacer.budget_use(budget).unwrap();
-        assert!((0.99..1.01).contains(&used), "{used}");
+        let used = pacer.budget_use(1.0).unwrap_or(0.0);
+        assert!((0.99..1.02).contains(&used), "{used}");
     }
 
     #[test]
     fn a_known_change_leaves_no_wind_up() {
         let mut pacer = Pacer::default();
         (0..500).for_each(|_| pacer.record(0.1, true, 1.0));
-        assert!(pacer.factor() < 0.1);
+        assert!(pacer.allowance(1.0) > 1.1);
         pacer.restart();
-        assert!((pacer.factor() - 1.0).abs() < 1e-12);
+        assert_eq!(pacer.allowance(1.0), 1.0);
     }
 }

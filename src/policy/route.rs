@@ -69,12 +69,12 @@ impl Default for RouteSettings {
             quality_floor: None,
             latency_weight: 0.0,
             latency_target_ms: 2000.0,
-            exploration: 0.02,
-            exploration_spend: 0.02,
+            exploration: 0.01,
+            exploration_spend: 0.01,
             audit_share: 0.0,
             reference: None,
             weights_noise: 0.05,
-            drift_noise: 0.25,
+            drift_noise: 0.5,
             proven: true,
             guarded: true,
         }
@@ -99,16 +99,36 @@ pub struct Solution {
     pub rounds: usize,
 }
 
-/// Solves a route's objective on its recent rounds. `explored_usd` is what the exploration floor is expected to
-/// spend per request, and `margin_scale` the audit's factor.
+/// What a solution must take into account beside the route's settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// Dollars that the exploration floor is expected to spend per request.
+    pub explored_usd: f64,
+    /// The audit's factor on the margin.
+    pub margin_scale: f64,
+    /// What the next requests may cost on average; `None`: the route's budget.
+    pub allowed_usd: Option<f64>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            explored_usd: 0.0,
+            margin_scale: 1.0,
+            allowed_usd: None,
+        }
+    }
+}
+
+/// Solves a route's objective on its recent rounds.
 #[must_use]
-pub fn solve(settings: &RouteSettings, rounds: &Rounds, explored_usd: f64, margin_scale: f64) -> Solution {
+pub fn solve(settings: &RouteSettings, rounds: &Rounds, terms: &Terms) -> Solution {
     if rounds.is_empty() {
         return Solution::default();
     }
     let reference = rounds.best_single();
     let for_margin = |margin: f64| {
-        let promised = margin * if margin > 0.0 { margin_scale } else { 1.0 };
+        let promised = margin * if margin > 0.0 { terms.margin_scale } else { 1.0 };
         reference.map_or(0.0, |best| rounds.lambda_for_quality(best - promised))
     };
     let mut by_margin = [0.0; MARGINS.len()];
@@ -121,7 +141,8 @@ pub fn solve(settings: &RouteSettings, rounds: &Rounds, explored_usd: f64, margi
         Objective::Weighted { lambda } => lambda.max(0.0),
     };
     let paced = settings.budget_usd.map_or(0.0, |budget| {
-        rounds.lambda_for_budget((budget - explored_usd).max(0.0))
+        let allowed = terms.allowed_usd.unwrap_or(budget) - terms.explored_usd;
+        rounds.lambda_for_budget(allowed.max(0.0))
     });
     let lambda = own.max(paced);
     Solution {
@@ -152,7 +173,7 @@ impl Solution {
     /// The best mix that looks at no prompt, as (arm index, probability): a point on the convex hull of the arms'
     /// (mean cost, mean quality) that the objective and the budget allow.
     #[must_use]
-    pub fn static_mix(&self, settings: &RouteSettings, pacing: f64) -> Vec<(usize, f64)> {
+    pub fn static_mix(&self, settings: &RouteSettings, allowed_usd: Option<f64>) -> Vec<(usize, f64)> {
         let offered: Vec<(usize, Means)> = self
             .by_arm
             .iter()
@@ -164,7 +185,7 @@ impl Solution {
         let Some(best) = hull.last().map(|(_, means)| means.quality) else {
             return Vec::new();
         };
-        let budget = settings.budget_usd.map(|budget| budget / pacing.max(1e-6));
+        let budget = settings.budget_usd.map(|budget| allowed_usd.unwrap_or(budget));
         // Where the objective stops on the hull: a vertex and how far to go on to the next one.
         let (mut vertex, mut share) = match settings.objective {
             Objective::MaxQuality => (hull.len() - 1, 0.0),
@@ -289,7 +310,7 @@ mod tests {
             budget_usd,
             ..RouteSettings::default()
         };
-        solve(&settings, &rounds(), 0.0, 1.0).static_mix(&settings, 1.0)
+        solve(&settings, &rounds(), &Terms::default()).static_mix(&settings, None)
     }
 
     #[test]

@@ -71,8 +71,11 @@ pub struct LengthSeed {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SeedSettings {
-    /// Precision of every weight around the models' common weights, in unit observations.
+    /// Precision of a model's weights around the weights that all models share, in unit observations. Models differ
+    /// far less in what they are good at than in how good they are.
     pub ridge: f64,
+    /// The same for its intercept.
+    pub intercept_ridge: f64,
     /// Precision of the common weights around zero.
     pub common_ridge: f64,
     /// A seed never counts for more prompts than this.
@@ -85,7 +88,8 @@ impl Default for SeedSettings {
     fn default() -> Self {
         Self {
             category_shrinkage: CATEGORY_SHRINKAGE,
-            ridge: 8.0,
+            ridge: 512.0,
+            intercept_ridge: 1.0,
             common_ridge: 2.0,
             most_prompts: 1000.0,
         }
@@ -273,7 +277,6 @@ fn with_offsets(
     view: View,
     prior: &LinearPrior,
     categories: &BTreeMap<String, CategorySums>,
-    factor: f64,
     shrinkage: f64,
 ) -> Option<(LinearPrior, BTreeMap<String, CategorySeed>)> {
     let mut own = prior.clone();
@@ -284,9 +287,9 @@ fn with_offsets(
         for (name, sums) in categories {
             let offset = sums.offset(view, &weights, shrinkage);
             if let Some(features) = sums.features.get(&view) {
-                own.shift(features, -factor * offset);
+                own.shift(features, -offset);
             }
-            let prompts = sums.prompts * factor;
+            let prompts = sums.prompts;
             offsets.insert(name.clone(), CategorySeed { offset, prompts });
         }
     }
@@ -305,18 +308,14 @@ fn fit(model: &str, sums: &Sums, common: &BTreeMap<View, Vec<f64>>, settings: &S
         if let Some(intercept) = base.first_mut() {
             *intercept += mean;
         }
-        let prior = evidence.scaled_plus(factor, &LinearPrior::around(&base, settings.ridge));
-        let fitted = prior.and_then(|prior| {
-            with_offsets(
-                *view,
-                &prior,
-                &sums.categories,
-                factor,
-                settings.category_shrinkage,
-            )
-        });
-        if let Some((prior, offsets)) = fitted {
-            quality.insert(*view, prior);
+        let around = LinearPrior::with_intercept(&base, settings.intercept_ridge, settings.ridge);
+        let fitted = evidence
+            .scaled_plus(1.0, &around)
+            .and_then(|prior| with_offsets(*view, &prior, &sums.categories, settings.category_shrinkage));
+        if let Some((prior, mut offsets)) = fitted {
+            // The fit is that of all prompts; only its firmness is bounded.
+            quality.insert(*view, prior.scaled(factor));
+            offsets.values_mut().for_each(|known| known.prompts *= factor);
             // The first view's offsets hold: both are close, and one set serves all views.
             categories = offsets;
         }
@@ -430,12 +429,17 @@ impl Seed {
             return None;
         }
         sum.iter_mut().for_each(|weight| *weight /= total);
-        Some(LinearPrior::around(&sum, RELATIVES_PRECISION))
+        Some(LinearPrior::with_intercept(
+            &sum,
+            RELATIVES_PRECISION,
+            RELATIVES_SHAPE,
+        ))
     }
 }
 
-/// Observations that a prior borrowed from relatives counts for.
+/// Observations that the level and the shape of a prior borrowed from relatives count for.
 const RELATIVES_PRECISION: f64 = 10.0;
+const RELATIVES_SHAPE: f64 = 100.0;
 
 /// Whether `long` is `short` with a date or a release appended.
 fn dated(long: &str, short: &str) -> bool {
@@ -486,12 +490,24 @@ mod tests {
                 if turn % 2 == 0 { 1.0 } else { 0.0 },
             ));
         }
-        let seed = builder.build(&SeedSettings::default(), BTreeMap::new());
+        let loose = SeedSettings {
+            ridge: 8.0,
+            ..SeedSettings::default()
+        };
+        let seed = builder.build(&loose, BTreeMap::new());
         let weights = |model: &str| seed.of(model).unwrap().quality[&View::Text].mean().unwrap();
         let (good, narrow) = (weights("any/good"), weights("narrow"));
         assert!((good[0] - 1.0).abs() < 0.02 && good[1].abs() < 0.05, "{good:?}");
         assert!(
             (narrow[0] - 0.5).abs() < 0.02 && (narrow[1] - 0.5).abs() < 0.05,
+            "{narrow:?}"
+        );
+        // Held firmly, what a model is good at stays nearer to what both share (0.25), and how good it is does not move.
+        let firm = builder.build(&SeedSettings::default(), BTreeMap::new());
+        let narrow = firm.of("narrow").unwrap().quality[&View::Text].mean().unwrap();
+        // 0.25 + 0.25 * 200 / (200 + 512) = 0.32
+        assert!(
+            (narrow[0] - 0.5).abs() < 0.02 && (narrow[1] - 0.32).abs() < 0.02,
             "{narrow:?}"
         );
         let length = seed.of("good").unwrap().length.as_ref().unwrap();

@@ -18,7 +18,7 @@ use crate::policy::arm_model::LearningSettings;
 use crate::policy::category_table::Categories;
 use crate::policy::linear::LinearPrior;
 use crate::policy::linucb::{LinUcbSettings, UcbPrior};
-use crate::policy::route::{Objective, RouteSettings};
+use crate::policy::route::{Objective, RouteSettings, Terms, solve};
 use crate::policy::seed::{LabelledOutcome, Seed, SeedBuilder, SeedSettings};
 use crate::policy::solver::{Offer, Rounds};
 use crate::policy::{
@@ -394,7 +394,7 @@ fn oracle(world: &World, settings: &Settings) -> Run {
             })
         }));
     }
-    let lambda = crate::policy::route::solve(&settings.route, &rounds, 0.0, 1.0)
+    let lambda = solve(&settings.route, &rounds, &Terms::default())
         .lambda
         .unwrap_or(0.0);
     let step = |offers: &[Offer]| {
@@ -443,8 +443,8 @@ fn zero_router(world: &World, settings: &Settings) -> Run {
         value: point.quality,
         cost_usd: point.cost_usd,
     }));
-    let solution = crate::policy::route::solve(&settings.route, &rounds, 0.0, 1.0);
-    let mix = solution.static_mix(&settings.route, 1.0);
+    let solution = solve(&settings.route, &rounds, &Terms::default());
+    let mix = solution.static_mix(&settings.route, None);
     let expected = |pick: fn(&Point) -> f64| {
         mix.iter()
             .map(|(arm, share)| share * pick(&singles[*arm]))

@@ -114,7 +114,7 @@ struct Plan {
 }
 
 /// Points of a sweep.
-const SWEEP: usize = 17;
+const SWEEP: usize = 33;
 
 /// Runs a replay and writes its figures.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::arm::ArmId;
 use crate::policy::pmf::argmax;
-use crate::policy::route::{RouteSettings, Solution, solve};
+use crate::policy::route::{RouteSettings, Solution, Terms, solve};
 use crate::policy::solver::{Offer, Rounds};
 use crate::policy::{
     ArmScore, Decision, Learner, Observation, Pmf, Policy, Proposal, Round, Strategy, UsageSample, View,
@@ -89,7 +89,15 @@ impl Nearest {
             self.recent
                 .iter()
                 .for_each(|offers| rounds.push(offers.iter().copied()));
-            self.solution = solve(&self.settings, &rounds, 0.0, 1.0);
+            self.solution = {
+                let budget = self.settings.budget_usd;
+                let allowed_usd = budget.map(|budget| self.pacer.allowance(budget));
+                let terms = Terms {
+                    allowed_usd,
+                    ..Terms::default()
+                };
+                solve(&self.settings, &rounds, &terms)
+            };
         }
     }
 
@@ -131,12 +139,7 @@ impl Policy for Nearest {
             .contexts
             .best_of(View::Text)
             .map_or(&[][..], |(_, features)| features);
-        let pacing = if self.settings.budget_usd.is_some() {
-            self.pacer.factor()
-        } else {
-            1.0
-        };
-        let lambda = self.solution.lambda.unwrap_or(0.0) * pacing;
+        let lambda = self.solution.lambda.unwrap_or(0.0);
         let scores: Vec<ArmScore> = round
             .candidates
             .iter()
