@@ -159,6 +159,15 @@ impl ArmModel {
         }
     }
 
+    /// Variance that the weights leave in the expected quality `mean`, exactly: it is what costs time.
+    #[must_use]
+    pub fn weights_variance(&self, contexts: &Contexts<'_>, mean: f64, settings: &LearningSettings) -> f64 {
+        match self.scoring(contexts, settings) {
+            Some((linear, features)) => self.noise_variance(mean) * linear.variance(features),
+            None => self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
+        }
+    }
+
     /// An upper bound of the weights' variance that costs nothing.
     #[must_use]
     pub fn variance_bound(

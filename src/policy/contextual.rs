@@ -62,20 +62,19 @@ impl Snapshot {
         Some(asked)
     }
 
-    fn estimate(&self, arm: &ArmId, round: &Round<'_>, with_variance: bool) -> Estimate {
-        match self.arms.get(arm) {
-            Some(model) => model.estimate(
-                &round.contexts,
-                round.category,
-                self.clock,
-                &self.learning,
-                with_variance,
-            ),
-            None => Estimate {
+    /// Mean and drift of an arm, and a bound of its weights' variance that costs nothing.
+    fn estimate(&self, model: Option<&ArmModel>, round: &Round<'_>, squared_length: f32) -> Estimate {
+        let Some(model) = model else {
+            return Estimate {
                 mean: UNKNOWN_QUALITY,
                 weights_variance: 0.05,
                 drift_variance: self.learning.drift.max_variance,
-            },
+            };
+        };
+        let known = model.estimate(&round.contexts, round.category, self.clock, &self.learning, false);
+        Estimate {
+            weights_variance: model.variance_bound(&round.contexts, squared_length, &self.learning),
+            ..known
         }
     }
 
@@ -90,36 +89,40 @@ impl Snapshot {
             let (w, d) = (settings.weights_noise, settings.drift_noise);
             (w * w * weights + d * d * drift).sqrt()
         };
-        let mut scores = Vec::with_capacity(round.candidates.len());
-        let mut sds = Vec::with_capacity(round.candidates.len());
+        let models: Vec<Option<&ArmModel>> = round
+            .candidates
+            .iter()
+            .map(|candidate| self.arms.get(candidate.arm).map(Arc::as_ref))
+            .collect();
+        let mut scores = Vec::with_capacity(models.len());
+        let mut sds = Vec::with_capacity(models.len());
+        let mut drifts = Vec::with_capacity(models.len());
         let mut least = f64::NEG_INFINITY;
-        for candidate in round.candidates {
-            let estimate = self.estimate(candidate.arm, round, false);
-            let bound = self
-                .arms
-                .get(candidate.arm)
-                .map_or(estimate.weights_variance, |model| {
-                    model.variance_bound(&round.contexts, squared, &self.learning)
-                });
+        for (candidate, model) in round.candidates.iter().zip(&models) {
+            let estimate = self.estimate(*model, round, squared);
             let late = (candidate.latency_ms / settings.latency_target_ms - 1.0).max(0.0);
             let latency_price = settings.latency_weight * late;
             let value = estimate.mean - lambda * candidate.cost_usd - latency_price;
-            let sd = noise(bound, estimate.drift_variance);
+            let sd = noise(estimate.weights_variance, estimate.drift_variance);
             least = least.max(value - REACH * sd);
             scores.push(ArmScore {
                 mean: estimate.mean,
-                sd: (bound + estimate.drift_variance).sqrt(),
+                sd: (estimate.weights_variance + estimate.drift_variance).sqrt(),
                 cost_usd: candidate.cost_usd,
                 value,
                 capable: true,
             });
             sds.push(sd);
+            drifts.push(estimate.drift_variance);
         }
-        for ((score, sd), candidate) in scores.iter_mut().zip(&mut sds).zip(round.candidates) {
-            if floor.is_some() || score.value + REACH * *sd >= least {
-                let exact = self.estimate(candidate.arm, round, true);
-                score.sd = (exact.weights_variance + exact.drift_variance).sqrt();
-                *sd = noise(exact.weights_variance, exact.drift_variance);
+        for (index, model) in models.iter().enumerate() {
+            let score = &mut scores[index];
+            if (floor.is_some() || score.value + REACH * sds[index] >= least)
+                && let Some(model) = model
+            {
+                let weights = model.weights_variance(&round.contexts, score.mean, &self.learning);
+                score.sd = (weights + drifts[index]).sqrt();
+                sds[index] = noise(weights, drifts[index]);
             }
         }
         if let Some(floor) = floor {

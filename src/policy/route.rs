@@ -42,6 +42,10 @@ pub struct RouteSettings {
     pub latency_weight: f64,
     /// Latency that costs nothing, in milliseconds.
     pub latency_target_ms: f64,
+    /// Quality points by which predictions are too good after the best of them was picked, added to what a margin asks
+    /// for. On recorded outcomes (two halves of a seed, each predicted from the other) choices that were predicted to
+    /// lose nothing lost .005.
+    pub optimism: f64,
     /// Exploration floor, as a share of requests.
     pub exploration: f64,
     /// Exploration floor, as a share of spend.
@@ -69,6 +73,7 @@ impl Default for RouteSettings {
             quality_floor: None,
             latency_weight: 0.0,
             latency_target_ms: 2000.0,
+            optimism: 0.005,
             exploration: 0.01,
             exploration_spend: 0.01,
             audit_share: 0.0,
@@ -129,7 +134,9 @@ pub fn solve(settings: &RouteSettings, rounds: &Rounds, terms: &Terms) -> Soluti
     let reference = rounds.best_single();
     let for_margin = |margin: f64| {
         let promised = margin * if margin > 0.0 { terms.margin_scale } else { 1.0 };
-        reference.map_or(0.0, |best| rounds.lambda_for_quality(best - promised))
+        reference.map_or(0.0, |best| {
+            rounds.lambda_for_quality(best - promised + settings.optimism)
+        })
     };
     let mut by_margin = [0.0; MARGINS.len()];
     let own = match settings.objective {
