@@ -1,4 +1,4 @@
-//! Ten minutes of bad weather for the real program: neither memory nor tasks grow. Ignored because of its length:
+//! Ten minutes of bad weather for the real program: neither memory nor tasks may grow. Ignored because of its length:
 //! `cargo test --release --test integration -- --ignored --nocapture soak`, shorter with `SOAK_SECONDS`.
 
 use std::fmt::Write as _;
@@ -51,7 +51,7 @@ async fn soak() {
         upstreams.push(upstream);
     }
     toml.push_str("[[routes]]\nname = \"auto\"\nmodels = [\"first/m\", \"second/m\", \"third/m\"]\nttft_budget_ms = 300\n");
-    // With an arena for every thread, glibc keeps more and more of what was freed; see docs/operations.md.
+    // With an arena for every thread, glibc keeps more of what was freed; see docs/dispatch.md.
     let arenas = [("MALLOC_ARENA_MAX", "2")];
     let program = Arc::new(Program::serve(folder.path(), &toml, &arenas));
     let http = http_client(Duration::from_secs(1)).unwrap();

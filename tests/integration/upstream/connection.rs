@@ -78,7 +78,7 @@ async fn deal(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &m
         Fault::ResetInHeaders => {
             dealt.input_tokens = INPUT_TOKENS;
             socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-ty").await?;
-            wait(socket, 50).await?;
+            wait(socket, 250).await?;
             socket.set_zero_linger()?;
             return Ok(false);
         }
@@ -259,7 +259,7 @@ async fn events(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: 
         }
         if index == 2 && matches!(dealt.fault, Fault::ResetMidStream | Fault::Truncated) {
             // What was said must have arrived before the reset throws it away.
-            wait(socket, 50).await?;
+            wait(socket, 250).await?;
             close(socket, dealt.fault)?;
             return Ok(false);
         }
