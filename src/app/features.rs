@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{Embedding, EmbeddingModel};
 use crate::context::Features;
 use crate::embedding::{EmbeddingCounts, EmbeddingPool, LocalEmbedder, OpenError, PoolSettings, StartError};
+use crate::features::Category;
 use crate::features::Embedder;
 use crate::features::artefact::ArtefactError;
 use crate::features::classifier::Classifier;
@@ -173,6 +174,18 @@ impl FeatureSet {
     #[must_use]
     pub fn embedding_counts(&self) -> Option<EmbeddingCounts> {
         self.embedding.as_ref().map(|embedding| embedding.pool.counts())
+    }
+
+    /// The category of a request and the embedding of its words, if that is there in time.
+    pub async fn meaning(&self, request: &ChatRequest) -> Option<(Category, Arc<[f32]>)> {
+        let embedding = self.embedding.as_ref()?;
+        let prompt = PromptText::of(request);
+        let vector = embedding
+            .pool
+            .try_embed(&prompt, embedding.budget, |_| {})
+            .await?;
+        let words = self.text.words(&prompt, &Surface::of(request, &prompt));
+        Some((self.classifier.classify(&words).category, vector))
     }
 
     /// Looks at a request. The text view and the category are there at once; the embedding is waited for no longer

@@ -35,16 +35,26 @@ pub struct Asker<'a> {
 /// `null` are the same.
 #[must_use]
 pub fn key(request: &ChatRequest, asker: &Asker<'_>, route: &Route, rule: &CacheRule) -> Key {
+    hashed(request, asker, route, rule.shared, true)
+}
+
+/// The key of all of a request but its last message. Clients and users are apart in it whatever the route says.
+#[must_use]
+pub fn frame(request: &ChatRequest, asker: &Asker<'_>, route: &Route) -> Key {
+    hashed(request, asker, route, false, false)
+}
+
+fn hashed(request: &ChatRequest, asker: &Asker<'_>, route: &Route, shared: bool, whole: bool) -> Key {
     let mut hash = Sha256::new();
-    text(&mut hash, if rule.shared { "" } else { asker.client });
-    hash.update([u8::from(rule.shared), u8::from(asker.metadata)]);
+    text(&mut hash, if shared { "" } else { asker.client });
+    hash.update([u8::from(shared), u8::from(asker.metadata), u8::from(whole)]);
     let mut fields: BTreeMap<Cow<'_, str>, &str> = BTreeMap::new();
     for (name, raw) in request.top_level() {
         // The last of two equal names counts, as it does for the parser.
         fields.insert(name, raw.get());
     }
     for (name, raw) in &fields {
-        let personal = rule.shared && PERSONAL.contains(&&**name);
+        let personal = shared && PERSONAL.contains(&&**name);
         if VOLATILE.contains(&&**name) || personal || *raw == "null" {
             continue;
         }
@@ -54,6 +64,9 @@ pub fn key(request: &ChatRequest, asker: &Asker<'_>, route: &Route, rule: &Cache
             if routing.is_empty() {
                 continue;
             }
+        }
+        if let (Ok(Value::Array(messages)), "messages", false) = (&mut decoded, &**name, whole) {
+            messages.pop();
         }
         text(&mut hash, name);
         match decoded {

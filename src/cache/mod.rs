@@ -9,6 +9,7 @@
 
 mod control;
 mod key;
+mod meaning;
 mod route;
 mod tape;
 
@@ -21,7 +22,8 @@ use crate::config::{Config, Route};
 use crate::units::{UnixMs, Usd};
 
 pub use control::{BadMode, Mode, Wish};
-pub use key::{Asker, Key, key};
+pub use key::{Asker, Key, frame, key};
+pub use meaning::{Meaning, question, telling};
 pub use route::{CacheFigures, Found, RouteCache};
 pub use tape::{Begin, Cut, Lead, Playback, Recording};
 

@@ -8,6 +8,7 @@ use dashmap::mapref::entry::Entry as Slot;
 use moka::sync::Cache;
 use serde::Serialize;
 
+use super::meaning::{Meaning, Meanings};
 use super::tape::{Lead, Playback, Tape};
 use super::{Entry, Key, Mode, Wish};
 use crate::completion::FinishReason;
@@ -25,6 +26,7 @@ pub struct RouteCache {
     rule: CacheRule,
     version: String,
     kept: Cache<Key, Arc<Entry>>,
+    meanings: Option<Meanings>,
     flights: DashMap<Key, Arc<Tape>>,
     /// Decision → what it was answered with, and by which decision that was made.
     answered: Cache<Arc<str>, (Key, Arc<str>)>,
@@ -46,6 +48,7 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     hits: AtomicU64,
+    alike: AtomicU64,
     joined: AtomicU64,
     misses: AtomicU64,
     refreshes: AtomicU64,
@@ -61,6 +64,8 @@ pub(super) struct Counters {
 pub struct CacheFigures {
     /// Requests that were given an answer that was there.
     pub hits: u64,
+    /// Of those: answers to a question that meant the same.
+    pub alike: u64,
     /// Requests that were given one that another was just waiting for.
     pub joined: u64,
     /// Requests that had to ask.
@@ -102,6 +107,10 @@ impl RouteCache {
                 .max_capacity(REMEMBERED)
                 .time_to_live(rule.ttl)
                 .build(),
+            meanings: rule
+                .semantic
+                .as_ref()
+                .map(|semantic| Meanings::new(semantic.most)),
             flights: DashMap::new(),
             rule,
             version,
@@ -160,6 +169,25 @@ impl RouteCache {
         }
     }
 
+    /// Looks for the answer to a question that means the same: its key, and how alike they are. What counted as a miss
+    /// before is a hit then.
+    #[must_use]
+    pub fn find_alike(&self, asked: &Meaning, wish: &Wish, now: UnixMs) -> Option<(Playback, Key, f32)> {
+        let meanings = self.meanings.as_ref()?;
+        let (key, cosine) = meanings.nearest(asked)?;
+        let Some(entry) = self.kept.get(&key) else {
+            meanings.forget(&key);
+            return None;
+        };
+        if wish.max_age.is_some_and(|most| now.since(entry.at) > most) {
+            return None;
+        }
+        count(&self.counters.hits);
+        count(&self.counters.alike);
+        self.counters.misses.fetch_sub(1, Ordering::Relaxed);
+        Some((Playback::kept(entry), key, cosine))
+    }
+
     /// A recording that nobody can follow, for who has followed another one that broke off.
     #[must_use]
     pub fn alone(self: &Arc<Self>, key: Key) -> Lead {
@@ -185,13 +213,16 @@ impl RouteCache {
     }
 
     /// Keeps an answer that ended by itself.
-    pub(super) fn keep(&self, key: Key, entry: &Arc<Entry>) {
+    pub(super) fn keep(&self, key: Key, entry: &Arc<Entry>, meaning: Option<Meaning>) {
         if !matches!(entry.body.finish(), FinishReason::Stop | FinishReason::ToolCalls) {
             count(&self.counters.not_kept);
             return;
         }
         count(&self.counters.kept);
         self.kept.insert(key, Arc::clone(entry));
+        if let (Some(meanings), Some(meaning)) = (&self.meanings, meaning) {
+            meanings.remember(meaning, key);
+        }
         self.remember(&entry.origin.decision, key, entry);
     }
 
@@ -212,6 +243,9 @@ impl RouteCache {
         {
             count(&self.counters.evicted);
             self.kept.invalidate(&key);
+            if let Some(meanings) = &self.meanings {
+                meanings.forget(&key);
+            }
         }
     }
 
@@ -223,6 +257,7 @@ impl RouteCache {
         let counters = &self.counters;
         CacheFigures {
             hits: read(&counters.hits),
+            alike: read(&counters.alike),
             joined: read(&counters.joined),
             misses: read(&counters.misses),
             refreshes: read(&counters.refreshes),
@@ -258,6 +293,7 @@ mod tests {
             ttl: Duration::from_secs(60),
             max_bytes,
             shared: false,
+            semantic: None,
         };
         Arc::new(RouteCache::new(rule, String::new(), None))
     }
@@ -348,7 +384,7 @@ mod tests {
         // What another decision answered since then stays.
         let mut later = Entry::clone(&entry);
         later.origin.decision = "later".into();
-        cache.keep(key(1), &Arc::new(later));
+        cache.keep(key(1), &Arc::new(later), None);
         cache.evict("given");
         cache.evict("1");
         assert!(is_hit(&cache, 1, &READ, 2_000));

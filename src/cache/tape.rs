@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::route::RouteCache;
-use super::{Body, Entry, Key, Origin};
+use super::{Body, Entry, Key, Meaning, Origin};
 use crate::completion::{Chunk, Completion, FinishReason, StreamEvent, Usage};
 use crate::units::{UnixMs, Usd};
 
@@ -68,6 +68,8 @@ pub struct Lead {
     cache: Arc<RouteCache>,
     key: Key,
     tape: Arc<Tape>,
+    /// What was asked, where answers are given to questions that mean the same.
+    meaning: Option<Meaning>,
     over: bool,
 }
 
@@ -77,8 +79,14 @@ impl Lead {
             cache,
             key,
             tape,
+            meaning: None,
             over: false,
         }
+    }
+
+    /// Notes what was asked.
+    pub fn means(&mut self, meaning: Meaning) {
+        self.meaning = Some(meaning);
     }
 
     /// A stream has begun.
@@ -133,7 +141,7 @@ impl Lead {
         let entry = Arc::new(entry);
         self.over = true;
         // First it is kept, then the flight ends: who comes in between finds one or the other.
-        self.cache.keep(self.key, &entry);
+        self.cache.keep(self.key, &entry, self.meaning.take());
         self.tape.change(|state| state.phase = Phase::Done(entry));
     }
 

@@ -29,7 +29,7 @@ pub use experiments::{Experiment, Hypothesis, Split, StickyBy};
 pub use models::{Model, PriceSource};
 pub use problem::{Problem, Problems};
 pub use providers::{DEFAULT_CONNECT_TIMEOUT_MS, Provider, ProviderKind, Secret};
-pub use routes::{AutoExperiments, CacheRule, Hedge, Objective, QualityRule, Route};
+pub use routes::{AutoExperiments, CacheRule, Hedge, Objective, QualityRule, Route, SemanticRule};
 pub use server::{Embedding, EmbeddingModel, Log, LogFormat, Server, SessionRule};
 
 use crate::arm::{Arm, ArmId};

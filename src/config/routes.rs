@@ -8,6 +8,7 @@ use super::models::Placed;
 use super::read::{Ledger, Place, Section};
 use crate::arm::{ArmId, Modality};
 use crate::candidates::{Rule, When};
+use crate::features::Category;
 use crate::pricing::budget::{BudgetRule, Scope};
 use crate::units::Usd;
 
@@ -59,6 +60,28 @@ pub struct CacheRule {
     pub max_bytes: u64,
     /// Whether an answer to one client, or user, may be given to another.
     pub shared: bool,
+    /// Whether answers are given to questions that mean the same, too. `None`: only to equal ones.
+    pub semantic: Option<SemanticRule>,
+}
+
+/// When two questions mean the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SemanticRule {
+    /// Least cosine of their embeddings.
+    pub threshold: f64,
+    /// The same for prompts of a category.
+    pub categories: Vec<(&'static str, f64)>,
+    /// Questions remembered.
+    pub most: usize,
+}
+
+impl SemanticRule {
+    /// The threshold for a prompt of `category`.
+    #[must_use]
+    pub fn threshold(&self, category: &str) -> f64 {
+        let own = self.categories.iter().find(|(name, _)| *name == category);
+        own.map_or(self.threshold, |(_, threshold)| *threshold)
+    }
 }
 
 /// Which experiments a route may start by itself, and how much of it they may use.
@@ -138,6 +161,8 @@ const DEFAULT_HEDGE: Hedge = Hedge {
 
 const DEFAULT_CACHE_SECONDS: u64 = 300;
 const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+const DEFAULT_COSINE: f64 = 0.95;
+const DEFAULT_QUESTIONS: usize = 1_000;
 /// Least and most that a route's answers may take.
 const CACHE_BYTES: std::ops::RangeInclusive<u64> = 65_536..=(1 << 40);
 
@@ -225,6 +250,29 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
     }
 }
 
+fn semantic(section: &Section<'_>) -> SemanticRule {
+    const COSINES: std::ops::RangeInclusive<f64> = 0.5..=1.0;
+    let categories = section.section("categories").map(|inner| {
+        let own = Category::ALL.iter().filter_map(|category| {
+            let threshold = inner.number(category.name(), COSINES)?;
+            Some((category.name(), threshold))
+        });
+        let own = own.collect();
+        inner.done();
+        own
+    });
+    let most = section.integer("max_entries", 1..=100_000);
+    let rule = SemanticRule {
+        threshold: section.number("threshold", COSINES).unwrap_or(DEFAULT_COSINE),
+        categories: categories.unwrap_or_default(),
+        most: most
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(DEFAULT_QUESTIONS),
+    };
+    section.done();
+    rule
+}
+
 fn cache(section: &Section<'_>) -> CacheRule {
     let rule = CacheRule {
         ttl: Duration::from_secs(
@@ -236,6 +284,7 @@ fn cache(section: &Section<'_>) -> CacheRule {
             .integer("max_bytes", CACHE_BYTES)
             .unwrap_or(DEFAULT_CACHE_BYTES),
         shared: section.bool("shared").unwrap_or(false),
+        semantic: section.section("semantic").map(|inner| semantic(&inner)),
     };
     section.done();
     rule

@@ -4,35 +4,25 @@
 //! that it can be scored and is in the reports. It holds no draw, and nothing is learned from it: see
 //! `docs/decisions/0010-caches.md`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::body::Body;
 use axum::response::Response;
-use futures_util::stream;
-use http::{HeaderMap, HeaderValue, header};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use http::{HeaderMap, header};
 
 use crate::app::App;
 use crate::app::live::Target;
 use crate::app::prepare::Wishes;
-use crate::cache::{self, Asker, Begin, Entry, Found, Key, Lead, Mode, Origin, Playback, RouteCache, Wish};
+use crate::cache::{self, Asker, Begin, Found, Lead, Meaning, Mode, Origin, Playback, RouteCache, Wish};
 use crate::clock;
-use crate::completion::{StreamEvent, Usage};
+use crate::config::Route;
 use crate::dispatch::Served;
-use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
-use crate::learner::codec::CONTEXT_FORMAT;
+use crate::failure::FailureKind;
 use crate::request::ChatRequest;
 use crate::routing::Decided;
-use crate::server::chat::{KEEPALIVE, event_stream};
+use crate::server::cache_hit::Hit;
+use crate::server::chat::KEEPALIVE;
 use crate::server::error::ApiError;
-use crate::server::explain;
-use crate::server::stream::{Begun, Events, Settled, SseBody};
-use crate::server::wire::{self, Envelope};
-use crate::store::{AttemptRow, DecisionRow, FROM_CACHE};
-use crate::units::{UnixMs, Usd};
 
 /// The header, of requests and of answers.
 pub const HEADER: &str = "x-router-cache";
@@ -91,10 +81,10 @@ pub async fn look(
     headers: &HeaderMap,
     received: Instant,
 ) -> Result<Looked, ApiError> {
-    let live = app.live.load();
-    if live.caches.is_empty() {
+    if app.live.load().caches.is_empty() {
         return Ok(Looked::Ask(None));
     }
+    let live = app.live.load_full();
     let Some(Target::Route(route)) = live.resolve(&request.model) else {
         return Ok(Looked::Ask(None));
     };
@@ -114,27 +104,35 @@ pub async fn look(
     let key = cache::key(request, &asker, route, cache.rule());
     let until = received + wishes.deadline.unwrap_or(route.deadline);
     let name: Arc<str> = Arc::from(&*route.name);
-    drop(live);
     for _ in 0..TRIES {
         let playback = match cache.find(key, &wish, clock::wall()) {
             Found::Nothing(lead) if wish.mode == Mode::Refresh => {
                 return Ok(Looked::Ask(Some(Asking::Refresh(lead))));
             }
-            Found::Nothing(lead) => return Ok(Looked::Ask(Some(Asking::Miss(lead)))),
+            Found::Nothing(mut lead) => {
+                let alike = meaning(app, request, &asker, route, &cache).await;
+                let found = alike
+                    .as_ref()
+                    .and_then(|asked| cache.find_alike(asked, &wish, clock::wall()));
+                if let Some((playback, key, cosine)) = found {
+                    let hit = Hit::new(app, &name, &cache, key, received, request, wishes).to(key, cosine);
+                    if let Some(response) = give(hit, playback, request.stream, until).await? {
+                        return Ok(Looked::Answered(response));
+                    }
+                }
+                if let Some(asked) = alike {
+                    lead.means(asked);
+                }
+                return Ok(Looked::Ask(Some(Asking::Miss(lead))));
+            }
             Found::Kept(playback) | Found::Coming(playback) => playback,
         };
         let hit = Hit::new(app, &name, &cache, key, received, request, wishes);
-        match begin(&playback, request.stream, until).await {
-            Ok(Begin::Whole(entry)) => return Ok(Looked::Answered(hit.whole(&entry))),
-            Ok(Begin::Streamed(origin)) => return Ok(Looked::Answered(hit.stream(playback, origin))),
-            Ok(Begin::Broken) => {}
-            Err(Late::Stream) => break,
-            Err(Late::Deadline) => {
-                return Err(ApiError::new(
-                    FailureKind::Timeout,
-                    "The answer to an equal request, which this one waited for, did not come in time.",
-                ));
-            }
+        match give(hit, playback, request.stream, until).await? {
+            Some(response) => return Ok(Looked::Answered(response)),
+            // A stream must give its client a sign of life by now: it asks by itself.
+            None if clock::monotonic() >= received + KEEPALIVE => break,
+            None => {}
         }
     }
     Ok(Looked::Ask(Some(Asking::Miss(cache.alone(key)))))
@@ -146,22 +144,47 @@ fn wish(headers: &HeaderMap) -> Result<Wish, ApiError> {
         .map_err(|error| ApiError::invalid(format!("The header {error}."), Some(HEADER)))
 }
 
-/// Nothing came.
-enum Late {
-    /// A stream must give its client a sign of life by now: it asks by itself.
-    Stream,
-    /// The request's time is over.
-    Deadline,
-}
-
-async fn begin(playback: &Playback, stream: bool, until: Instant) -> Result<Begin, Late> {
+/// The answer, once it has begun. `None`: it broke off before, or a stream's client has waited long enough.
+async fn give(
+    hit: Hit,
+    playback: Playback,
+    stream: bool,
+    until: Instant,
+) -> Result<Option<Response>, ApiError> {
     let left = until.saturating_duration_since(clock::monotonic());
     let patience = if stream { left.min(KEEPALIVE) } else { left };
     match tokio::time::timeout(patience, playback.begin()).await {
-        Ok(begun) => Ok(begun),
-        Err(_) if patience < left => Err(Late::Stream),
-        Err(_) => Err(Late::Deadline),
+        Ok(Begin::Whole(entry)) => Ok(Some(hit.whole(&entry))),
+        Ok(Begin::Streamed(origin)) => Ok(Some(hit.stream(playback, origin))),
+        Ok(Begin::Broken) => Ok(None),
+        Err(_) if patience < left => Ok(None),
+        Err(_) => Err(ApiError::new(
+            FailureKind::Timeout,
+            "The answer to an equal request, which this one waited for, did not come in time.",
+        )),
     }
+}
+
+/// What the request asks, where the route gives answers to questions that mean the same. An embedding that does not
+/// come in time makes it a miss.
+async fn meaning(
+    app: &App,
+    request: &ChatRequest,
+    asker: &Asker<'_>,
+    route: &Route,
+    cache: &RouteCache,
+) -> Option<Meaning> {
+    let rule = cache.rule().semantic.as_ref()?;
+    let question = cache::question(request)?;
+    let telling = cache::telling(question);
+    let (category, vector) = app.features.meaning(request).await?;
+    let category = request.routing.category.as_deref().unwrap_or(category.name());
+    Some(Meaning {
+        frame: cache::frame(request, asker, route),
+        telling,
+        vector,
+        threshold: rule.threshold(category) as f32,
+    })
 }
 
 /// Who made an answer that is to be kept.
@@ -183,253 +206,4 @@ pub fn scored(app: &App, decision: &str, metric: &str, score: f64) {
     if !live.caches.is_empty() && metric == crate::feedback::QUALITY && score < GOOD_ENOUGH {
         live.caches.evict(decision);
     }
-}
-
-/// A request that is given an answer of another.
-struct Hit {
-    app: App,
-    route: Arc<str>,
-    cache: Arc<RouteCache>,
-    key: Key,
-    request: Arc<ChatRequest>,
-    metadata: bool,
-    episode: Option<Arc<str>>,
-    id: Arc<str>,
-    at: UnixMs,
-    received: Instant,
-}
-
-impl Hit {
-    fn new(
-        app: &App,
-        route: &Arc<str>,
-        cache: &Arc<RouteCache>,
-        key: Key,
-        received: Instant,
-        request: &Arc<ChatRequest>,
-        wishes: &Wishes,
-    ) -> Self {
-        Self {
-            app: Arc::clone(app),
-            route: Arc::clone(route),
-            cache: Arc::clone(cache),
-            key,
-            request: Arc::clone(request),
-            metadata: wishes.metadata,
-            episode: request
-                .routing
-                .episode_id
-                .as_deref()
-                .map(Arc::from)
-                .or_else(|| wishes.session.clone()),
-            id: Arc::from(Uuid::now_v7().simple().to_string()),
-            at: clock::wall(),
-            received,
-        }
-    }
-
-    fn whole(self, entry: &Arc<Entry>) -> Response {
-        let envelope = self.envelope(&entry.origin);
-        let given = self.begun(&entry.origin, entry.body.usage());
-        let mut headers = given.headers(Some(entry));
-        let cache::Body::Whole(completion) = &entry.body else {
-            return axum::response::IntoResponse::into_response(ApiError::internal());
-        };
-        let metadata = given.metadata(Some(entry));
-        let body = wire::completion(&envelope, completion, Some(Usd::ZERO), metadata.as_ref());
-        given.end(entry);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        explain::put(&mut headers, "x-router-cost-usd", &Usd::ZERO.to_string());
-        let mut response = Response::new(Body::from(body));
-        *response.headers_mut() = headers;
-        response
-    }
-
-    fn stream(self, playback: Playback, origin: Origin) -> Response {
-        let envelope = self.envelope(&origin);
-        let include_usage = self.request.include_usage;
-        let recording = playback.recording();
-        let entry = recording.entry();
-        let given = self.begun(&origin, entry.as_ref().and_then(|entry| entry.body.usage()));
-        let headers = given.headers(entry.as_deref());
-        let settle = move |usage: Option<Usage>, more: Option<Value>| {
-            let tokens = usage.unwrap_or_default();
-            let entry = recording.entry();
-            let settled = Settled {
-                usage: wire::usage(&tokens, more.as_ref(), Some(Usd::ZERO)),
-                metadata: given.metadata(entry.as_deref()),
-                tokens,
-                cost: Some(Usd::ZERO),
-            };
-            if let Some(entry) = &entry {
-                given.end(entry);
-            }
-            settled
-        };
-        let begun = Begun {
-            envelope,
-            events: events(playback),
-            settle: Box::new(settle),
-            explain: Box::new(|failure: AttemptError| ApiError::new(failure.kind, failure.message)),
-            lead: None,
-        };
-        event_stream(SseBody::begun(begun, include_usage, KEEPALIVE), headers)
-    }
-
-    fn envelope(&self, origin: &Origin) -> Envelope {
-        Envelope {
-            id: format!("chatcmpl-{}", self.id),
-            model: origin.arm.to_string(),
-            created: self.at.0 / 1000,
-        }
-    }
-
-    /// Logs the decision, before the answer goes out.
-    fn begun(self, origin: &Origin, usage: Option<Usage>) -> Given {
-        let input = usage.map_or(0, |usage| usage.input);
-        self.app.store.log_decision(DecisionRow {
-            id: Arc::clone(&self.id),
-            at: self.at,
-            episode: self.episode.clone(),
-            user: self.request.user.as_deref().map(Arc::from),
-            route: Arc::clone(&self.route),
-            strategy: Cow::Borrowed(FROM_CACHE),
-            category: Arc::clone(&origin.category),
-            arm: origin.arm.clone(),
-            propensity: 1.0,
-            explored: false,
-            expected_cost: Usd::ZERO,
-            expected_quality: origin.expected_quality,
-            experiment: None,
-            input_tokens: u32::try_from(input).unwrap_or(u32::MAX),
-            stream: self.request.stream,
-            feature_version: CONTEXT_FORMAT,
-            context: Vec::new(),
-            candidates: Vec::new(),
-            detail: Some(json!({"cache": {"kind": "exact", "of": &*origin.decision}}).to_string()),
-        });
-        Given {
-            origin: origin.clone(),
-            hit: self,
-            entry: None,
-        }
-    }
-}
-
-/// An answer that is being given. Its attempt is logged when it is over, however it ends.
-struct Given {
-    hit: Hit,
-    origin: Origin,
-    /// Set when it was given whole.
-    entry: Option<Arc<Entry>>,
-}
-
-impl Given {
-    fn headers(&self, entry: Option<&Entry>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let (hit, origin) = (&self.hit, &self.origin);
-        explain::put(&mut headers, HEADER, "hit");
-        explain::put(&mut headers, "x-router-decision-id", &hit.id);
-        explain::put(&mut headers, "x-router-strategy", FROM_CACHE);
-        explain::put(&mut headers, "x-router-propensity", "1.000000");
-        if !origin.category.is_empty() {
-            explain::put(&mut headers, "x-router-category", &origin.category);
-        }
-        explain::put(&mut headers, "x-router-model", origin.arm.as_str());
-        explain::put(&mut headers, "x-router-provider", &origin.provider);
-        headers.insert("x-router-attempts", HeaderValue::from_static("0"));
-        headers.insert("x-router-hedged", HeaderValue::from_static("false"));
-        headers.insert(header::AGE, HeaderValue::from(self.age(entry).as_secs()));
-        if let Some(saved) = entry.and_then(|entry| entry.cost) {
-            explain::put(&mut headers, "x-router-cache-saved-usd", &saved.to_string());
-        }
-        let overhead = clock::monotonic().saturating_duration_since(hit.received);
-        let overhead = format!("{:.3}", overhead.as_secs_f64() * 1e3);
-        explain::put(&mut headers, "x-router-overhead-ms", &overhead);
-        headers
-    }
-
-    fn age(&self, entry: Option<&Entry>) -> Duration {
-        entry.map_or(Duration::ZERO, |entry| self.hit.at.since(entry.at))
-    }
-
-    /// `router_metadata`, when asked for.
-    fn metadata(&self, entry: Option<&Entry>) -> Option<Value> {
-        let saved = entry.and_then(|entry| entry.cost);
-        self.hit.metadata.then(|| {
-            json!({
-                "decision_id": &*self.hit.id,
-                "route": &*self.hit.route,
-                "strategy": FROM_CACHE,
-                "selected": self.origin.arm.as_str(),
-                "provider": &*self.origin.provider,
-                "cost_usd": 0.0,
-                "cache": {
-                    "kind": "exact",
-                    "decision_id": &*self.origin.decision,
-                    "age_s": self.age(entry).as_secs(),
-                    "saved_usd": saved.map(Usd::dollars),
-                },
-                "candidates": [], "excluded": [], "attempts": [],
-            })
-        })
-    }
-
-    /// It has been given whole.
-    fn end(mut self, entry: &Arc<Entry>) {
-        self.hit.cache.served(&self.hit.id, self.hit.key, entry);
-        self.entry = Some(Arc::clone(entry));
-    }
-}
-
-impl Drop for Given {
-    fn drop(&mut self) {
-        let hit = &self.hit;
-        let saved = self.entry.as_ref().and_then(|entry| entry.cost);
-        hit.app.store.log_attempt(AttemptRow {
-            decision: Arc::clone(&hit.id),
-            number: 1,
-            at: hit.at,
-            arm: self.origin.arm.clone(),
-            provider: Arc::clone(&self.origin.provider),
-            role: Cow::Borrowed(FROM_CACHE),
-            outcome: Cow::Borrowed(if self.entry.is_some() {
-                "succeeded"
-            } else {
-                "client_gone"
-            }),
-            served: true,
-            stream: hit.request.stream,
-            ttft_ms: None,
-            total_ms: clock::monotonic()
-                .saturating_duration_since(hit.received)
-                .as_secs_f64()
-                * 1e3,
-            usage: None,
-            cost: Some(Usd::ZERO),
-            finish: None,
-            upstream_id: None,
-            text_bytes: 0,
-            detail: Some(json!({"cache": {"saved_nanos": saved.map(Usd::nanos)}}).to_string()),
-        });
-    }
-}
-
-fn events(playback: Playback) -> Events {
-    Box::pin(stream::unfold(playback, |mut playback| async move {
-        let event: Result<StreamEvent, AttemptError> = match playback.next().await? {
-            Ok(event) => Ok(event),
-            Err(cut) => Err(AttemptError {
-                kind: FailureKind::ProviderUnavailable,
-                fault: FaultSource::Upstream,
-                retry: Retry::SameArm,
-                retry_after: None,
-                quota_exhausted: false,
-                may_be_billed: false,
-                message: format!("The answer to an equal request, which this one was given too: {cut}."),
-                provider_code: None,
-            }),
-        };
-        Some((event, playback))
-    }))
 }

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+mod cache_hit;
 pub mod cached;
 pub mod chat;
 pub mod dashboard;

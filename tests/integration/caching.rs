@@ -381,3 +381,62 @@ async fn shared_answers_cross_clients_and_a_reload_keeps_what_still_holds() {
     assert_eq!(ask("anna").await.word(), "miss");
     assert_eq!(house.figures().await["hits"], json!(2), "figures go on");
 }
+
+/// What a client sees of a question after `first` was answered.
+async fn asked_after(house: &House, first: &str, question: &str) -> Seen {
+    let ask = |text: &str| see(house.send("auto", "anna", "x", said(text)));
+    ask(first).await;
+    ask(question).await
+}
+
+fn said(text: &str) -> Value {
+    json!({"stream": false, "messages": [
+        {"role": "system", "content": "You help customers of a shop."}, {"role": "user", "content": text}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_means_the_same_is_answered_again_and_one_that_does_not_is_not() {
+    let upstream = Upstream::always("up", Wire::OpenAi, Fault::None).await;
+    let cache = "{ shared = true, semantic = { threshold = 0.8, categories = { maths = 1.0 } } }";
+    // Embedding is not fast here; a late one is a miss.
+    let house = House::open(&upstream, &format!("{cache}\n[embedding]\nbudget_ms = 5000")).await;
+    let first = "ask-1 How do I send an item back to the shop?";
+    let alike = asked_after(&house, first, "ask-1 How can I send an item back to the shop?").await;
+    assert_eq!(alike.word(), "hit", "{alike:?}");
+    let similarity: f32 = alike.header("x-router-cache-similarity").parse().unwrap();
+    assert!((0.8..1.0).contains(&similarity));
+    assert_eq!(
+        (alike.usage["cost"].clone(), alike.header("x-router-strategy")),
+        (json!(0.0), "cache")
+    );
+    let ask = |key: &'static str, more: Value| see(house.send("auto", key, "x", more));
+    // A "not" or a number makes it another question, however alike; so does anything else in the request.
+    let other = "ask-1 How can I not send an item back to the shop?";
+    assert_eq!(ask("anna", said(other)).await.word(), "miss");
+    let again = "ask-1 How could I send an item back to the shop?";
+    let mut with_tools = said(again);
+    with_tools["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+    let mut with_turns = said(again);
+    with_turns["messages"]
+        .as_array_mut()
+        .unwrap()
+        .insert(1, json!({"role": "assistant", "content": "Hi."}));
+    let mut warmer = said(again);
+    warmer["temperature"] = json!(1.5);
+    for different in [with_turns, warmer] {
+        assert_eq!(ask("anna", different).await.word(), "miss");
+    }
+    let tools = ask("anna", with_tools).await;
+    assert_ne!(tools.word(), "hit");
+    // Never across clients, though equal questions are shared here.
+    assert_eq!(ask("bert", said(again)).await.word(), "miss");
+    assert_eq!(ask("bert", said(first)).await.word(), "hit");
+    // A category with a threshold of its own.
+    let mut maths = said("ask-1 How might I send an item back to the shop?");
+    maths["routing"] = json!({"category": "maths"});
+    assert_eq!(ask("anna", maths).await.word(), "miss");
+    // A bad score for what was given takes the answer away.
+    house.score(&alike.id, 0.0).await;
+    assert_eq!(ask("anna", said(first)).await.word(), "miss");
+    assert_eq!(house.figures().await["alike"], json!(1));
+}
