@@ -1,7 +1,8 @@
 //! How often would a semantic cache give a wrong answer, and how often a right one?
 //!
-//! `cargo run --release --example semantic_cache -- $DATA/uiuc_llmrouter.jsonl.gz ...` prints the tables of
-//! `experiments/semantic_cache.md`.
+//! `cargo run --release --example semantic_cache -- $DATA/uiuc_llmrouter.jsonl.gz ...` prints a table: for each
+//! threshold the share of prompts that another prompt of the set, the same prompt with another number, or its negation
+//! would be taken for, and the share of paraphrases that would be found; each without and with the telling words.
 
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 

@@ -424,3 +424,47 @@ fn the_support_bot_routes_as_it_says() {
     assert_eq!(fallbacks, ["openai/gpt-4o-mini", "qwen/qwen-2.5-72b"]);
     assert_eq!(config.providers.len(), 5);
 }
+
+#[test]
+fn a_cache_is_read_with_its_defaults_and_its_mistakes_are_told() {
+    let with = |cache: &str| {
+        format!(
+            "[[providers]]\nname = \"p\"\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+             [[models]]\nid = \"p/m\"\ncontext_window = 1000\n\
+             [[routes]]\nname = \"auto\"\nmodels = [\"p/m\"]\ncache = {cache}\n"
+        )
+    };
+    let read = |cache: &str| super::parse(&with(cache), super::Source::Text, &|_| None);
+    let rule = read("{ semantic = { categories = { maths = 1.0 } } }")
+        .unwrap()
+        .routes[0]
+        .cache
+        .clone()
+        .unwrap();
+    assert_eq!(
+        (rule.ttl.as_secs(), rule.max_bytes, rule.shared),
+        (300, 64 << 20, false)
+    );
+    let semantic = rule.semantic.unwrap();
+    assert_eq!(
+        (semantic.threshold("maths"), semantic.threshold("chat")),
+        (1.0, 0.95)
+    );
+    assert!(
+        read("{}").unwrap().routes[0]
+            .cache
+            .as_ref()
+            .unwrap()
+            .semantic
+            .is_none()
+    );
+    for (cache, says) in [
+        ("{ ttl = 5 }", "ttl"),
+        ("{ ttl_seconds = 0 }", "ttl_seconds"),
+        ("{ semantic = { threshold = 0.2 } }", "threshold"),
+        ("{ semantic = { categories = { math = 0.9 } } }", "math"),
+    ] {
+        let problems = read(cache).unwrap_err().to_string();
+        assert!(problems.contains(says), "{cache}: {problems}");
+    }
+}
