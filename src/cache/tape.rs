@@ -69,7 +69,7 @@ pub struct Lead {
     key: Key,
     tape: Arc<Tape>,
     /// What was asked, where answers are given to questions that mean the same.
-    meaning: Option<Meaning>,
+    meaning: Option<Box<Meaning>>,
     over: bool,
 }
 
@@ -86,7 +86,7 @@ impl Lead {
 
     /// Notes what was asked.
     pub fn means(&mut self, meaning: Meaning) {
-        self.meaning = Some(meaning);
+        self.meaning = Some(Box::new(meaning));
     }
 
     /// A stream has begun.
@@ -141,7 +141,8 @@ impl Lead {
         let entry = Arc::new(entry);
         self.over = true;
         // First it is kept, then the flight ends: who comes in between finds one or the other.
-        self.cache.keep(self.key, &entry, self.meaning.take());
+        let meaning = self.meaning.take().map(|meaning| *meaning);
+        self.cache.keep(self.key, &entry, meaning);
         self.tape.change(|state| state.phase = Phase::Done(entry));
     }
 
