@@ -161,7 +161,7 @@ const DEFAULT_HEDGE: Hedge = Hedge {
 
 const DEFAULT_CACHE_SECONDS: u64 = 300;
 const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
-const DEFAULT_COSINE: f64 = 0.95;
+const DEFAULT_COSINE: f64 = 0.97;
 const DEFAULT_QUESTIONS: usize = 1_000;
 /// Least and most that a route's answers may take.
 const CACHE_BYTES: std::ops::RangeInclusive<u64> = 65_536..=(1 << 40);

@@ -448,7 +448,7 @@ fn a_cache_is_read_with_its_defaults_and_its_mistakes_are_told() {
     let semantic = rule.semantic.unwrap();
     assert_eq!(
         (semantic.threshold("maths"), semantic.threshold("chat")),
-        (1.0, 0.95)
+        (1.0, 0.97)
     );
     assert!(
         read("{}").unwrap().routes[0]
