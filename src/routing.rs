@@ -11,7 +11,7 @@ use rand::RngCore;
 use crate::arm::{Arm, ArmId};
 use crate::completion::Usage;
 use crate::context::Features;
-use crate::policy::{self, CachedInput, Candidate, Contexts, Decision, Demands, Policy, Round};
+use crate::policy::{self, CachedInput, Candidate, Contexts, Decision, Demands, Policy, Proposal, Round};
 use crate::pricing::{Tariff, Units};
 use crate::units::{UnixMs, Usd};
 
@@ -171,6 +171,20 @@ pub fn decide(
 ) -> Decision {
     let candidates = candidates(question, expected);
     policy::decide(policy, &round(question, &candidates), rng)
+}
+
+/// What the policy proposes, without a draw.
+#[must_use]
+pub fn propose(policy: &dyn Policy, question: &Question<'_>, expected: &[Expected]) -> Proposal {
+    let candidates = candidates(question, expected);
+    policy.propose(&round(question, &candidates))
+}
+
+/// The best mix that looks at no prompt, where the policy knows one.
+#[must_use]
+pub fn blind(policy: &dyn Policy, question: &Question<'_>, expected: &[Expected]) -> Option<Proposal> {
+    let candidates = candidates(question, expected);
+    policy.blind(&round(question, &candidates))
 }
 
 /// What each offer is expected to use and to cost.

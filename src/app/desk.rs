@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Parts;
 use crate::app::reports::About;
+use crate::app::triggers::Seen;
+use crate::arm::ArmId;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dispatch::Cancellation;
 use crate::experiments::{
-    Definition, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError, Table, Terms,
-    Trigger,
+    Definition, DefinitionError, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError,
+    Origin, Table, Terms, Trigger,
 };
 use crate::failure::FailureKind;
 use crate::report::command::EXPERIMENTS_STATE as STATE;
@@ -38,6 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SAVE_EVERY: u32 = 10;
 /// Looks between two reports of running experiments.
 const REPORT_EVERY: u32 = 60;
+/// Looks between two at what the router is like: a dated price may have come into force.
+const NOTICE_EVERY: u32 = 20;
 /// Entries of the log read at once.
 const CHUNK: u32 = 500;
 /// Version of the saved state.
@@ -57,17 +61,19 @@ pub struct Detail {
 /// The desk.
 pub struct Desk {
     pub(super) telemetry: Arc<Telemetry>,
-    store: Store,
+    pub(super) store: Store,
     table: ArcSwap<Table>,
     books: Mutex<Books>,
 }
 
-pub(super) struct Books {
+struct Books {
     experiments: Experiments,
     ledger: Ledger,
     about: About,
     /// The always-best baseline of each route.
-    pub(super) references: HashMap<Arc<str>, Reference>,
+    references: HashMap<Arc<str>, Reference>,
+    /// What the router was like when it was last looked at.
+    seen: Option<Seen>,
     /// Changes that the log has not taken yet; the table they belong to waits for them.
     unlogged: Vec<Event>,
     /// Changes that are logged and not yet in a report.
@@ -102,6 +108,7 @@ impl Desk {
                 None
             }
         });
+        let seen = Seen::read(reader)?;
         let desk = Self {
             telemetry,
             store,
@@ -111,6 +118,7 @@ impl Desk {
                 ledger: Ledger::new(env!("CARGO_PKG_VERSION"), about.simulated, now),
                 about,
                 references: HashMap::new(),
+                seen,
                 unlogged: Vec::new(),
                 fresh: Vec::new(),
                 attempt_seq,
@@ -128,11 +136,15 @@ impl Desk {
         let definitions: Vec<Definition> = config
             .experiments
             .iter()
-            .map(|section| Definition::from_config(section, now))
+            .map(|section| Definition::from_config(section, Origin::Config, now))
             .collect();
+        let overrides: Vec<(String, Intervention)> = config.overrides.iter().map(intervention).collect();
         let mut books = self.books();
         if let Err(error) = books.experiments.configure(&definitions, now) {
             tracing::warn!(%error, "an experiment of the configuration does not start");
+        }
+        if let Err(error) = books.experiments.override_all(&overrides, now) {
+            tracing::warn!(%error, "the configuration asks of an experiment what cannot be done");
         }
         self.publish(&mut books);
     }
@@ -154,6 +166,30 @@ impl Desk {
         let started = books.experiments.trigger(trigger, terms, now);
         self.publish(&mut books);
         started
+    }
+
+    /// Starts an experiment that somebody asks for while the program runs; it stays when the configuration is read
+    /// again.
+    ///
+    /// # Errors
+    /// If it is not valid, or its name is taken by one that has not ended.
+    pub fn start(&self, experiment: &config::Experiment, now: UnixMs) -> Result<(), DefinitionError> {
+        let definition = Definition::from_config(experiment, Origin::Api, now);
+        let mut books = self.books();
+        books.experiments.start(definition, now)?;
+        self.publish(&mut books);
+        Ok(())
+    }
+
+    /// The route's always-best baseline, if it is known by now.
+    pub(super) fn best(&self, route: &str) -> Option<ArmId> {
+        self.books().references.get(route)?.best().cloned()
+    }
+
+    /// Remembers what the router is like; what it was like before, if that is something else.
+    pub(super) fn remember(&self, seen: &Seen) -> Option<Option<Seen>> {
+        let mut books = self.books();
+        (books.seen.as_ref() != Some(seen)).then(|| books.seen.replace(seen.clone()))
     }
 
     /// Does what somebody asks of an experiment.
@@ -247,7 +283,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,6 +370,15 @@ impl Books {
     }
 }
 
+fn intervention(wish: &config::Override) -> (String, Intervention) {
+    let asked = match &wish.action {
+        config::OverrideAction::Stop => Intervention::Stop,
+        config::OverrideAction::Ship(arm) => Intervention::Ship { arm: arm.clone() },
+        config::OverrideAction::Undo => Intervention::Undo,
+    };
+    (wish.name.clone(), asked)
+}
+
 fn enrolment(decision: &DecisionRow) -> Option<Enrolment> {
     decision.experiment.as_ref()?;
     let detail: Detail = serde_json::from_str(decision.detail.as_deref()?).ok()?;
@@ -382,6 +427,9 @@ pub(super) async fn follow(app: std::sync::Weak<Parts>) {
 }
 
 fn turn(app: &Parts, looks: u32) {
+    if looks.is_multiple_of(NOTICE_EVERY) {
+        app.notice();
+    }
     if let Err(error) = app.desk.look() {
         tracing::warn!(%error, "the experiments cannot read the log");
     }

@@ -1,154 +1,148 @@
 //! Experiments on a request's way: what finished ones ask of it, which running one it takes part in, and what that
 //! makes of the decision.
 
-use crate::arm::ArmId;
+use rand::RngCore;
+
+use crate::app::variants::Choosing;
+use crate::arm::Arm;
 use crate::experiments::{Enrolment, Ruling, Table, Unit, Variant};
-use crate::policy::Decision;
+use crate::policy::{Decision, Demands, Proposal};
 
 /// Input tokens above which a prompt is in the slice `length=long`.
 const LONG: u64 = 1_000;
 
 /// Whether what finished experiments ruled leaves `arm` to be drawn, among `arms`.
 #[must_use]
-pub fn allowed(table: &Table, route: &str, category: Option<&str>, arm: &ArmId, arms: &[&ArmId]) -> bool {
-    let is = |variant: &Variant, arm: &ArmId| matches!(variant, Variant::Model(model) if model == arm);
+pub fn allowed(table: &Table, route: &str, category: Option<&str>, arm: &Arm, arms: &[&Arm]) -> bool {
     !table.rulings(route, category).any(|ruling| match ruling {
-        Ruling::Exclude { variant } => is(variant, arm) && arms.len() > 1,
+        Ruling::Exclude { variant } => variant.names(arm) && arms.iter().any(|other| !variant.names(other)),
         // Only where the one that takes its place can take the request.
-        Ruling::Replace { of, by } => is(of, arm) && arms.iter().any(|other| is(by, other)),
+        Ruling::Replace { of, by } => {
+            of.names(arm) && !by.names(arm) && arms.iter().any(|other| by.names(other))
+        }
+        Ruling::Adopt { .. } => false,
     })
 }
 
-/// The request's place in an experiment between models that all can take it.
+/// The request's place in an experiment, if each of its arms can take it. A request that wants nothing explored takes
+/// part in nothing, and one that asks for a quality of its own in no comparison of margins.
 #[must_use]
 pub fn enrol(
     table: &Table,
     unit: &Unit<'_>,
     route: &str,
     category: Option<&str>,
-    arms: &[&ArmId],
+    arms: &[&Arm],
+    demands: &Demands,
 ) -> Option<Enrolment> {
+    if !demands.explore {
+        return None;
+    }
     let enrolment = table.assign(unit, route, category)?;
-    let eligible = |variant: &Variant| matches!(variant, Variant::Model(model) if arms.contains(&model));
+    let own = demands.quality_margin.is_some() || demands.quality_floor.is_some();
+    let can = |variant: &Variant| match variant {
+        Variant::Model(_) | Variant::Family(_) => arms.iter().any(|arm| variant.names(arm)),
+        Variant::MarginMilli(_) => !own,
+        Variant::Categories(table) => category
+            .and_then(|category| table.get(category))
+            .is_none_or(|model| arms.iter().any(|arm| arm.id == *model)),
+        Variant::Policy(_) | Variant::Features(_) | Variant::Current => true,
+    };
     // An arm that cannot take some requests would get the easier ones only.
-    enrolment.variants.iter().all(eligible).then_some(enrolment)
+    enrolment.variants.iter().all(can).then_some(enrolment)
 }
 
-/// Makes the decision the experiment's: its arm, with its probability.
-pub fn settle(
-    decision: &mut Decision,
-    enrolment: &mut Enrolment,
-    arms: &[&ArmId],
-    input_tokens: u64,
+/// Those of `drawn` (places in the pool, whose arms `arm` gives) that may be drawn: what finished experiments left,
+/// and what the running one names.
+#[must_use]
+pub fn left<'a>(
+    table: &Table,
+    route: &str,
     category: Option<&str>,
-) {
-    let position = |variant: &Variant| match variant {
-        Variant::Model(model) => arms.iter().position(|arm| *arm == model),
-        _ => None,
+    drawn: &[usize],
+    arm: impl Fn(usize) -> &'a Arm,
+    enrolment: Option<&Enrolment>,
+) -> Vec<usize> {
+    let arms: Vec<&Arm> = drawn.iter().map(|&index| arm(index)).collect();
+    let named = |arm: &Arm| {
+        enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(|variant| variant.names(arm)))
     };
-    let Some(chosen) = position(&enrolment.variant) else {
-        return;
-    };
-    decision.pmf = vec![0.0; arms.len()];
-    for (variant, share) in enrolment.variants.iter().zip(&enrolment.shares) {
-        if let Some(index) = position(variant) {
-            decision.pmf[index] += share;
-        }
+    let kept: Vec<usize> = drawn
+        .iter()
+        .zip(&arms)
+        .filter(|(_, arm)| named(arm) || allowed(table, route, category, arm, &arms))
+        .map(|(&index, _)| index)
+        .collect();
+    if kept.is_empty() { drawn.to_vec() } else { kept }
+}
+
+/// What a request is like, for the slices of a report.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traits<'a> {
+    /// Its input tokens.
+    pub input_tokens: u64,
+    /// The prompt's category.
+    pub category: Option<&'a str>,
+    /// Its language, by the two-letter code.
+    pub language: Option<&'a str>,
+    /// The client's key, by its name, where keys are set.
+    pub tenant: Option<&'a str>,
+}
+
+impl Traits<'_> {
+    fn slices(&self) -> Vec<String> {
+        let length = if self.input_tokens > LONG { "long" } else { "short" };
+        let named = [
+            ("category", self.category),
+            ("language", self.language),
+            ("tenant", self.tenant),
+        ];
+        let named = named
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+        std::iter::once(format!("length={length}")).chain(named).collect()
     }
-    decision.chosen = chosen;
-    decision.propensity = decision.pmf[chosen];
-    decision.explored = false;
-    let control = enrolment.variants.first().and_then(position);
-    enrolment.covariate = control
-        .and_then(|control| decision.scores.get(control))
-        .map_or(0.0, |score| score.mean);
-    let length = if input_tokens > LONG { "long" } else { "short" };
-    enrolment.slices = vec![format!("length={length}")];
-    if let Some(category) = category {
-        enrolment.slices.push(format!("category={category}"));
+}
+
+/// The experiment's decision: its arm's own way of choosing draws, and the propensity of each model is the sum over
+/// the arms of the probability of the arm times that of the model in it. `None` if an arm cannot choose now.
+pub fn settle(
+    enrolment: &mut Enrolment,
+    asked: &Choosing<'_>,
+    traits: &Traits<'_>,
+    rng: &mut dyn RngCore,
+) -> Option<Decision> {
+    let base = asked.propose();
+    let proposals: Vec<Proposal> = enrolment
+        .variants
+        .iter()
+        .map(|variant| asked.by(variant, &base))
+        .collect::<Option<_>>()?;
+    let by_arm: Vec<Vec<f64>> = proposals
+        .iter()
+        .map(|proposal| proposal.pmf.probabilities())
+        .collect();
+    let mut pmf = vec![0.0; base.pmf.len()];
+    for (own, share) in by_arm.iter().zip(&enrolment.shares) {
+        pmf.iter_mut()
+            .zip(own)
+            .for_each(|(sum, probability)| *sum += share * probability);
     }
+    let draw = proposals.get(enrolment.arm)?.pmf.draw(rng);
+    let control = by_arm.first()?.iter().zip(&base.scores);
+    enrolment.covariate = control.map(|(probability, score)| probability * score.mean).sum();
+    enrolment.slices = traits.slices();
+    Some(Decision {
+        chosen: draw.index,
+        propensity: pmf[draw.index],
+        explored: draw.explored,
+        pmf,
+        scores: base.scores,
+        lambda: base.lambda,
+        strategy: base.strategy,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiments::{Definition, Experiments, Hypothesis, Intervention, Origin};
-    use crate::policy::{ArmScore, Strategy};
-    use crate::units::UnixMs;
-
-    fn experiments() -> Experiments {
-        let model = |id: &str| Variant::Model(ArmId::new(id));
-        let variants = vec![
-            ("control".to_owned(), model("a/1")),
-            ("treatment".to_owned(), model("b/2")),
-        ];
-        let hypothesis = Hypothesis::NonInferior { margin: 0.05 };
-        let mut experiments = Experiments::default();
-        let definition = Definition::new("ab", "auto", variants, hypothesis, Origin::Config, UnixMs(1));
-        experiments.start(definition, UnixMs(1)).unwrap();
-        experiments
-    }
-
-    #[test]
-    fn the_decision_becomes_the_experiments() {
-        let arms = [ArmId::new("c/3"), ArmId::new("b/2"), ArmId::new("a/1")];
-        let arms: Vec<&ArmId> = arms.iter().collect();
-        let table = experiments().table();
-        let unit = Unit {
-            request: "r",
-            ..Unit::default()
-        };
-        let mut enrolment = enrol(&table, &unit, "auto", Some("code"), &arms).unwrap();
-        let mut decision = Decision {
-            chosen: 0,
-            propensity: 0.8,
-            explored: true,
-            pmf: vec![0.8, 0.1, 0.1],
-            scores: [0.9, 0.6, 0.7]
-                .map(|mean| ArmScore {
-                    mean,
-                    ..ArmScore::default()
-                })
-                .to_vec(),
-            lambda: 0.0,
-            strategy: Strategy::Contextual,
-        };
-        settle(&mut decision, &mut enrolment, &arms, 10, Some("code"));
-        assert_eq!(decision.pmf, [0.0, 0.5, 0.5]);
-        assert_eq!((decision.propensity, decision.explored), (0.5, false));
-        assert_eq!(Variant::Model(arms[decision.chosen].clone()), enrolment.variant);
-        assert!(
-            (enrolment.covariate - 0.7).abs() < 1e-12,
-            "the control's expected quality"
-        );
-        assert_eq!(enrolment.slices, ["length=short", "category=code"]);
-    }
-
-    #[test]
-    fn a_request_that_one_arm_cannot_take_stays_out() {
-        let (one, other) = (ArmId::new("a/1"), ArmId::new("c/3"));
-        let unit = Unit {
-            request: "r",
-            ..Unit::default()
-        };
-        assert!(enrol(&experiments().table(), &unit, "auto", None, &[&one, &other]).is_none());
-    }
-
-    #[test]
-    fn what_was_shipped_takes_the_controls_place_where_it_can() {
-        let mut experiments = experiments();
-        let ship = Intervention::Ship {
-            arm: "treatment".into(),
-        };
-        experiments.intervene("ab", &ship, "", UnixMs(2)).unwrap();
-        let table = experiments.table();
-        let (control, treatment) = (ArmId::new("a/1"), ArmId::new("b/2"));
-        assert!(!allowed(&table, "auto", None, &control, &[&control, &treatment]));
-        assert!(allowed(&table, "auto", None, &treatment, &[&control, &treatment]));
-        assert!(
-            allowed(&table, "auto", None, &control, &[&control]),
-            "the treatment cannot take it"
-        );
-        assert!(allowed(&table, "other", None, &control, &[&control, &treatment]));
-    }
-}
+#[path = "enrol_tests.rs"]
+mod tests;

@@ -143,6 +143,12 @@ impl FeatureSet {
         }
     }
 
+    /// Version of the category classifier.
+    #[must_use]
+    pub fn classifier_version(&self) -> u32 {
+        self.classifier.version()
+    }
+
     /// The same by view, as the policy's statistics name them.
     #[must_use]
     pub fn view_versions(&self) -> BTreeMap<View, String> {

@@ -15,6 +15,7 @@ pub mod reload;
 pub mod reports;
 pub mod sessions;
 pub mod triggers;
+pub mod variants;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,7 @@ use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
 use crate::app::reports::About;
 use crate::app::sessions::Sessions;
+use crate::app::triggers::FeatureVersions;
 use crate::cache::Caches;
 use crate::clock;
 use crate::config::{Config, DEFAULT_CONNECT_TIMEOUT_MS};
@@ -209,11 +211,24 @@ impl Parts {
             serde_json::json!({"hash": app.live.load().config.hash}),
         );
         app.describe();
+        app.notice();
         tokio::spawn(publish(Arc::downgrade(&app)));
         tokio::spawn(report(Arc::downgrade(&app)));
         tokio::spawn(desk::follow(Arc::downgrade(&app)));
         tokio::spawn(money::keep(Arc::downgrade(&app)));
         Ok(app)
+    }
+
+    /// Has the desk look at what the router is like now.
+    pub fn notice(&self) {
+        let versions = self.features.versions();
+        let versions = FeatureVersions {
+            text: versions.text,
+            embedding: versions.embedding,
+            classifier: self.features.classifier_version(),
+        };
+        self.desk
+            .notice(&self.live.load().config, versions, clock::wall());
     }
 
     /// Keeps in the database what reports must know of the configuration in force.

@@ -56,6 +56,14 @@ pub fn typical_cost(config: &Config, arm: &ArmId, now: UnixMs) -> f64 {
         .map_or(0.0, |tariff| tariff.cost(&usage, &Units::default()).dollars())
 }
 
+/// The same at list price, whatever the hour: windows open and close every day, and that is no change of prices.
+/// `None` when the price is unknown.
+#[must_use]
+pub fn list_cost(config: &Config, arm: &ArmId, now: UnixMs) -> Option<f64> {
+    let factor = config.prices.at(arm, now)?.multiplier().factor();
+    (factor > 0.0).then(|| typical_cost(config, arm, now) / factor)
+}
+
 /// A route as the policy takes it.
 #[must_use]
 pub fn settings(config: &Config, route: &Route, now: UnixMs) -> RouteSettings {

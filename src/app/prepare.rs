@@ -7,23 +7,25 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use uuid::Uuid;
 
+use crate::app::enrol::Traits;
 use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
 use crate::app::pending::Account;
 use crate::app::sessions::{self, Conversation};
+use crate::app::variants::Choosing;
 use crate::app::{App, Parts, enrol, money, purpose};
-use crate::arm::ArmId;
+use crate::arm::{Arm, ArmId};
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
 use crate::clock;
 use crate::config::Route;
 use crate::content::ContentFacts;
 use crate::context::Features;
 use crate::dispatch::{HedgeRule, Plan, PlannedArm};
-use crate::experiments::{Enrolment, Unit};
+use crate::experiments::{Enrolment, Unit, Variant};
 use crate::failure::FailureKind;
 use crate::features::content;
 use crate::policy::simple::Fixed;
-use crate::policy::{Contexts, Decision, Demands, Policy};
+use crate::policy::{self, Contexts, Decision, Demands, Policy};
 use crate::pricing::budget::Standing;
 use crate::pricing::{self, Units};
 use crate::request::ChatRequest;
@@ -37,6 +39,8 @@ use crate::units::{UnixMs, Usd};
 
 /// Time budget of a request that names a model itself.
 const DIRECT_DEADLINE: Duration = Duration::from_secs(600);
+/// Why an arm is no candidate that a finished experiment left out.
+const RULED_OUT: &str = "left out by what an experiment came to; see /v1/experiments";
 /// Samples of an arm's latency below which it is not counted.
 const LATENCY_SAMPLES: u64 = 20;
 
@@ -199,7 +203,7 @@ pub async fn prepare(
         drawn.append(&mut spare);
     }
     asked.keep_first_provider(&mut drawn, &mut spare, &pool, &expected);
-    let refused: Vec<Refused> = filtered
+    let mut refused: Vec<Refused> = filtered
         .refused
         .into_iter()
         .map(|r| (r.arm, r.reason.to_string()))
@@ -218,31 +222,43 @@ pub async fn prepare(
     }
     let table = app.desk.table();
     let routed = route.filter(|_| rule.is_none()).map(|route| route.name.as_str());
-    if let Some(route) = routed.filter(|_| !table.is_empty()) {
-        let arms: Vec<&ArmId> = drawn.iter().map(|&index| &pool[index].arm.id).collect();
-        let kept =
-            |index: &usize| enrol::allowed(&table, route, category.as_deref(), &pool[*index].arm.id, &arms);
-        let left: Vec<usize> = drawn.iter().copied().filter(kept).collect();
-        if !left.is_empty() {
-            drawn = left;
-        }
+    let concerned = routed.filter(|_| !table.is_empty());
+    let id: Arc<str> = Arc::from(&*app.new_id().simple().encode_lower(&mut Uuid::encode_buffer()));
+    let mut enrolment = concerned.and_then(|route| {
+        let unit = Unit {
+            request: &id,
+            user: request.user.as_deref(),
+            session: wishes.session.as_deref(),
+        };
+        let arms: Vec<&Arm> = drawn.iter().map(|&index| &*pool[index].arm).collect();
+        enrol::enrol(&table, &unit, route, category.as_deref(), &arms, &asked.demands())
+    });
+    if let Some(route) = concerned {
+        let arm = |index: usize| &*pool[index].arm;
+        let left = enrol::left(
+            &table,
+            route,
+            category.as_deref(),
+            &drawn,
+            arm,
+            enrolment.as_ref(),
+        );
+        let out = drawn.iter().filter(|index| !left.contains(index));
+        refused.extend(out.map(|&index| (arm(index).id.clone(), RULED_OUT.to_owned())));
+        drawn = left;
     }
     let options: Vec<Offer<'_>> = drawn.iter().map(|&index| offers[index].clone()).collect();
     let estimates: Vec<Expected> = drawn.iter().map(|&index| expected[index]).collect();
-    let mut decision = asked.choose(&options, &estimates);
-    let id: Arc<str> = Arc::from(&*app.new_id().simple().encode_lower(&mut Uuid::encode_buffer()));
-    let arms: Vec<&ArmId> = options.iter().map(|offer| &offer.arm.id).collect();
-    let unit = Unit {
-        request: &id,
-        user: request.user.as_deref(),
-        session: wishes.session.as_deref(),
-    };
-    let mut enrolment =
-        routed.and_then(|route| enrol::enrol(&table, &unit, route, category.as_deref(), &arms));
-    if let Some(enrolment) = &mut enrolment {
-        let tokens = options[decision.chosen].input_tokens;
-        enrol::settle(&mut decision, enrolment, &arms, tokens, category.as_deref());
+    let settled = enrolment
+        .as_mut()
+        .and_then(|enrolment| asked.settle(enrolment, &options, &estimates, wishes));
+    if settled.is_none() {
+        enrolment = None;
     }
+    let mut decision = settled.unwrap_or_else(|| {
+        let way = concerned.and_then(|route| table.way(route, category.as_deref()));
+        asked.choose(&options, &estimates, way)
+    });
     let session = conversation.as_ref().and_then(|conversation| {
         let hold = route.filter(|_| enrolment.is_none());
         sessions::go_on(
@@ -385,7 +401,6 @@ impl<'a> Asked<'a> {
     }
 
     fn question<'q>(&'q self, offers: &'q [Offer<'q>]) -> Question<'q> {
-        let routing = &self.request.routing;
         Question {
             route: self.route.map_or("", |route| &route.name),
             contexts: Contexts {
@@ -396,12 +411,17 @@ impl<'a> Asked<'a> {
             offers,
             units: pricing::units(self.content),
             max_output_tokens: self.request.max_output_tokens,
-            demands: Demands {
-                quality_floor: routing.quality_floor,
-                quality_margin: routing.quality_margin,
-                confidence: None,
-                explore: routing.explore.unwrap_or(true),
-            },
+            demands: self.demands(),
+        }
+    }
+
+    fn demands(&self) -> Demands {
+        let routing = &self.request.routing;
+        Demands {
+            quality_floor: routing.quality_floor,
+            quality_margin: routing.quality_margin,
+            confidence: None,
+            explore: routing.explore.unwrap_or(true),
         }
     }
 
@@ -440,8 +460,9 @@ impl<'a> Asked<'a> {
         candidates::filter(&demand, &means)
     }
 
-    /// Asks the policy; a model that the client names itself is certain.
-    fn choose(&self, offers: &[Offer<'_>], expected: &[Expected]) -> Decision {
+    /// Asks the policy, or goes the way that an experiment has shipped; a model that the client names itself is
+    /// certain.
+    fn choose(&self, offers: &[Offer<'_>], expected: &[Expected], way: Option<&Variant>) -> Decision {
         let fixed;
         let policy: &dyn Policy = match self.route {
             Some(_) => self.policy,
@@ -451,8 +472,43 @@ impl<'a> Asked<'a> {
             }
         };
         let question = self.question(offers);
+        if let Some(way) = way {
+            let choosing = Choosing {
+                policy,
+                question: &question,
+                expected,
+            };
+            let base = choosing.propose();
+            let proposal = choosing.by(way, &base).unwrap_or(base);
+            return self.app.draw(|rng| policy::draw(proposal, rng));
+        }
         self.app
             .draw(|rng| routing::decide(policy, &question, expected, rng))
+    }
+
+    /// The decision of the experiment that the request is in; `None` if it cannot be made.
+    fn settle(
+        &self,
+        enrolment: &mut Enrolment,
+        offers: &[Offer<'_>],
+        expected: &[Expected],
+        wishes: &Wishes,
+    ) -> Option<Decision> {
+        let question = self.question(offers);
+        let choosing = Choosing {
+            policy: self.policy,
+            question: &question,
+            expected,
+        };
+        let tenant = (!self.live.keys.is_open()).then_some(&*wishes.client.0);
+        let traits = Traits {
+            input_tokens: offers.first().map_or(0, |offer| offer.input_tokens),
+            category: self.category,
+            language: self.content.language,
+            tenant,
+        };
+        self.app
+            .draw(|rng| enrol::settle(enrolment, &choosing, &traits, rng))
     }
 
     fn strategy(&self, decision: &Decision, rule: Option<&Rule>) -> Arc<str> {

@@ -59,7 +59,7 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
     app.budgets.reconfigure(new_config.budgets.clone());
     app.describe();
     app.desk.configure(&new_config, now);
-    app.desk.routes_changed(&old.config, &new_config, now);
+    app.notice();
     app.log_event(
         "config",
         "reload",

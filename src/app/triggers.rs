@@ -1,9 +1,18 @@
 //! What happens in the router that starts an experiment by itself, and on which terms.
+//!
+//! What the router was like is kept in the database, so that a change counts whether it came by reading the
+//! configuration again, by a date in the price book or with a restart.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::app::desk::Desk;
+use crate::app::policies;
 use crate::arm::ArmId;
-use crate::config::{Config, Route};
+use crate::config::{Config, Objective, QualityRule, Route};
 use crate::experiments::{Terms, Trigger};
+use crate::store::{DocRow, Reader, StoreError};
 use crate::telemetry::{InputSize, Question};
 use crate::units::UnixMs;
 
@@ -11,12 +20,154 @@ use crate::units::UnixMs;
 const TYPICAL_INPUT: u32 = 500;
 /// A first token later than this is slow where neither the route nor telemetry says better.
 const SLOW_MS: f64 = 5_000.0;
+/// Where the router's last state is kept.
+const KIND: &str = "experiments";
+const NAME: &str = "seen";
+
+/// Versions of what looks at prompts; 0 for what is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureVersions {
+    /// The text view's projection.
+    pub text: u32,
+    /// The embedding view's.
+    pub embedding: u32,
+    /// The category classifier's.
+    pub classifier: u32,
+}
+
+/// What changes are told by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    routes: BTreeMap<String, SeenRoute>,
+    features: FeatureVersions,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct SeenRoute {
+    /// Dollars of a typical call at list price, by model; `None` when the price is unknown.
+    models: BTreeMap<String, Option<f64>>,
+    /// The quality margin, where that is what the route goes by.
+    margin: Option<f64>,
+}
+
+impl Seen {
+    fn of(config: &Config, features: FeatureVersions, now: UnixMs) -> Self {
+        let routes = config.routes.iter().map(|route| {
+            let cost = |arm: &ArmId| (arm.to_string(), policies::list_cost(config, arm, now));
+            let margin = match route.objective {
+                Objective::CheapestCapable {
+                    quality: QualityRule::Margin(margin),
+                    ..
+                } => Some(margin),
+                _ => None,
+            };
+            let seen = SeenRoute {
+                models: route.models.iter().map(cost).collect(),
+                margin,
+            };
+            (route.name.clone(), seen)
+        });
+        Self {
+            routes: routes.collect(),
+            features,
+        }
+    }
+
+    /// As it was kept; `None` before the first start.
+    pub(super) fn read(reader: &Reader) -> Result<Option<Self>, StoreError> {
+        let row = reader.doc(KIND, NAME)?;
+        Ok(row.and_then(|row| serde_json::from_str(&row.json).ok()))
+    }
+
+    fn row(&self, now: UnixMs) -> DocRow {
+        DocRow {
+            kind: KIND.into(),
+            name: NAME.into(),
+            at: now,
+            json: serde_json::to_string(self).unwrap_or_default(),
+        }
+    }
+}
+
+impl SeenRoute {
+    /// The pair of models whose order by price was turned over and that now lie furthest apart: (now cheaper, now
+    /// dearer).
+    fn flipped(&self, now: &Self) -> Option<(ArmId, ArmId)> {
+        let cost = |seen: &Self, id: &str| seen.models.get(id).copied().flatten();
+        let mut found: Option<(f64, &str, &str)> = None;
+        for a in now.models.keys() {
+            for b in now.models.keys() {
+                let costs = (cost(self, a), cost(self, b), cost(now, a), cost(now, b));
+                let (Some(old_a), Some(old_b), Some(new_a), Some(new_b)) = costs else {
+                    continue;
+                };
+                let gap = new_b - new_a;
+                if old_a > old_b && gap > 0.0 && found.is_none_or(|(widest, ..)| gap > widest) {
+                    found = Some((gap, a, b));
+                }
+            }
+        }
+        found.map(|(_, a, b)| (ArmId::new(a), ArmId::new(b)))
+    }
+}
 
 impl Desk {
+    /// Looks at what the router is like now, and starts an experiment on each change that is worth one: a model that
+    /// is new in a route, prices that turned the ranking over, another margin, new features or a new classifier.
+    pub fn notice(&self, config: &Config, features: FeatureVersions, now: UnixMs) {
+        let seen = Seen::of(config, features, now);
+        let Some(before) = self.remember(&seen) else {
+            return;
+        };
+        drop(self.store.put_doc(seen.row(now)));
+        let Some(before) = before else { return };
+        for route in &config.routes {
+            let Some((old, new)) = before.routes.get(&route.name).zip(seen.routes.get(&route.name)) else {
+                continue;
+            };
+            self.new_models(config, route, old, now);
+            if let Some((cheaper, dearer)) = old.flipped(new) {
+                let control = dearer.clone();
+                let trigger = Trigger::RankingFlip {
+                    route: route.name.clone(),
+                    cheaper,
+                    dearer,
+                };
+                self.ask(route, &trigger, Some(&control), now);
+            }
+            if let Some((from, to)) = old.margin.zip(new.margin).filter(|(from, to)| from != to) {
+                let trigger = Trigger::MarginChanged {
+                    route: route.name.clone(),
+                    from,
+                    to,
+                };
+                self.ask(route, &trigger, None, now);
+            }
+            if let Some(trigger) = features_changed(&route.name, before.features, seen.features) {
+                self.ask(route, &trigger, None, now);
+            }
+        }
+    }
+
+    fn new_models(&self, config: &Config, route: &Route, old: &SeenRoute, now: UnixMs) {
+        let fresh = |model: &&ArmId| !old.models.contains_key(model.as_str());
+        for model in route.models.iter().filter(fresh) {
+            let Some(reference) = self.reference(config, route, model, now) else {
+                continue;
+            };
+            let trigger = Trigger::NewModel {
+                route: route.name.clone(),
+                model: model.clone(),
+                reference: reference.clone(),
+            };
+            self.ask(route, &trigger, Some(&reference), now);
+        }
+    }
+
     /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it.
     pub fn drifted(&self, arm: &ArmId, config: &Config, now: UnixMs) {
         for route in config.routes.iter().filter(|route| route.models.contains(arm)) {
-            let Some(reference) = self.reference(route, arm) else {
+            let Some(reference) = self.reference(config, route, arm, now) else {
                 continue;
             };
             let trigger = Trigger::Drift {
@@ -28,33 +179,14 @@ impl Desk {
         }
     }
 
-    /// Starts an experiment on each model that is new in a route, against the route's reference.
-    pub fn routes_changed(&self, old: &Config, new: &Config, now: UnixMs) {
-        for route in &new.routes {
-            let Some(before) = old.routes.iter().find(|before| before.name == route.name) else {
-                continue;
-            };
-            for model in route.models.iter().filter(|model| !before.models.contains(model)) {
-                let Some(reference) = self.reference(route, model) else {
-                    continue;
-                };
-                let trigger = Trigger::NewModel {
-                    route: route.name.clone(),
-                    model: model.clone(),
-                    reference: reference.clone(),
-                };
-                self.ask(route, &trigger, Some(&reference), now);
-            }
-        }
-    }
-
     /// Starts what `trigger` asks for on the route's terms, unless the route wants none.
-    pub(super) fn ask(&self, route: &Route, trigger: &Trigger, control: Option<&ArmId>, now: UnixMs) {
+    fn ask(&self, route: &Route, trigger: &Trigger, control: Option<&ArmId>, now: UnixMs) {
         if !route.experiments.enabled {
             return;
         }
         let terms = Terms {
             margin: route.experiments.margin.unwrap_or_else(|| route.margin()),
+            superior: route.objective == Objective::MaxQuality,
             traffic: route.experiments.traffic,
             max_samples: route.experiments.max_samples,
             slow_ms: self.slow_ms(route, control),
@@ -81,10 +213,107 @@ impl Desk {
             .unwrap_or(SLOW_MS)
     }
 
-    /// The route's always-best baseline, if it is known by now, still one of its models, and another than `arm`.
-    fn reference(&self, route: &Route, arm: &ArmId) -> Option<ArmId> {
-        let books = self.books();
-        let best = books.references.get(route.name.as_str())?.best()?;
-        (best != arm && route.models.contains(best)).then(|| best.clone())
+    /// What `arm` is measured by: the route's always-best baseline if it is known by now, else its dearest model.
+    /// `None` if that is `arm` itself.
+    fn reference(&self, config: &Config, route: &Route, arm: &ArmId, now: UnixMs) -> Option<ArmId> {
+        let known = self.best(&route.name).filter(|best| route.models.contains(best));
+        let others = Route {
+            models: route
+                .models
+                .iter()
+                .filter(|model| *model != arm)
+                .cloned()
+                .collect(),
+            ..route.clone()
+        };
+        known
+            .or_else(|| policies::reference(config, &others, now))
+            .filter(|best| best != arm)
+    }
+}
+
+/// What the new versions are compared with: what did not change of what is known of a prompt.
+fn features_changed(route: &str, before: FeatureVersions, now: FeatureVersions) -> Option<Trigger> {
+    let (current, fresh, version) = if (before.text, before.classifier) != (now.text, now.classifier) {
+        // Statistics never cross versions: all that the router knows by the text view starts anew.
+        let version = format!("text{}-classifier{}", now.text, now.classifier);
+        (
+            "none",
+            if now.embedding == 0 { "text" } else { "embedding" },
+            version,
+        )
+    } else if before.embedding != now.embedding && now.embedding != 0 {
+        ("text", "embedding", format!("embedding{}", now.embedding))
+    } else {
+        return None;
+    };
+    Some(Trigger::NewFeatures {
+        route: route.to_owned(),
+        current: current.to_owned(),
+        fresh: fresh.to_owned(),
+        version: format!("{route}-{version}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(costs: &[(&str, f64)]) -> SeenRoute {
+        SeenRoute {
+            models: costs
+                .iter()
+                .map(|(id, cost)| ((*id).to_owned(), Some(*cost)))
+                .collect(),
+            margin: Some(0.02),
+        }
+    }
+
+    #[test]
+    fn a_price_change_that_turns_the_ranking_over_names_the_widest_pair() {
+        let old = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 5.0)]);
+        assert_eq!(old.flipped(&old), None);
+        let same_order = route(&[("a/1", 2.5), ("b/2", 2.0), ("c/3", 9.0)]);
+        assert_eq!(old.flipped(&same_order), None, "dearer, but in the same order");
+        let now = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 0.5)]);
+        assert_eq!(
+            old.flipped(&now),
+            Some((ArmId::new("c/3"), ArmId::new("a/1"))),
+            "c passes both; a is further away"
+        );
+        let unknown = SeenRoute {
+            models: BTreeMap::from([("c/3".to_owned(), Some(0.5)), ("a/1".to_owned(), None)]),
+            margin: None,
+        };
+        assert_eq!(old.flipped(&unknown), None, "an unknown price is not cheap");
+    }
+
+    #[test]
+    fn new_features_are_compared_with_what_did_not_change() {
+        let before = FeatureVersions {
+            text: 3,
+            embedding: 0,
+            classifier: 1,
+        };
+        assert_eq!(features_changed("auto", before, before), None);
+        let with = FeatureVersions {
+            embedding: 2,
+            ..before
+        };
+        let found = |now| match features_changed("auto", before, now) {
+            Some(Trigger::NewFeatures { current, fresh, .. }) => (current, fresh),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found(with), ("text".to_owned(), "embedding".to_owned()));
+        let classifier = FeatureVersions {
+            classifier: 2,
+            ..before
+        };
+        assert_eq!(found(classifier), ("none".to_owned(), "text".to_owned()));
+        assert_eq!(
+            features_changed("auto", with, before),
+            None,
+            "going without the embedding is nobody's question"
+        );
     }
 }

@@ -25,7 +25,9 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 pub use catalogue::{Catalogue, Entry};
-pub use experiments::{Experiment, Hypothesis, Split, StickyBy};
+pub use experiments::{
+    Experiment, FEATURES, Guards, Hypothesis, Override, OverrideAction, POLICIES, Split, StickyBy, Treatment,
+};
 pub use models::{Model, PriceSource};
 pub use problem::{Problem, Problems};
 pub use providers::{DEFAULT_CONNECT_TIMEOUT_MS, Provider, ProviderKind, Secret};
@@ -78,6 +80,8 @@ pub struct Config {
     pub experiments: Vec<Experiment>,
     /// How conversations are remembered.
     pub sessions: SessionRule,
+    /// What it asks of experiments that run or ran, whoever started them.
+    pub overrides: Vec<Override>,
     /// The embedding model.
     pub embedding: Embedding,
     /// Logging.
@@ -174,7 +178,7 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
     let providers = providers::providers(&root.sections("providers"), &models, env, &ledger);
     let (vectors, chat): (Vec<_>, Vec<_>) = models.into_iter().partition(|placed| placed.embeds);
     let routes = routes::check(raw_routes, &chat, &ledger);
-    let experiments = experiments::check(raw_experiments, &routes, &chat, &ledger);
+    let (experiments, overrides) = experiments::check(raw_experiments, &routes, &chat, &ledger);
     let own_budgets = budgets::budgets(&root.sections("budgets"), &routes);
     let mut budgets: Vec<_> = routes.iter().filter_map(|route| route.budget.clone()).collect();
     budgets.extend(own_budgets);
@@ -196,6 +200,7 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
         budgets,
         experiments,
         sessions,
+        overrides,
         embedding,
         log,
         source,

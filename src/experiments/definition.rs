@@ -1,8 +1,10 @@
 //! What an experiment is, written down before its first sample.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::arm::ArmId;
+use crate::arm::{Arm, ArmId};
 use crate::config;
 use crate::evaluation::ab::{Design, Guardrails, Hypothesis};
 use crate::units::UnixMs;
@@ -32,8 +34,10 @@ pub enum Variant {
     Policy(String),
     /// Routes with this quality margin, in thousandths of a quality point.
     MarginMilli(u32),
-    /// Routes by this feature view or version.
+    /// Routes by this much of the prompt: `embedding` (all that is ready in time), `text`, `none`.
     Features(String),
+    /// Calls this model for each category, and for others does as the router does.
+    Categories(BTreeMap<String, ArmId>),
     /// Routes as the router does at the time.
     Current,
 }
@@ -44,11 +48,56 @@ impl std::fmt::Display for Variant {
             Self::Model(arm) => write!(f, "{arm}"),
             Self::Family(family) => write!(f, "models of {family}"),
             Self::Policy(policy) => write!(f, "policy {policy}"),
-            Self::MarginMilli(milli) => write!(f, "margin {}", f64::from(*milli) / 1000.0),
-            Self::Features(version) => write!(f, "features {version}"),
+            Self::MarginMilli(milli) => write!(f, "a quality margin of {}", f64::from(*milli) / 1000.0),
+            Self::Features(view) => match view.as_str() {
+                "none" => f.write_str("routing that looks at no prompt"),
+                "text" => f.write_str("routing by words and surface alone"),
+                _ => f.write_str("routing by everything known of the prompt"),
+            },
+            Self::Categories(table) => {
+                let pairs: Vec<String> = table.iter().map(|(c, m)| format!("{c} → {m}")).collect();
+                write!(f, "a table ({})", pairs.join(", "))
+            }
             Self::Current => f.write_str("the router as it is"),
         }
     }
+}
+
+impl Variant {
+    /// Whether it names models: the others say how to choose among all of them.
+    #[must_use]
+    pub fn names_models(&self) -> bool {
+        matches!(self, Self::Model(_) | Self::Family(_))
+    }
+
+    /// Whether it names this very model, or its family.
+    #[must_use]
+    pub fn names(&self, arm: &Arm) -> bool {
+        match self {
+            Self::Model(model) => *model == arm.id,
+            Self::Family(family) => **family == *arm.family,
+            _ => false,
+        }
+    }
+}
+
+impl From<&config::Treatment> for Variant {
+    fn from(treatment: &config::Treatment) -> Self {
+        match treatment.clone() {
+            config::Treatment::Model(model) => Self::Model(model),
+            config::Treatment::Family(family) => Self::Family(family),
+            config::Treatment::Policy(policy) => Self::Policy(policy),
+            config::Treatment::Margin(margin) => Self::MarginMilli(milli(margin)),
+            config::Treatment::Features(view) => Self::Features(view),
+            config::Treatment::Categories(table) => Self::Categories(table),
+            config::Treatment::Router => Self::Current,
+        }
+    }
+}
+
+/// A margin in thousandths.
+pub(super) fn milli(margin: f64) -> u32 {
+    (margin.clamp(0.0, 1.0) * 1000.0).round() as u32
 }
 
 /// How units are split.
@@ -221,9 +270,9 @@ impl Definition {
         }
     }
 
-    /// The definition of an `[[experiments]]` section.
+    /// The definition of an `[[experiments]]` section, or of one that the API was given.
     #[must_use]
-    pub fn from_config(experiment: &config::Experiment, now: UnixMs) -> Self {
+    pub fn from_config(experiment: &config::Experiment, origin: Origin, now: UnixMs) -> Self {
         let hypothesis = match experiment.hypothesis {
             config::Hypothesis::Superior => Hypothesis::Superior,
             config::Hypothesis::NonInferior { margin } => Hypothesis::NonInferior { margin },
@@ -231,14 +280,14 @@ impl Definition {
         let variants: Vec<(String, Variant)> = experiment
             .arms
             .iter()
-            .map(|(name, arm)| (name.clone(), Variant::Model(arm.clone())))
+            .map(|(name, treatment)| (name.clone(), Variant::from(treatment)))
             .collect();
         let mut definition = Self::new(
             &experiment.name,
             &experiment.route,
             variants,
             hypothesis,
-            Origin::Config,
+            origin,
             now,
         );
         definition.category.clone_from(&experiment.category);
@@ -253,6 +302,19 @@ impl Definition {
             config::StickyBy::User => StickyBy::User,
             config::StickyBy::Session => StickyBy::Session,
         };
+        definition.coverage = experiment.traffic;
+        if let Some(layer) = &experiment.layer {
+            definition.layer.clone_from(layer);
+        }
+        let design = &mut definition.design;
+        design.alpha = experiment.error_rate.unwrap_or(design.alpha);
+        design.max_samples = experiment.max_samples.unwrap_or(design.max_samples);
+        let (guards, limits) = (&experiment.guards, &mut design.guardrails);
+        limits.errors = guards.errors.unwrap_or(limits.errors);
+        limits.slow = guards.slow.unwrap_or(limits.slow);
+        limits.refusals = guards.refusals.unwrap_or(limits.refusals);
+        limits.cost_ratio = guards.cost_ratio.or(limits.cost_ratio);
+        design.slow_ms = guards.slow_ms.or(design.slow_ms);
         definition
     }
 

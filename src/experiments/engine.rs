@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, DefinitionError, Origin};
 use super::event::{Event, EventKind};
+use super::intervention::{Intervention, InterventionError};
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
 use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
@@ -39,6 +40,9 @@ pub struct Experiments {
     pub(super) records: Vec<Record>,
     pub(super) waiting: Vec<Definition>,
     pub(super) generation: u64,
+    /// What the configuration has asked already, by the experiment's name and its date: asked once.
+    #[serde(default)]
+    overridden: Vec<(String, i64, Intervention)>,
     #[serde(skip)]
     events: Vec<Event>,
 }
@@ -94,12 +98,46 @@ impl Experiments {
         if recent {
             return None;
         }
+        if definition.origin == Origin::Margin {
+            self.supersede(&definition, now);
+        }
         match self.start(definition, now) {
             Ok(()) => Some(name),
             Err(refused) => {
                 tracing::debug!(experiment = name, %refused, "no automatic experiment");
                 None
             }
+        }
+    }
+
+    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else.
+    fn supersede(&mut self, by: &Definition, now: UnixMs) {
+        let about = |definition: &Definition| {
+            definition.origin == by.origin && definition.route == by.route && definition.name != by.name
+        };
+        self.waiting.retain(|waiting| !about(waiting));
+        let older: Vec<usize> = (0..self.records.len())
+            .filter(|&index| about(&self.records[index].definition))
+            .filter(|&index| self.records[index].ended.is_none() || self.records[index].ruling.is_some())
+            .collect();
+        for index in older {
+            let record = &mut self.records[index];
+            record.ruling = None;
+            let name = record.definition.name.clone();
+            if record.ended.is_none() {
+                // Not `end`: that would let waiting ones in and may drop records while their places are in hand.
+                record.phase = Phase::Stopped;
+                record.ended = Some(now);
+            }
+            self.generation += 1;
+            self.log(
+                now,
+                &name,
+                EventKind::Overridden {
+                    intervention: "stop".to_owned(),
+                    reason: format!("superseded by {}", by.name),
+                },
+            );
         }
     }
 
@@ -143,6 +181,40 @@ impl Experiments {
             if !known.into_iter().any(|old| old.same(definition)) {
                 refused = refused.and(self.start(definition.clone(), now));
             }
+        }
+        refused
+    }
+
+    /// Does what the configuration asks of single experiments, each once.
+    ///
+    /// # Errors
+    /// The first that cannot be done; the others are.
+    pub fn override_all(
+        &mut self,
+        wishes: &[(String, Intervention)],
+        now: UnixMs,
+    ) -> Result<(), InterventionError> {
+        self.overridden.retain(|(name, _, intervention)| {
+            wishes
+                .iter()
+                .any(|(wanted, asked)| wanted == name && asked == intervention)
+        });
+        let mut refused = Ok(());
+        for (name, intervention) in wishes {
+            let known = self
+                .records
+                .iter()
+                .map(|record| record.definition.as_ref())
+                .chain(&self.waiting)
+                .find(|definition| definition.name == *name)
+                .map(|definition| definition.defined.0);
+            let Some(defined) = known else { continue };
+            let asked = (name.clone(), defined, intervention.clone());
+            if self.overridden.contains(&asked) {
+                continue;
+            }
+            self.overridden.push(asked);
+            refused = refused.and(self.intervene(name, intervention, "by the configuration", now));
         }
         refused
     }

@@ -12,6 +12,7 @@ use crate::experiments::table::Unit;
 
 const TERMS: Terms = Terms {
     margin: 0.02,
+    superior: false,
     traffic: 0.2,
     max_samples: 10_000,
     slow_ms: 2_000.0,
@@ -389,5 +390,195 @@ proptest! {
         let table = experiments.table();
         let arm = |request: &str| table.assign(&Unit { request, user: Some(&user), session: None }, "auto", None);
         prop_assert_eq!(arm(&first), arm(&second));
+    }
+}
+
+#[test]
+fn what_the_router_shipped_by_itself_is_adopted_and_can_be_undone() {
+    let mut experiments = Experiments::default();
+    let trigger = Trigger::NewModel {
+        route: "auto".into(),
+        model: ArmId::new("b/small"),
+        reference: ArmId::new("a/large"),
+    };
+    let terms = Terms {
+        margin: 0.1,
+        traffic: 1.0,
+        ..TERMS
+    };
+    let name = experiments.trigger(&trigger, &terms, UnixMs(1)).unwrap();
+    run(&mut experiments, [0.9, 0.9], 20_000, 6);
+    assert_eq!(experiments.view(&name).unwrap().phase, Phase::Shipped { arm: 1 });
+    let rulings = |experiments: &Experiments| {
+        let table = experiments.table();
+        table.rulings("auto", None).cloned().collect::<Vec<_>>()
+    };
+    let variant = model("b/small");
+    assert_eq!(
+        rulings(&experiments),
+        [Ruling::Adopt {
+            variant: variant.clone()
+        }]
+    );
+    let undo =
+        |experiments: &mut Experiments| experiments.intervene(&name, &Intervention::Undo, "", UnixMs(9));
+    undo(&mut experiments).unwrap();
+    assert_eq!(rulings(&experiments), [Ruling::Exclude { variant }]);
+    undo(&mut experiments).unwrap();
+    assert_eq!(rulings(&experiments), []);
+    assert!(undo(&mut experiments).is_err());
+}
+
+#[test]
+fn each_event_asks_its_own_question() {
+    let (a, b) = (ArmId::new("a/large"), ArmId::new("b/small"));
+    let route = || "auto".to_owned();
+    let definition = |trigger: Trigger| trigger.definition(&TERMS, UnixMs(1));
+    let flip = definition(Trigger::RankingFlip {
+        route: route(),
+        cheaper: b.clone(),
+        dearer: a.clone(),
+    });
+    assert_eq!(
+        (flip.name.as_str(), flip.origin, flip.design.guardrails.cost_ratio),
+        ("price-b-small", Origin::PriceChange, Some(1.0))
+    );
+    assert_eq!(
+        flip.statement,
+        "b/small is cheaper than a/large, and its mean quality is no more than 0.02 below"
+    );
+    let margin = |from, to| {
+        definition(Trigger::MarginChanged {
+            route: route(),
+            from,
+            to,
+        })
+    };
+    let wider = margin(0.02, 0.05);
+    assert_eq!(wider.design.hypothesis, Hypothesis::NonInferior { margin: 0.05 });
+    assert_eq!(wider.variants[1].1, Variant::MarginMilli(50));
+    assert_eq!(margin(0.05, 0.02).design.hypothesis, Hypothesis::Superior);
+    let features = definition(Trigger::NewFeatures {
+        route: route(),
+        current: "text".into(),
+        fresh: "embedding".into(),
+        version: "auto-embedding2".into(),
+    });
+    assert_eq!(features.name, "features-auto-embedding2");
+    for definition in [&flip, &wider, &features] {
+        definition.check().unwrap();
+        let design = &definition.design;
+        assert_eq!((design.max_samples, design.slow_ms), (10_000, Some(2_000.0)));
+        assert!(design.guardrails.errors > 0.0 && design.guardrails.refusals > 0.0);
+        assert!((definition.coverage - 0.2).abs() < 1e-12 && !definition.statement.is_empty());
+    }
+}
+
+#[test]
+fn another_margin_ends_what_was_asked_of_the_last_one() {
+    let mut experiments = Experiments::default();
+    let mut change = |from, to, at| {
+        let trigger = Trigger::MarginChanged {
+            route: "auto".into(),
+            from,
+            to,
+        };
+        experiments.trigger(&trigger, &TERMS, UnixMs(at)).unwrap()
+    };
+    let (first, second) = (change(0.02, 0.05, 1), change(0.05, 0.1, 2));
+    assert_eq!(experiments.view(&first).unwrap().phase, Phase::Stopped);
+    assert_eq!(experiments.view(&second).unwrap().phase, Phase::Running);
+    // Harm of a way of routing: the way before it is gone back to.
+    let trial = Definition {
+        variants: vec![
+            ("control".into(), Variant::MarginMilli(50)),
+            ("treatment".into(), Variant::MarginMilli(100)),
+        ],
+        name: "margin-trial".into(),
+        origin: Origin::Margin,
+        ..definition("x", Hypothesis::Superior)
+    };
+    experiments
+        .intervene(&second, &Intervention::Stop, "", UnixMs(3))
+        .unwrap();
+    experiments.start(trial, UnixMs(4)).unwrap();
+    run(&mut experiments, [0.9, 0.5], 5_000, 7);
+    assert_eq!(
+        experiments.view("margin-trial").unwrap().phase,
+        Phase::StoppedForHarm
+    );
+    assert_eq!(
+        experiments.table().way("auto", None),
+        Some(&Variant::MarginMilli(50))
+    );
+}
+
+#[test]
+fn the_configuration_asks_once() {
+    let mut experiments = Experiments::default();
+    experiments
+        .start(
+            definition("ab", Hypothesis::NonInferior { margin: 0.1 }),
+            UnixMs(5),
+        )
+        .unwrap();
+    let ship = Intervention::Ship {
+        arm: "treatment".into(),
+    };
+    let wishes = |asked: &Intervention| {
+        vec![
+            ("ab".to_owned(), asked.clone()),
+            ("nobody".to_owned(), Intervention::Stop),
+        ]
+    };
+    experiments.override_all(&wishes(&ship), UnixMs(6)).unwrap();
+    assert_eq!(experiments.view("ab").unwrap().phase, Phase::Shipped { arm: 1 });
+    experiments
+        .override_all(&wishes(&Intervention::Undo), UnixMs(7))
+        .unwrap();
+    assert_eq!(experiments.view("ab").unwrap().phase, Phase::Undone);
+    // Read again, the same file asks nothing new.
+    experiments
+        .override_all(&wishes(&Intervention::Undo), UnixMs(8))
+        .unwrap();
+    let undone = experiments
+        .take_events()
+        .iter()
+        .filter(|event| matches!(&event.kind, EventKind::Overridden { intervention, .. } if intervention == "undo"))
+        .count();
+    assert_eq!(undone, 1);
+}
+
+/// A ramp that opens in steps, in many layers: nobody switches, and layers do not disturb each other.
+#[test]
+fn layers_are_independent_and_a_unit_keeps_its_place_in_each() {
+    let mut experiments = Experiments::default();
+    let sticky = |name: &str, layer: &str, route: &str| Definition {
+        layer: layer.into(),
+        route: route.into(),
+        sticky_by: StickyBy::User,
+        ..definition(name, Hypothesis::Superior)
+    };
+    experiments
+        .start(sticky("one", "first", "auto"), UnixMs(1))
+        .unwrap();
+    experiments
+        .start(sticky("two", "second", "other"), UnixMs(1))
+        .unwrap();
+    let table = experiments.table();
+    let mut cells = [[0u32; 2]; 2];
+    for i in 0..4_000 {
+        let user = format!("user:{i}");
+        let unit = Unit {
+            request: "r",
+            user: Some(&user),
+            session: None,
+        };
+        let arm = |route| table.assign(&unit, route, None).unwrap().arm;
+        cells[arm("auto")][arm("other")] += 1;
+    }
+    // Every combination is a quarter: four deviations of 1,000 are 110.
+    for cell in cells.iter().flatten() {
+        assert!((890..1_110).contains(cell), "{cells:?}");
     }
 }

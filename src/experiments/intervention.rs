@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Experiments;
 use super::event::EventKind;
-use super::life::replacement;
+use super::life::{exclusion, replacement};
+use super::table::Ruling;
 use super::view::Phase;
 use crate::units::UnixMs;
 
@@ -19,7 +20,7 @@ pub enum Intervention {
         /// Name of the arm.
         arm: String,
     },
-    /// Take back what was shipped or excluded.
+    /// Take back what was shipped or excluded. Of an automatic experiment that shipped: leave its treatment out.
     Undo,
 }
 
@@ -90,11 +91,16 @@ impl Experiments {
         let over = record.ended.is_some();
         match intervention {
             Intervention::Undo => {
-                if record.ruling.take().is_none() {
-                    return Err(InterventionError::NothingToUndo {
-                        name: name.to_owned(),
-                    });
-                }
+                record.ruling = match record.ruling.take() {
+                    None => {
+                        return Err(InterventionError::NothingToUndo {
+                            name: name.to_owned(),
+                        });
+                    }
+                    // Nothing was ruled out or replaced: the treatment is, from now on.
+                    Some(Ruling::Adopt { .. }) => exclusion(&record.definition),
+                    Some(_) => None,
+                };
                 record.phase = Phase::Undone;
                 self.generation += 1;
             }

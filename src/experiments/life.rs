@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::definition::{Definition, Split, StickyBy, Variant};
+use super::definition::{Definition, Split, StickyBy};
 use super::engine::{Experiments, Record};
 use super::event::EventKind;
 use super::table::Ruling;
@@ -123,15 +123,17 @@ impl Experiments {
         record.unhealthy = failed;
         let ended = match reading.verdict {
             Verdict::Ship { arm } => {
-                // An automatic experiment's samples have taught the policy already: it takes the treatment up by
-                // itself. One that a person defined is a decision between these very arms.
-                if !definition.origin.automatic() || !is_model(&definition, arm) {
-                    record.ruling = replacement(&definition, arm);
-                }
+                // An automatic experiment's samples have taught the policy already, and its treatment is what the
+                // configuration says. One that a person defined is a decision between these very arms.
+                record.ruling = if definition.origin.automatic() {
+                    adoption(&definition, arm)
+                } else {
+                    replacement(&definition, arm)
+                };
                 Some(Phase::Shipped { arm })
             }
             Verdict::Harm => {
-                record.ruling = exclusion(&definition);
+                record.ruling = exclusion(&definition).filter(|_| definition.origin.automatic());
                 Some(Phase::StoppedForHarm)
             }
             Verdict::Futile => Some(Phase::Futile),
@@ -219,11 +221,11 @@ fn reallocate(record: &mut Record, units: u64) -> Option<(Vec<f64>, f64)> {
     Some((shares, record.ramp.reach() - record.ramp.start()))
 }
 
-fn is_model(definition: &Definition, arm: usize) -> bool {
-    definition
-        .variants
-        .get(arm)
-        .is_some_and(|(_, variant)| matches!(variant, Variant::Model(_)))
+fn adoption(definition: &Definition, arm: usize) -> Option<Ruling> {
+    let (_, variant) = definition.variants.get(arm)?;
+    Some(Ruling::Adopt {
+        variant: variant.clone(),
+    })
 }
 
 pub(super) fn replacement(definition: &Definition, arm: usize) -> Option<Ruling> {
@@ -235,11 +237,16 @@ pub(super) fn replacement(definition: &Definition, arm: usize) -> Option<Ruling>
     })
 }
 
-/// Of one treatment only: with several, nothing says that each did harm on its own in every use.
-fn exclusion(definition: &Definition) -> Option<Ruling> {
+/// Leaves the treatment out: a model or family is not used, another way of routing gives way to the control. Of one
+/// treatment only: with several, nothing says that each did harm on its own in every use.
+pub(super) fn exclusion(definition: &Definition) -> Option<Ruling> {
     match definition.variants.as_slice() {
-        [_, (_, treatment)] if definition.origin.automatic() => Some(Ruling::Exclude {
+        [_, (_, treatment)] if treatment.names_models() => Some(Ruling::Exclude {
             variant: treatment.clone(),
+        }),
+        [(_, control), (_, treatment)] => Some(Ruling::Replace {
+            of: treatment.clone(),
+            by: control.clone(),
         }),
         _ => None,
     }

@@ -79,6 +79,12 @@ pub enum Ruling {
         /// The treatment that was shipped.
         by: Variant,
     },
+    /// An experiment that the router started by itself ended well: what it has learned on the way is in the policy
+    /// already, which uses the treatment as any other. Kept so that it can be undone.
+    Adopt {
+        /// The treatment that was shipped.
+        variant: Variant,
+    },
     /// Do not use this variant.
     Exclude {
         /// The treatment that did harm.
@@ -165,6 +171,18 @@ impl Table {
                         .is_none_or(|wanted| Some(wanted) == category)
             })
             .map(|ruled| &ruled.ruling)
+    }
+
+    /// How requests of this route and category that are in no experiment are to be routed, if a finished one has
+    /// shipped another way than the router's own; the newest.
+    #[must_use]
+    pub fn way<'a>(&'a self, route: &'a str, category: Option<&'a str>) -> Option<&'a Variant> {
+        self.rulings(route, category)
+            .filter_map(|ruling| match ruling {
+                Ruling::Replace { of, by } if !(of.names_models() && by.names_models()) => Some(by),
+                _ => None,
+            })
+            .last()
     }
 
     /// Whether nothing runs and nothing was ruled.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, Origin, Split, Variant};
+use super::definition::{Definition, Origin, Split, Variant, milli};
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
@@ -12,6 +12,8 @@ use crate::units::UnixMs;
 pub struct Terms {
     /// How much worse the treatment may be, in (0, 1).
     pub margin: f64,
+    /// Whether the route aims at quality alone, so that only a higher score is a gain.
+    pub superior: bool,
     /// Share of the route's traffic that it may use, in (0, 1].
     pub traffic: f64,
     /// Scores after which it ends without a verdict.
@@ -51,16 +53,19 @@ pub enum Trigger {
         /// Until now the cheaper.
         dearer: ArmId,
     },
-    /// New features or a new classifier: does routing by them score higher?
+    /// New features or a new classifier: does routing by them keep the quality at less cost (or score higher,
+    /// where that is the route's aim)?
     NewFeatures {
         /// The route.
         route: String,
-        /// In use.
+        /// What is compared with: the views that did not change, `text` or `none`.
         current: String,
-        /// New.
+        /// The views that the new ones are among: `text` or `embedding`.
         fresh: String,
+        /// Which version is new, for the experiment's name.
+        version: String,
     },
-    /// The margin was changed: is routing with the new one no worse than `to`?
+    /// The margin was changed: a wider one must save and lose no more than it may, a narrower one must score higher.
     MarginChanged {
         /// The route.
         route: String,
@@ -72,6 +77,18 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// The route that it is about.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        match self {
+            Self::NewModel { route, .. }
+            | Self::Drift { route, .. }
+            | Self::RankingFlip { route, .. }
+            | Self::NewFeatures { route, .. }
+            | Self::MarginChanged { route, .. } => route,
+        }
+    }
+
     /// The experiment that it asks for.
     #[must_use]
     pub fn definition(&self, terms: &Terms, now: UnixMs) -> Definition {
@@ -83,7 +100,7 @@ impl Trigger {
                 reference,
             } => (
                 route,
-                format!("new-{model}"),
+                name_of("new", route, model),
                 arm(reference),
                 arm(model),
                 no_worse(terms.margin),
@@ -95,7 +112,7 @@ impl Trigger {
                 reference,
             } => (
                 route,
-                format!("drift-{model}"),
+                name_of("drift", route, model),
                 arm(reference),
                 arm(model),
                 no_worse(terms.margin),
@@ -107,7 +124,7 @@ impl Trigger {
                 dearer,
             } => (
                 route,
-                format!("price-{cheaper}"),
+                name_of("price", route, cheaper),
                 arm(dearer),
                 arm(cheaper),
                 no_worse(terms.margin),
@@ -117,20 +134,29 @@ impl Trigger {
                 route,
                 current,
                 fresh,
+                version,
             } => (
                 route,
-                format!("features-{fresh}"),
+                format!("features-{version}"),
                 Variant::Features(current.clone()),
                 Variant::Features(fresh.clone()),
-                Hypothesis::Superior,
+                if terms.superior {
+                    Hypothesis::Superior
+                } else {
+                    no_worse(terms.margin)
+                },
                 Origin::Features,
             ),
             Self::MarginChanged { route, from, to } => (
                 route,
-                format!("margin-{to}"),
+                format!("margin-{route}-{to}"),
                 Variant::MarginMilli(milli(*from)),
                 Variant::MarginMilli(milli(*to)),
-                no_worse(to.max(*from)),
+                if to > from {
+                    no_worse(*to)
+                } else {
+                    Hypothesis::Superior
+                },
                 Origin::Margin,
             ),
         };
@@ -153,8 +179,13 @@ fn no_worse(margin: f64) -> Hypothesis {
     }
 }
 
-fn milli(margin: f64) -> u32 {
-    (margin.clamp(0.0, 1.0) * 1000.0).round() as u32
+/// The route is part of the name unless it is the usual one: a model may be new in several.
+fn name_of(what: &str, route: &str, model: &ArmId) -> String {
+    if route == "auto" {
+        format!("{what}-{model}")
+    } else {
+        format!("{what}-{route}-{model}")
+    }
 }
 
 /// A name for headers and files: what is not plain becomes a dash.

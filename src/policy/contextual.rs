@@ -285,6 +285,19 @@ impl Policy for Snapshot {
         }
     }
 
+    fn blind(&self, round: &Round<'_>) -> Option<Proposal> {
+        let view = self.routes.get(round.route)?;
+        let lambda = Self::lambda(view, round)?;
+        let pmf = Self::static_choice(view, round)?;
+        let (scores, _) = self.score(round, &view.settings, lambda);
+        Some(Proposal {
+            pmf,
+            scores,
+            lambda,
+            strategy: Strategy::StaticMix,
+        })
+    }
+
     fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
         self.arms.get(arm)?.output_tokens(contexts, category)
     }

@@ -57,6 +57,11 @@ pub trait Policy: Send + Sync {
     /// be empty.
     fn propose(&self, round: &Round<'_>) -> Proposal;
 
+    /// The best mix that looks at no prompt, where the policy knows one.
+    fn blind(&self, _round: &Round<'_>) -> Option<Proposal> {
+        None
+    }
+
     /// Tokens that `arm` is expected to write for this context, when the policy has learned it.
     fn output_tokens(&self, _arm: &ArmId, _contexts: &Contexts<'_>, _category: Option<&str>) -> Option<f64> {
         None
@@ -110,7 +115,11 @@ pub trait Learner: Send {
 ///
 /// A proposal for a request that opted out of exploration carries no floor.
 pub fn decide(policy: &dyn Policy, round: &Round<'_>, rng: &mut dyn RngCore) -> Decision {
-    let proposal = policy.propose(round);
+    draw(policy.propose(round), rng)
+}
+
+/// Makes the draw of a proposal.
+pub fn draw(proposal: Proposal, rng: &mut dyn RngCore) -> Decision {
     let draw = proposal.pmf.draw(rng);
     Decision {
         chosen: draw.index,

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
-use http::header;
+use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -58,6 +58,38 @@ pub async fn experiment(State(app): State<App>, Path(name): Path<String>) -> Res
         )
     })?;
     Ok(Json(serde_json::to_value(view).unwrap_or_default()))
+}
+
+/// Starts one: the keys of an `[[experiments]]` section, as JSON.
+pub async fn start(
+    State(app): State<App>,
+    body: bytes::Bytes,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let asked: serde_json::Map<String, Value> = serde_json::from_slice(&body).map_err(|error| {
+        let keys = "name, route, arms {control, treatment}, hypothesis, margin, ...";
+        ApiError::invalid(
+            format!("The body must be a JSON object with {keys}: {error}."),
+            None,
+        )
+    })?;
+    let text = toml::to_string(&asked).map_err(|error| ApiError::invalid(error.to_string(), None))?;
+    let live = app.live.load_full();
+    let experiment = live.config.experiment(&text).map_err(|problems| {
+        let param = problems
+            .0
+            .first()
+            .map(|problem| problem.path.clone())
+            .filter(|path| !path.is_empty());
+        ApiError::invalid(format!("{problems}."), param.as_deref())
+    })?;
+    app.desk
+        .start(&experiment, clock::wall())
+        .map_err(|error| ApiError::invalid(error.to_string(), None))?;
+    let view = self::experiment(State(app), Path(experiment.name.clone())).await;
+    // One that waits for room in its layer has nothing to show yet.
+    let body =
+        view.unwrap_or_else(|_| Json(serde_json::json!({"name": experiment.name, "phase": "waiting"})));
+    Ok((StatusCode::CREATED, body))
 }
 
 /// What may be asked of an experiment.

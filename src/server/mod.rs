@@ -60,7 +60,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/budgets", get(operations::budgets))
         .route("/metrics", get(metrics::get))
         .route("/v1/overview", get(dashboard::overview))
-        .route("/v1/experiments", get(dashboard::experiments))
+        .route(
+            "/v1/experiments",
+            get(dashboard::experiments).post(dashboard::start),
+        )
         .route(
             "/v1/experiments/{name}",
             get(dashboard::experiment).post(dashboard::intervene),

@@ -1,18 +1,375 @@
 //! Experiments through the whole server: they start by themselves, run on requests and scores that come over HTTP,
 //! and end with a report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use pointsman::app::{App, Options, Parts, demonstration};
+use pointsman::app::{App, Options, Parts, demonstration, reload};
 use pointsman::config::{self, Config, Source};
 use pointsman::demo::{self, LoadSettings};
+use pointsman::providers::http_client;
 use pointsman::providers::simulated::recorded;
 use pointsman::server;
-use serde_json::Value;
+use pointsman::units::UnixMs;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 fn parse(toml: &str) -> Config {
     config::parse(toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{toml}"))
+}
+
+fn fast(toml: String) -> String {
+    toml.replace("speed=20", "speed=2000") + "\n[embedding]\nmodel = \"off\"\n"
+}
+
+async fn json_of(response: reqwest::Response) -> Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+/// A server in front of the demonstration's simulated providers, with the means to ask and to rate.
+struct House {
+    app: App,
+    base_url: String,
+    http: reqwest::Client,
+    serving: JoinHandle<std::io::Result<()>>,
+    folder: Arc<tempfile::TempDir>,
+}
+
+const LLAMA: &str = "sim-meta/llama-3.1-8b";
+const MISTRAL: &str = "sim-mistral/mistral-large-2512";
+const PRO: &str = "sim-google/gemini-2.5-pro";
+
+impl House {
+    /// `more` is added to the demonstration's configuration, whose text `change` may alter.
+    async fn open(more: &str, change: impl Fn(String) -> String) -> Self {
+        Self::again(Arc::new(tempfile::tempdir().unwrap()), more, change).await
+    }
+
+    async fn again(folder: Arc<tempfile::TempDir>, more: &str, change: impl Fn(String) -> String) -> Self {
+        let config = Self::config(&folder, more, change);
+        let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let app = Parts::start(config, &Options { models_dir, seed: 1 }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
+        let http = http_client(Duration::from_secs(1)).unwrap();
+        Self {
+            app,
+            base_url,
+            http,
+            serving,
+            folder,
+        }
+    }
+
+    fn config(folder: &tempfile::TempDir, more: &str, change: impl Fn(String) -> String) -> Config {
+        let data = folder.path().join("data");
+        let toml = demo::config_toml(&recorded().unwrap(), "127.0.0.1:0", &data);
+        parse(&change(fast(toml) + more))
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.base_url))
+            .body(body.to_string());
+        let response = request
+            .header("content-type", "application/json")
+            .send()
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        (status, json_of(response).await)
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let response = self
+            .http
+            .get(format!("{}{path}", self.base_url))
+            .send()
+            .await
+            .unwrap();
+        json_of(response).await
+    }
+
+    /// Asks once, and rates the answer if there is a score; (header of the experiment, model).
+    async fn ask(&self, i: u64, score: Option<f64>) -> (String, String) {
+        let body = json!({
+            "model": "auto", "user": format!("user-{}", i % 50),
+            "messages": [{"role": "user", "content": format!("How many sheep are {i} sheep?")}],
+        });
+        let request = self
+            .http
+            .post(format!("{}/v1/chat/completions", self.base_url))
+            .body(body.to_string());
+        let response = request
+            .header("content-type", "application/json")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        let header = |name: &str| {
+            let value = response.headers().get(name);
+            value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+        };
+        let (experiment, model) = (header("x-router-experiment"), header("x-router-model"));
+        let answer = json_of(response).await;
+        if let Some(score) = score {
+            let feedback = json!({"id": answer["id"], "metric": "quality", "score": score});
+            let (status, _) = self.post("/v1/feedback", &feedback).await;
+            assert_eq!(status, 200);
+        }
+        (experiment, model)
+    }
+
+    /// Waits until the desk has counted what was logged.
+    async fn experiment_when(&self, name: &str, ready: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..200 {
+            let view = self.get(&format!("/v1/experiments/{name}")).await;
+            if ready(&view) {
+                return view;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!(
+            "{name} did not come to that: {}",
+            self.get("/v1/experiments").await
+        );
+    }
+
+    async fn events(&self, name: &str) -> Vec<String> {
+        self.app.store.flush().await.unwrap();
+        let events = self
+            .app
+            .store
+            .reader()
+            .events(Some("experiment"), UnixMs(0), UnixMs(i64::MAX), 1_000)
+            .unwrap();
+        events
+            .into_iter()
+            .filter(|event| event.subject == name)
+            .map(|event| {
+                let detail: Value = serde_json::from_str(&event.detail).unwrap();
+                detail["event"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    async fn close(self) -> Arc<tempfile::TempDir> {
+        self.serving.abort();
+        self.app.stop(Duration::from_secs(5)).await;
+        self.folder
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_is_started_stopped_shipped_and_undone_over_http() {
+    // Nothing but what is asked for: half marks for everybody would be a drift.
+    let quiet = |toml: String| toml.replace("traffic = 0.5", "enabled = false, traffic = 0.5");
+    let house = House::open("", quiet).await;
+    let asked = json!({
+        "name": "llama-for-all", "route": "auto", "arms": {"control": "router", "treatment": LLAMA},
+        "hypothesis": "non_inferior", "margin": 0.1, "sticky_by": "user", "split": "fixed", "traffic": 1.0,
+        "guardrails": {"errors": 0.05}, "max_samples": 500,
+    });
+    let (status, view) = house.post("/v1/experiments", &asked).await;
+    assert_eq!((status, view["phase"].as_str()), (201, Some("running")), "{view}");
+    assert_eq!(view["definition"]["origin"], "api");
+    let (status, error) = house.post("/v1/experiments", &asked).await;
+    assert_eq!(status, 400, "{error}");
+    for (key, wrong, hint) in [
+        ("route", json!("nowhere"), "nowhere"),
+        (
+            "arms",
+            json!({"control": "router", "treatment": "policy:best"}),
+            "contextual",
+        ),
+        ("margn", json!(1), "margin"),
+        ("name", json!("../up"), "name"),
+    ] {
+        let mut body = asked.clone();
+        body["name"] = json!("another");
+        body[key] = wrong;
+        let (status, error) = house.post("/v1/experiments", &body).await;
+        assert_eq!(status, 400, "{key}");
+        assert!(
+            error["error"]["message"].as_str().unwrap().contains(hint),
+            "{error}"
+        );
+    }
+
+    // A user keeps the arm, and the treatment's arm is its model.
+    let mut arms: BTreeMap<u64, String> = BTreeMap::new();
+    for i in 0..150 {
+        let (experiment, model) = house.ask(i, Some(0.5)).await;
+        let kept = arms.entry(i % 50).or_insert_with(|| experiment.clone());
+        assert_eq!(*kept, experiment);
+        assert!(
+            experiment == "llama-for-all=control" || model == LLAMA,
+            "{experiment} {model}"
+        );
+    }
+    let both: BTreeSet<&String> = arms.values().collect();
+    assert_eq!(both.len(), 2);
+    let scored = |view: &Value| {
+        let arms = view["arms"].as_array().unwrap().iter();
+        arms.map(|arm| arm["scored"].as_u64().unwrap()).sum::<u64>()
+    };
+    let view = house
+        .experiment_when("llama-for-all", |view| scored(view) == 150)
+        .await;
+    assert_eq!(view["reading"]["units"], 50, "a user is one unit, however often");
+
+    let act = async |action: Value| house.post("/v1/experiments/llama-for-all", &action).await;
+    let (status, _) = act(json!({"action": "ship", "arm": "treatment", "reason": "cheap"})).await;
+    assert_eq!(status, 200);
+    for i in 0..20 {
+        let (experiment, model) = house.ask(1_000 + i, None).await;
+        assert_eq!((experiment.as_str(), model.as_str()), ("", LLAMA));
+    }
+    let (status, view) = act(json!({"action": "undo", "reason": "complaints"})).await;
+    assert_eq!((status, view["phase"].as_str()), (200, Some("undone")));
+    let (status, _) = act(json!({"action": "stop"})).await;
+    assert_eq!(status, 400, "it is over");
+    assert_eq!(
+        house.events("llama-for-all").await,
+        ["defined", "started", "overridden", "overridden"]
+    );
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn families_margins_and_policies_are_routed_by_configuration() {
+    let section = |name: &str, category: &str, control: &str, treatment: &str| {
+        format!(
+            "[[experiments]]\nname = \"{name}\"\nroute = \"auto\"\ncategory = \"{category}\"\nlayer = \"{name}\"\n\
+             arms = {{ control = \"{control}\", treatment = \"{treatment}\" }}\n"
+        )
+    };
+    let more = section("families", "code", "family:llama", "family:gemini")
+        + &section("policies", "maths", "policy:cheapest", "policy:random")
+        + &section(
+            "tables",
+            "creative",
+            PRO,
+            &format!("categories:creative={MISTRAL}"),
+        );
+    let house = House::open(&more, |toml| toml).await;
+    let ask = async |category: &str, i: u32| {
+        let body = json!({
+            "model": "auto", "routing": {"category": category},
+            "messages": [{"role": "user", "content": format!("What of {i}?")}],
+        });
+        let (status, route) = house.post("/v1/route", &body).await;
+        assert_eq!(status, 200, "{route}");
+        route
+    };
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for i in 0..60 {
+        for category in ["code", "maths", "creative", "summarisation"] {
+            let route = ask(category, i).await;
+            let arm = route["experiment"].as_str().unwrap_or(category).to_owned();
+            seen.entry(arm)
+                .or_default()
+                .insert(route["selected"].as_str().unwrap().to_owned());
+        }
+    }
+    let of = |arm: &str| seen.get(arm).unwrap_or_else(|| panic!("{arm} in {seen:?}"));
+    assert!(of("families=control").iter().all(|model| model == LLAMA));
+    assert!(
+        of("families=treatment")
+            .iter()
+            .all(|model| model.contains("gemini"))
+    );
+    assert!(of("policies=control").iter().all(|model| model == LLAMA));
+    assert!(of("policies=treatment").len() > 2, "{seen:?}");
+    assert!(of("tables=control").iter().all(|model| model == PRO));
+    assert!(of("tables=treatment").iter().all(|model| model == MISTRAL));
+    assert!(seen.contains_key("summarisation"), "no experiment is on it");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_ask_their_questions_with_a_restart_in_between_too() {
+    let without = |toml: String| toml.replace(&format!(", \"{MISTRAL}\""), "");
+    // The first configuration lacks a model in the route.
+    let house = House::open("", without).await;
+    let names = async |house: &House| -> Vec<String> {
+        let list = house.get("/v1/experiments").await;
+        let experiments = list["experiments"].as_array().unwrap().iter();
+        let mut names: Vec<String> = experiments
+            .map(|view| view["definition"]["name"].as_str().unwrap().to_owned())
+            .chain(
+                list["waiting"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|name| name.as_str().unwrap().to_owned()),
+            )
+            .collect();
+        names.sort();
+        names
+    };
+    assert!(names(&house).await.is_empty(), "nothing has changed yet");
+    let folder = house.close().await;
+
+    let house = House::again(folder, "", |toml| toml).await;
+    let new_model = "new-sim-mistral-mistral-large-2512".to_owned();
+    assert_eq!(names(&house).await, [new_model.clone()]);
+    let defined = house.get(&format!("/v1/experiments/{new_model}")).await;
+    assert_eq!(defined["definition"]["origin"], "new_model");
+    assert_eq!(defined["definition"]["variants"][0][1]["value"], PRO, "{defined}");
+    assert_eq!(house.events(&new_model).await, ["defined", "started"]);
+
+    // Another margin, and prices that turn the ranking over: the large model costs next to nothing.
+    let other = |toml: String| {
+        let at = toml.find(&format!("id = \"{PRO}\"")).unwrap();
+        let (before, after) = toml.split_at(at);
+        let lines: Vec<String> = after
+            .lines()
+            .map(|line| match line.split_once(" = ") {
+                Some((key @ ("input_per_mtok" | "output_per_mtok"), _)) => format!("{key} = 0.0001"),
+                _ => line.to_owned(),
+            })
+            .collect();
+        format!("{before}{}\n", lines.join("\n")).replace("quality_margin = 0.01", "quality_margin = 0.03")
+    };
+    let config = House::config(&house.folder, "", other);
+    reload::apply(&house.app, config).unwrap();
+    assert_eq!(
+        names(&house).await,
+        [
+            "margin-auto-0.03".to_owned(),
+            new_model.clone(),
+            "price-sim-google-gemini-2.5-pro".to_owned()
+        ]
+    );
+    let price = house.get("/v1/experiments/price-sim-google-gemini-2.5-pro").await;
+    assert_eq!(price["definition"]["variants"][1][1]["value"], PRO, "{price}");
+
+    // What the configuration asks of one that started by itself.
+    let more = format!("[[experiments]]\nname = \"{new_model}\"\noverride = \"stop\"\n");
+    let config = House::config(&house.folder, &more, other);
+    reload::apply(&house.app, config).unwrap();
+    let stopped = house.get(&format!("/v1/experiments/{new_model}")).await;
+    assert_eq!(stopped["phase"], "stopped");
+    assert_eq!(
+        house.events(&new_model).await,
+        ["defined", "started", "overridden"]
+    );
+
+    // And a route that wants none.
+    let none = |toml: String| {
+        other(toml)
+            .replace("traffic = 0.5", "enabled = false, traffic = 0.5")
+            .replace("quality_margin = 0.03", "quality_margin = 0.04")
+    };
+    reload::apply(&house.app, House::config(&house.folder, "", none)).unwrap();
+    assert!(!names(&house).await.contains(&"margin-auto-0.04".to_owned()));
+    house.close().await;
 }
 
 /// The demonstration at ten times its pace: the verdict must come within a tenth of two minutes.
@@ -21,7 +378,6 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let recorded = recorded().unwrap();
-    let fast = |toml: String| toml.replace("speed=20", "speed=2000") + "\n[embedding]\nmodel = \"off\"\n";
     let opening = parse(&fast(demo::opening_toml(&recorded, "127.0.0.1:0", &data)));
     let newcomer = parse(&fast(demo::config_toml(&recorded, "127.0.0.1:0", &data)));
     let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");

@@ -16,6 +16,7 @@ fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
     };
     let terms = Terms {
         margin: 0.05,
+        superior: false,
         traffic: 0.2,
         max_samples: 10_000,
         slow_ms: 2_000.0,
