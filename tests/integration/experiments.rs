@@ -318,7 +318,7 @@ async fn changes_ask_their_questions_with_a_restart_in_between_too() {
 
     let house = House::again(folder, "", |toml| toml).await;
     let new_model = "new-sim-mistral-mistral-large-2512".to_owned();
-    assert_eq!(names(&house).await, [new_model.clone()]);
+    assert_eq!(names(&house).await, std::slice::from_ref(&new_model));
     let defined = house.get(&format!("/v1/experiments/{new_model}")).await;
     assert_eq!(defined["definition"]["origin"], "new_model");
     assert_eq!(defined["definition"]["variants"][0][1]["value"], PRO, "{defined}");
