@@ -24,10 +24,10 @@ use crate::experiments::{
     Origin, Table, Terms, Trigger,
 };
 use crate::failure::FailureKind;
-use crate::report::command::EXPERIMENTS_STATE as STATE;
+use crate::report::Provenance;
+use crate::report::command::{self, CommandError, EXPERIMENTS_STATE as STATE};
 use crate::report::dashboard::{BudgetView, ExperimentList, Ledger, Overview};
 use crate::report::log::Reference;
-use crate::report::{self, Provenance, ReportError, experiment};
 use crate::store::{
     AttemptRow, DecisionRow, EventRow, LoggedAttempt, LoggedFeedback, Reader, StateRow, Store, StoreError,
 };
@@ -181,9 +181,13 @@ impl Desk {
         Ok(())
     }
 
-    /// The route's always-best baseline, if it is known by now.
-    pub(super) fn best(&self, route: &str) -> Option<ArmId> {
-        self.books().references.get(route)?.best().cloned()
+    /// The route's always-best baseline, if it is known by now, and how much more is expected of it than of `other`.
+    pub(super) fn best(&self, route: &str, other: &ArmId) -> Option<(ArmId, f64)> {
+        let books = self.books();
+        let reference = books.references.get(route)?;
+        let best = reference.best()?;
+        let lead = reference.mean(best)? - reference.mean(other)?;
+        Some((best.clone(), lead))
     }
 
     /// Remembers what the router is like; what it was like before, if that is something else.
@@ -449,17 +453,6 @@ fn turn(app: &Parts, looks: u32) {
     }
 }
 
-/// Why there is no experiment report.
-#[derive(Debug, thiserror::Error)]
-pub enum ExperimentReportError {
-    /// The log cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The files cannot be made.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-}
-
 /// Writes the report of every experiment that runs or just changed.
 fn write_reports(
     desk: &Desk,
@@ -467,7 +460,7 @@ fn write_reports(
     data_dir: &Path,
     fresh: &[Event],
     now: UnixMs,
-) -> Result<Vec<PathBuf>, ExperimentReportError> {
+) -> Result<Vec<PathBuf>, CommandError> {
     let provenance = desk.provenance(now);
     let mut written = Vec::new();
     for view in desk.list().experiments {
@@ -476,26 +469,13 @@ fn write_reports(
         if view.ended.is_some() && !changed {
             continue;
         }
-        let logged = reader.events(
-            Some("experiment"),
-            view.definition.defined,
-            UnixMs(i64::MAX),
-            10_000,
-        )?;
-        let mut events: Vec<Event> = logged
-            .iter()
-            .filter_map(|row| serde_json::from_str(&row.detail).ok())
-            .collect();
-        // Those of this turn may not be in the database yet.
-        events.extend(
-            fresh
-                .iter()
-                .filter(|event| !events.contains(event))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
-        let made = experiment::render(&experiment::report(&view, &events, &provenance))?;
-        written.push(report::write(&data_dir.join("reports"), name, &made)?);
+        written.push(command::write_experiment(
+            reader,
+            &data_dir.join("reports"),
+            &view,
+            fresh,
+            &provenance,
+        )?);
     }
     Ok(written)
 }

@@ -127,13 +127,12 @@ impl Desk {
             };
             self.new_models(config, route, old, now);
             if let Some((cheaper, dearer)) = old.flipped(new) {
-                let control = dearer.clone();
                 let trigger = Trigger::RankingFlip {
                     route: route.name.clone(),
-                    cheaper,
-                    dearer,
+                    cheaper: cheaper.clone(),
+                    dearer: dearer.clone(),
                 };
-                self.ask(route, &trigger, Some(&control), now);
+                self.ask(config, route, &trigger, Some((&dearer, &cheaper)), now);
             }
             if let Some((from, to)) = old.margin.zip(new.margin).filter(|(from, to)| from != to) {
                 let trigger = Trigger::MarginChanged {
@@ -141,10 +140,10 @@ impl Desk {
                     from,
                     to,
                 };
-                self.ask(route, &trigger, None, now);
+                self.ask(config, route, &trigger, None, now);
             }
             if let Some(trigger) = features_changed(&route.name, before.features, seen.features) {
-                self.ask(route, &trigger, None, now);
+                self.ask(config, route, &trigger, None, now);
             }
         }
     }
@@ -160,7 +159,7 @@ impl Desk {
                 model: model.clone(),
                 reference: reference.clone(),
             };
-            self.ask(route, &trigger, Some(&reference), now);
+            self.ask(config, route, &trigger, Some((&reference, model)), now);
         }
     }
 
@@ -175,21 +174,36 @@ impl Desk {
                 model: arm.clone(),
                 reference: reference.clone(),
             };
-            self.ask(route, &trigger, Some(&reference), now);
+            self.ask(config, route, &trigger, Some((&reference, arm)), now);
         }
     }
 
-    /// Starts what `trigger` asks for on the route's terms, unless the route wants none.
-    fn ask(&self, route: &Route, trigger: &Trigger, control: Option<&ArmId>, now: UnixMs) {
+    /// Starts what `trigger` asks for on the route's terms, unless the route wants none. `pair`: the control and the
+    /// treatment, where they are models.
+    fn ask(
+        &self,
+        config: &Config,
+        route: &Route,
+        trigger: &Trigger,
+        pair: Option<(&ArmId, &ArmId)>,
+        now: UnixMs,
+    ) {
         if !route.experiments.enabled {
             return;
         }
+        // What is dearer must be better; "no worse" would be no reason to use it.
+        let dearer = pair.is_some_and(|(control, treatment)| {
+            let cost = |arm| policies::list_cost(config, arm, now);
+            cost(treatment)
+                .zip(cost(control))
+                .is_some_and(|(new, old)| new > old)
+        });
         let terms = Terms {
             margin: route.experiments.margin.unwrap_or_else(|| route.margin()),
-            superior: route.objective == Objective::MaxQuality,
+            superior: dearer || route.objective == Objective::MaxQuality,
             traffic: route.experiments.traffic,
             max_samples: route.experiments.max_samples,
-            slow_ms: self.slow_ms(route, control),
+            slow_ms: self.slow_ms(route, pair.map(|(control, _)| control)),
         };
         let started = self.trigger(trigger, &terms, now);
         tracing::info!(?trigger, ?started, "an experiment was asked for");
@@ -213,10 +227,9 @@ impl Desk {
             .unwrap_or(SLOW_MS)
     }
 
-    /// What `arm` is measured by: the route's always-best baseline if it is known by now, else its dearest model.
-    /// `None` if that is `arm` itself.
+    /// What `arm` is measured by: the dearest other model of the route, which is what one would use without a router;
+    /// the always-best baseline instead if more is expected of it by more than the route's margin.
     fn reference(&self, config: &Config, route: &Route, arm: &ArmId, now: UnixMs) -> Option<ArmId> {
-        let known = self.best(&route.name).filter(|best| route.models.contains(best));
         let others = Route {
             models: route
                 .models
@@ -226,9 +239,10 @@ impl Desk {
                 .collect(),
             ..route.clone()
         };
-        known
-            .or_else(|| policies::reference(config, &others, now))
-            .filter(|best| best != arm)
+        let dearest = policies::reference(config, &others, now)?;
+        let best = self.best(&route.name, &dearest);
+        let better = best.filter(|(best, lead)| *lead > route.margin() && others.models.contains(best));
+        Some(better.map_or(dearest, |(best, _)| best))
     }
 }
 

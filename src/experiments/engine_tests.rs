@@ -447,6 +447,20 @@ fn each_event_asks_its_own_question() {
         flip.statement,
         "b/small is cheaper than a/large, and its mean quality is no more than 0.02 below"
     );
+    let new = Trigger::NewModel {
+        route: route(),
+        model: b.clone(),
+        reference: a.clone(),
+    };
+    let dearer = Terms {
+        superior: true,
+        ..TERMS
+    };
+    let better = new.definition(&dearer, UnixMs(1));
+    assert_eq!(
+        (better.design.hypothesis, better.design.guardrails.cost_ratio),
+        (Hypothesis::Superior, None)
+    );
     let margin = |from, to| {
         definition(Trigger::MarginChanged {
             route: route(),

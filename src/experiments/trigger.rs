@@ -12,7 +12,7 @@ use crate::units::UnixMs;
 pub struct Terms {
     /// How much worse the treatment may be, in (0, 1).
     pub margin: f64,
-    /// Whether the route aims at quality alone, so that only a higher score is a gain.
+    /// Whether only a higher score is a gain: the route aims at quality alone, or the treatment is the dearer one.
     pub superior: bool,
     /// Share of the route's traffic that it may use, in (0, 1].
     pub traffic: f64,
@@ -26,7 +26,7 @@ pub struct Terms {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "trigger")]
 pub enum Trigger {
-    /// A model is new in a route: is it no worse than the reference?
+    /// A model is new in a route: is it no worse than the reference, or better if it is the dearer one?
     NewModel {
         /// The route.
         route: String,
@@ -103,7 +103,7 @@ impl Trigger {
                 name_of("new", route, model),
                 arm(reference),
                 arm(model),
-                no_worse(terms.margin),
+                worth(terms),
                 Origin::NewModel,
             ),
             Self::Drift {
@@ -115,7 +115,7 @@ impl Trigger {
                 name_of("drift", route, model),
                 arm(reference),
                 arm(model),
-                no_worse(terms.margin),
+                worth(terms),
                 Origin::Drift,
             ),
             Self::RankingFlip {
@@ -140,11 +140,7 @@ impl Trigger {
                 format!("features-{version}"),
                 Variant::Features(current.clone()),
                 Variant::Features(fresh.clone()),
-                if terms.superior {
-                    Hypothesis::Superior
-                } else {
-                    no_worse(terms.margin)
-                },
+                worth(terms),
                 Origin::Features,
             ),
             Self::MarginChanged { route, from, to } => (
@@ -170,6 +166,15 @@ impl Trigger {
         definition.design.max_samples = terms.max_samples;
         definition.design.slow_ms = Some(terms.slow_ms);
         definition
+    }
+}
+
+/// What makes the treatment worth having.
+fn worth(terms: &Terms) -> Hypothesis {
+    if terms.superior {
+        Hypothesis::Superior
+    } else {
+        no_worse(terms.margin)
     }
 }
 

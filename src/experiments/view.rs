@@ -14,6 +14,8 @@ use crate::units::UnixMs;
 
 /// False-discovery rate of the slices.
 const SLICE_RATE: f64 = 0.05;
+/// Scores of an arm in a category below which the category says nothing of its own.
+const MIN_STRATUM: f64 = 5.0;
 /// Values below which a 99th percentile is only the largest.
 const MIN_P99: u64 = 100;
 
@@ -125,7 +127,7 @@ pub struct ExperimentView {
     pub slices: Vec<SliceView>,
     /// The first treatment's difference with every category weighted by its share of the answers, scored or
     /// not: what it would be if scores went missing at random within a category.
-    pub weighted_difference: Option<f64>,
+    pub weighted_difference: Option<Interval>,
     /// Interval and split over time.
     pub series: Vec<Point>,
     /// What it asks of routing.
@@ -160,8 +162,10 @@ pub(super) fn view(record: &Record) -> ExperimentView {
         ended: record.ended,
         reading: read(&definition.design, sums).unwrap_or_else(|_| nothing()),
         arms,
-        slices: sequence.map_or_else(Vec::new, |sequence| slices(sums, &sequence)),
-        weighted_difference: weighted(sums),
+        slices: sequence
+            .as_ref()
+            .map_or_else(Vec::new, |sequence| slices(sums, sequence)),
+        weighted_difference: sequence.as_ref().and_then(|sequence| weighted(sums, sequence)),
         series: record.series.clone(),
         ruling: record.ruling.clone(),
         coverage: record.ramp.reach() - record.ramp.start(),
@@ -257,19 +261,83 @@ fn slices(sums: &AbSums, sequence: &ConfidenceSequence) -> Vec<SliceView> {
         .collect()
 }
 
-/// Post-stratification over the `category=` slices: `Σ_c (share of answers in c) · (mean_t,c - mean_0,c)` over the
-/// categories that both arms have scores in.
-fn weighted(sums: &AbSums) -> Option<f64> {
-    let (mut total, mut weight) = (0.0, 0.0);
-    for (name, arms) in sums.slices().filter(|(name, _)| name.starts_with("category=")) {
+/// Post-stratification over the `category=` slices: `Σ_c W_c · (mean_t,c - mean_0,c)`, W_c the share of the answers in
+/// c, scored or not; its variance is `Σ_c W_c² (V_t,c + V_0,c)`. Over the categories with enough scores in both arms;
+/// `None` if those are less than half of the answers.
+fn weighted(sums: &AbSums, sequence: &ConfidenceSequence) -> Option<Interval> {
+    let (mut all, mut answers, mut units) = (0.0, 0.0, 0.0);
+    let mut strata: Vec<(f64, f64, f64)> = Vec::new();
+    for (_, arms) in sums.slices().filter(|(name, _)| name.starts_with("category=")) {
         let (control, treatment) = (arms.first()?, arms.get(1)?);
-        if control.quality.units() < 1.0 || treatment.quality.units() < 1.0 {
-            tracing::trace!(slice = name, "not scored in both arms");
+        let weight = (control.clean + treatment.clean) as f64;
+        all += weight;
+        let (own, other) = (&control.quality, &treatment.quality);
+        if own.units() < MIN_STRATUM || other.units() < MIN_STRATUM {
             continue;
         }
-        let answers = (control.clean + treatment.clean) as f64;
-        total += answers * (treatment.quality.mean() - control.quality.mean());
-        weight += answers;
+        let variance = own.mean_variance(0.0, UNIT_RANGE) + other.mean_variance(0.0, UNIT_RANGE);
+        strata.push((weight, other.mean() - own.mean(), variance));
+        answers += weight;
+        units += own.units() + other.units();
     }
-    (weight > 0.0).then(|| total / weight)
+    if answers <= 0.0 || answers < 0.5 * all {
+        return None;
+    }
+    let mean = strata
+        .iter()
+        .map(|(w, difference, _)| w * difference)
+        .sum::<f64>()
+        / answers;
+    let variance = strata
+        .iter()
+        .map(|(w, _, variance)| w * w * variance)
+        .sum::<f64>()
+        / (answers * answers);
+    Some(sequence.interval(mean, units, units * variance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::ab::{Exposure, Sample};
+
+    /// Two categories, in which the treatment is .1 better and .1 worse. Answers are half and half, but of the second
+    /// category only one in five is scored: unweighted, the treatment looks better than it is.
+    #[test]
+    fn scores_that_go_missing_by_category_are_weighed_back() {
+        let mut sums = AbSums::new(2);
+        for i in 0..4_000u64 {
+            let (arm, category) = ((i % 2) as usize, (i / 2 % 2) as usize);
+            let slices = vec![["category=easy", "category=hard"][category]];
+            let sample = Sample {
+                arm,
+                probability: 0.5,
+                unit: None,
+                covariate: 0.0,
+                slices,
+            };
+            sums.assign(&sample, &[0.5, 0.5]);
+            let exposure = Exposure {
+                clean: true,
+                ..Exposure::default()
+            };
+            sums.expose(&sample, &exposure, None);
+            if category == 0 || i / 4 % 5 == 0 {
+                let score = [[0.6, 0.5], [0.7, 0.4]][arm][category];
+                sums.score(&sample, score, None);
+            }
+        }
+        let sequence = ConfidenceSequence::new(0.05, 500).unwrap();
+        let plain = difference(
+            &sums.arms[0].quality,
+            &sums.arms[1].quality,
+            &sequence,
+            UNIT_RANGE,
+        );
+        // 1,000 and 200 scores an arm: (1000 · .1 - 200 · .1) / 1200.
+        assert!((plain.unwrap().interval.estimate - 0.0667).abs() < 1e-3);
+        let weighted = weighted(&sums, &sequence).unwrap();
+        assert!(weighted.estimate.abs() < 1e-9, "{weighted:?}");
+        assert!(weighted.contains(0.0) && weighted.half_width() < 0.1);
+    }
 }

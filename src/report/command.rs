@@ -7,7 +7,7 @@ use super::log::rows;
 use super::routing::{self, Question};
 use super::{Provenance, ReportError, write};
 use crate::evaluation::sequence::SequenceError;
-use crate::experiments::Experiments;
+use crate::experiments::{Event, Experiments};
 use crate::store::{Reader, StoreError};
 use crate::units::UnixMs;
 
@@ -15,6 +15,8 @@ use crate::units::UnixMs;
 pub const EXPERIMENTS_STATE: &str = "experiments";
 /// Quality that routing may lose against the reference, unless the route says otherwise.
 pub const DEFAULT_MARGIN: f64 = 0.02;
+/// How far back from its end the decisions of an experiment are read: a day.
+const SPAN_MS: i64 = 86_400_000;
 /// Events read of one log at most.
 const MAX_EVENTS: u32 = 10_000;
 
@@ -108,7 +110,7 @@ pub fn run(
             .as_ref()
             .is_none_or(|name| view.definition.name == *name)
     }) {
-        written.push(write_experiment(reader, &dir, view, provenance)?);
+        written.push(write_experiment(reader, &dir, view, &[], provenance)?);
     }
     Ok(written)
 }
@@ -134,7 +136,8 @@ pub fn write_routing(
     Ok(write(reports_dir, "routing", &routing::render(&report)?)?)
 }
 
-/// Writes the report of one experiment, with its changes from the event log; the directory.
+/// Writes the report of one experiment, with its changes from the event log and those that may not be in it yet
+/// (`fresh`); the directory.
 ///
 /// # Errors
 /// If the log cannot be read or the report not be written.
@@ -142,6 +145,7 @@ pub fn write_experiment(
     reader: &Reader,
     reports_dir: &Path,
     view: &crate::experiments::ExperimentView,
+    fresh: &[Event],
     provenance: &Provenance,
 ) -> Result<PathBuf, CommandError> {
     let logged = reader.events(
@@ -150,11 +154,21 @@ pub fn write_experiment(
         UnixMs(i64::MAX),
         MAX_EVENTS,
     )?;
-    let events: Vec<crate::experiments::Event> = logged
+    let mut events: Vec<Event> = logged
         .iter()
         .filter_map(|row| serde_json::from_str(&row.detail).ok())
         .collect();
-    let report = experiment::report(view, &events, provenance);
+    let unwritten: Vec<Event> = fresh
+        .iter()
+        .filter(|event| !events.contains(event))
+        .cloned()
+        .collect();
+    events.extend(unwritten);
+    let mut report = experiment::report(view, &events, provenance);
+    let until = view.ended.unwrap_or(provenance.generated);
+    let from = UnixMs(view.started.0.max(until.0 - SPAN_MS));
+    let log = reader.log(from, UnixMs(until.0.saturating_add(1)));
+    report.logged = Some(experiment::read_log(view, log)?);
     Ok(write(
         reports_dir,
         &view.definition.name,

@@ -5,18 +5,29 @@
 //! answered 401, and links to `/reports/<name>/report.html`.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::page;
 use crate::arm::ArmId;
 use crate::experiments::ExperimentView;
 use crate::feedback::QUALITY;
 use crate::store::{AttemptRow, DecisionRow, FROM_CACHE};
 use crate::units::{UnixMs, Usd};
 
-/// The page.
-pub const PAGE: &str = include_str!("dashboard.html");
+/// The page without and with the need of a key.
+static PAGES: LazyLock<[String; 2]> = LazyLock::new(|| {
+    let open = include_str!("dashboard.html").replace("/*theme*/", page::THEME);
+    let locked = open.replace("data-keys=\"no\"", "data-keys=\"yes\"");
+    [open, locked]
+});
+
+/// The page; `locked` where a client must show a key.
+#[must_use]
+pub fn page(locked: bool) -> &'static str {
+    &PAGES[usize::from(locked)]
+}
 
 /// Name and version of [`Overview`].
 pub const SCHEMA: &str = "pointsman.overview/1";
@@ -533,10 +544,13 @@ mod tests {
 
     #[test]
     fn the_page_asks_for_nothing_from_outside() {
-        for outside in ["http://", "https://", "src=", "@import", "innerHTML"] {
-            let allowed = outside == "http://"
-                && PAGE.matches(outside).count() == PAGE.matches("http://www.w3.org/2000/svg").count();
-            assert!(allowed || !PAGE.contains(outside), "{outside}");
+        for page in [page(false), page(true)] {
+            for outside in ["http://", "https://", "src=", "@import", "innerHTML", "/*theme*/"] {
+                let allowed = outside == "http://"
+                    && page.matches(outside).count() == page.matches("http://www.w3.org/2000/svg").count();
+                assert!(allowed || !page.contains(outside), "{outside}");
+            }
         }
+        assert!(page(true).contains("data-keys=\"yes\"") && !page(false).contains("data-keys=\"yes\""));
     }
 }

@@ -30,6 +30,12 @@ impl Reference {
         }
     }
 
+    /// Mean quality that the router expected of an arm, over the decisions in which it was a candidate.
+    #[must_use]
+    pub fn mean(&self, arm: &ArmId) -> Option<f64> {
+        self.arms.get(arm).map(|(sum, count)| sum / *count as f64)
+    }
+
     /// The arm with the highest mean, of those that were a candidate in at least half as many decisions as the
     /// most frequent one; `None` before the first choice.
     #[must_use]
@@ -79,7 +85,7 @@ pub fn rows(
 }
 
 /// One decision; its baseline is set when the whole log is known.
-fn row(joined: &Joined) -> RoutingRow {
+pub(super) fn row(joined: &Joined) -> RoutingRow {
     let decision = &joined.decision;
     let served = joined.attempts.iter().find(|attempt| attempt.served);
     let scores: Vec<f64> = joined

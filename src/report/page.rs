@@ -11,6 +11,8 @@ use crate::evaluation::health::Health;
 /// lightness too, so that they stay apart in grey and for colour-blind readers.
 pub const SERIES: usize = 8;
 
+/// What reports and dashboard look like in common.
+pub const THEME: &str = include_str!("theme.css");
 const STYLE: &str = include_str!("page.css");
 
 /// How a key figure is coloured.
@@ -59,7 +61,7 @@ pub fn page(title: &str, provenance: &Provenance, body: &Markup) -> String {
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href="data:,";
                 title { (title) " · pointsman" }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(THEME)) (PreEscaped(STYLE)) }
             }
             body {
                 main {
@@ -169,7 +171,7 @@ pub fn check_word(health: Health) -> &'static str {
 #[must_use]
 pub fn plot(title: &str, note: &str, svg: &str, legend: &[(String, usize)]) -> Markup {
     html! {
-        figure.plot {
+        figure {
             figcaption {
                 strong { (title) }
                 @if !note.is_empty() { span.note { (note) } }

@@ -11,12 +11,14 @@ use crate::app::App;
 use crate::clock;
 use crate::experiments::Intervention;
 use crate::failure::FailureKind;
-use crate::report::dashboard::{ExperimentList, Overview, PAGE};
+use crate::pricing::budget::BudgetRow;
+use crate::report::dashboard::{self, BudgetView, ExperimentList, Overview};
 use crate::server::error::ApiError;
+use crate::units::UnixMs;
 
 /// The page. It holds no figures, so it needs no key; what it asks for does.
-pub async fn page() -> Html<&'static str> {
-    Html(PAGE)
+pub async fn page(State(app): State<App>) -> Html<&'static str> {
+    Html(dashboard::page(!app.live.load().keys.is_open()))
 }
 
 /// Figures for the page.
@@ -25,7 +27,34 @@ pub async fn overview(State(app): State<App>) -> Json<Overview> {
     let reports = tokio::task::spawn_blocking(move || written(&data_dir.join("reports")))
         .await
         .unwrap_or_default();
-    Json(app.desk.overview(clock::wall(), Vec::new(), reports))
+    let now = clock::wall();
+    let budgets = app.budgets.rows(now);
+    let budgets = budgets.iter().map(|row| budget(row, now)).collect();
+    Json(app.desk.overview(now, budgets, reports))
+}
+
+fn budget(row: &BudgetRow, now: UnixMs) -> BudgetView {
+    let length = row.renews_ms.since(row.since_ms).as_secs_f64();
+    let period = serde_json::to_value(row.period).ok();
+    BudgetView {
+        name: if row.subject.is_empty() || row.name.ends_with(&row.subject) {
+            row.name.clone()
+        } else {
+            format!("{}: {}", row.name, row.subject)
+        },
+        period: period
+            .as_ref()
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        limit_usd: row.limit_usd.dollars(),
+        spent_usd: row.spent_usd.dollars(),
+        elapsed: if length > 0.0 {
+            (now.since(row.since_ms).as_secs_f64() / length).clamp(0.0, 1.0)
+        } else {
+            1.0
+        },
+    }
 }
 
 /// Names of the reports that there are.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use pointsman::app::{App, Options, Parts, demonstration, reload};
 use pointsman::config::{self, Config, Source};
 use pointsman::demo::{self, LoadSettings};
@@ -16,6 +17,8 @@ use pointsman::units::UnixMs;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::upstream::{Fault, Upstream, Wire};
 
 fn parse(toml: &str) -> Config {
     config::parse(toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{toml}"))
@@ -50,6 +53,10 @@ impl House {
 
     async fn again(folder: Arc<tempfile::TempDir>, more: &str, change: impl Fn(String) -> String) -> Self {
         let config = Self::config(&folder, more, change);
+        Self::of(folder, config).await
+    }
+
+    async fn of(folder: Arc<tempfile::TempDir>, config: Config) -> Self {
         let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let app = Parts::start(config, &Options { models_dir, seed: 1 }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -369,6 +376,90 @@ async fn changes_ask_their_questions_with_a_restart_in_between_too() {
     };
     reload::apply(&house.app, House::config(&house.folder, "", none)).unwrap();
     assert!(!names(&house).await.contains(&"margin-auto-0.04".to_owned()));
+    house.close().await;
+}
+
+/// The treatment's provider fails every call. Its fallback's answers are good and scored well: not a point of that may
+/// count for it, nor for the control, and it is stopped for the errors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fallback_never_counts_for_the_arm_that_failed() {
+    let well = Upstream::always("well", Wire::OpenAi, Fault::None).await;
+    let broken = Upstream::always("broken", Wire::OpenAi, Fault::Status(500, None)).await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let mut toml = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n[embedding]\nmodel = \"off\"\n",
+        folder.path().join("data")
+    );
+    for (name, base) in [("well", well.base_url()), ("broken", broken.base_url())] {
+        toml += &format!(
+            "[[providers]]\nname = \"{name}\"\nkind = \"openai\"\nbase_url = \"{base}\"\n\
+             [[models]]\nid = \"{name}/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
+             modalities = [\"text\"]\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
+        );
+    }
+    toml += "[[routes]]\nname = \"auto\"\nmodels = [\"well/m\", \"broken/m\"]\nexperiments = { enabled = false }\n\
+             [[experiments]]\nname = \"pair\"\nroute = \"auto\"\nsplit = \"fixed\"\n\
+             arms = { control = \"well/m\", treatment = \"broken/m\" }\n";
+    let house = House::of(folder, parse(&toml)).await;
+    let served = stream::iter(0..120)
+        .map(|i| house.ask(i, Some(1.0)))
+        .buffer_unordered(8)
+        .collect::<Vec<_>>()
+        .await;
+    assert!(served.iter().all(|(_, model)| model == "well/m"), "{served:?}");
+    let own = served
+        .iter()
+        .filter(|(experiment, _)| experiment == "pair=control")
+        .count() as u64;
+    let others = served
+        .iter()
+        .filter(|(experiment, _)| experiment == "pair=treatment")
+        .count() as u64;
+    let view = house
+        .experiment_when("pair", |view| {
+            view["arms"][0]["scored"] == own && view["arms"][1]["exposures"] == others
+        })
+        .await;
+    let treatment = &view["arms"][1];
+    assert_eq!(
+        (&treatment["scored"], &treatment["clean"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(treatment["errors"]["estimate"], 1.0);
+    assert_eq!(view["arms"][0]["errors"]["estimate"], 0.0);
+    assert_eq!(view["phase"], "stopped_for_harm", "{view}");
+    house.close().await;
+}
+
+/// A score that is corrected later counts once, with its last value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_and_revised_scores_count_once() {
+    let more = format!(
+        "[[experiments]]\nname = \"pair\"\nroute = \"auto\"\n\
+         arms = {{ control = \"{PRO}\", treatment = \"{MISTRAL}\" }}\n"
+    );
+    let quiet = |toml: String| toml.replace("traffic = 0.5", "enabled = false, traffic = 0.5");
+    let house = House::open(&more, quiet).await;
+    let body = json!({"model": "auto", "messages": [{"role": "user", "content": "Hello"}]});
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(house.post("/v1/chat/completions", &body).await.1["id"].clone());
+    }
+    for score in [0.2, 0.9, 0.9] {
+        for id in &ids {
+            let feedback = json!({"id": id, "metric": "quality", "score": score, "rater": "r"});
+            assert_eq!(house.post("/v1/feedback", &feedback).await.0, 200);
+        }
+    }
+    let sums = |view: &Value, what: &str| -> f64 {
+        let arms = view["arms"].as_array().unwrap().iter();
+        arms.map(|arm| arm["quality_sums"][what].as_f64().unwrap()).sum()
+    };
+    // Even split: each score weighs 2. The last word is .9 for all twenty.
+    let view = house
+        .experiment_when("pair", |view| (sums(view, "wy") - 20.0 * 0.9 * 2.0).abs() < 1e-6)
+        .await;
+    assert!((sums(&view, "samples") - 20.0).abs() < 1e-9, "{view}");
     house.close().await;
 }
 

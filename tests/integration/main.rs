@@ -9,6 +9,7 @@
 )]
 
 mod caching;
+mod dashboard;
 mod dispatch;
 mod evaluate;
 mod experiments;

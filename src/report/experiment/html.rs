@@ -3,12 +3,13 @@
 use maud::{Markup, html};
 
 use super::ExperimentReport;
+use super::questions::questions;
 use super::text::{
-    ARM_HEAD, GUARD_HEAD, METHOD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks, design_rows,
-    guard_rows, key_figures, slice_rows, speed_rows, subtitle, total_rows,
+    ARM_HEAD, GUARD_HEAD, METHOD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks,
+    design_rows, guard_rows, happened, key_figures, off_policy_rows, slice_rows, small_slices, speed_rows,
+    subtitle, total_rows,
 };
 use crate::report::ReportError;
-use crate::report::format::moment;
 use crate::report::page::{self, SERIES, banner, check_list, facts, figures, table};
 use crate::report::plot::{self, Axes, Line, Row, Scale};
 
@@ -22,11 +23,13 @@ pub(super) fn render(report: &ExperimentReport) -> Result<String, ReportError> {
     };
     let plots = plots(report)?;
     let guards = guard_rows(report);
+    let (slices, policies) = (slice_rows(report), off_policy_rows(report));
     let body = html! {
         h1 { (title) }
         p.sub { (subtitle(report)) "." }
         (banner(&report.provenance))
         p.verdict.(tone) { (report.outcome.sentence) }
+        dl.questions { @for (question, answer) in questions(report) { dt { (question) } dd { (answer) } } }
         (figures(&key_figures(report)))
         h2 { "Can the figures be trusted?" }
         (check_list(&checks(report)))
@@ -41,7 +44,13 @@ pub(super) fn render(report: &ExperimentReport) -> Result<String, ReportError> {
         @if !view.slices.is_empty() {
             h2 { "Where does it differ?" }
             p.note { "Among several slices one will look different by chance; the last column corrects for that (Benjamini–Hochberg at 5 %)." }
-            (table("Difference in each part of the traffic.", SLICE_HEAD, &slice_rows(report)))
+            @if !slices.is_empty() { (table("Difference in each part of the traffic.", SLICE_HEAD, &slices)) }
+            @if let Some(small) = small_slices(report) { p.note { (small) } }
+        }
+        @if !policies.is_empty() {
+            h2 { "What would another policy have cost and scored?" }
+            p.note { "Estimated on all requests of the route in this time, from the probabilities that were logged with each decision (doubly robust). Where the log says too little about a policy, the last column says no." }
+            (table("Other policies on the same requests.", OFF_POLICY_HEAD, &policies))
         }
         h2 { "What was asked" }
         (facts("Fixed before the first sample.", &design_rows(report)))
@@ -58,9 +67,7 @@ pub(super) fn render(report: &ExperimentReport) -> Result<String, ReportError> {
 fn events(report: &ExperimentReport) -> Markup {
     html! {
         @if report.events.is_empty() { p.note { "No change is in the log." } }
-        ul {
-            @for event in &report.events { li { (moment(event.at)) ": " (event.kind) } }
-        }
+        ul { @for line in happened(report) { li { (line) } } }
     }
 }
 

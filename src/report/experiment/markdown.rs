@@ -1,9 +1,11 @@
 //! The experiment report as text.
 
 use super::ExperimentReport;
+use super::questions::questions;
 use super::text::{
-    ARM_HEAD, GUARD_HEAD, METHOD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks, design_rows,
-    guard_rows, key_figures, slice_rows, speed_rows, standing, subtitle, total_rows,
+    ARM_HEAD, GUARD_HEAD, METHOD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks,
+    design_rows, guard_rows, happened, key_figures, off_policy_rows, slice_rows, small_slices, speed_rows,
+    standing, subtitle, total_rows,
 };
 use crate::report::format::moment;
 use crate::report::page::{SIMULATED, check_word, markdown_table};
@@ -19,6 +21,10 @@ pub(super) fn render(report: &ExperimentReport) -> String {
         out += &format!("> {SIMULATED}\n\n");
     }
     out += &format!("**{}**\n\n", report.outcome.sentence);
+    for (question, answer) in questions(report) {
+        out += &format!("- **{question}** {answer}\n");
+    }
+    out.push('\n');
     let figures: Vec<Vec<String>> = key_figures(report)
         .into_iter()
         .map(|figure| vec![figure.label, figure.value, figure.note])
@@ -38,14 +44,22 @@ pub(super) fn render(report: &ExperimentReport) -> String {
     section("Guardrails", GUARD_HEAD, &guard_rows(report));
     section("Where does it differ?", SLICE_HEAD, &slice_rows(report));
     section(
+        "What would another policy have cost and scored?",
+        OFF_POLICY_HEAD,
+        &off_policy_rows(report),
+    );
+    section(
         "What was asked",
         &["", "fixed before the first sample"],
         &design_rows(report),
     );
     section("Raw totals", TOTAL_HEAD, &total_rows(report));
+    if let Some(small) = small_slices(report) {
+        out += &format!("\n{small}\n");
+    }
     out += "\n## What happened\n\n";
-    for event in &report.events {
-        out += &format!("- {}: {}\n", moment(event.at), event.kind);
+    for line in happened(report) {
+        out += &format!("- {line}\n");
     }
     for comparison in &view.reading.comparisons {
         let name = view.arms.get(comparison.arm).map_or("", |arm| arm.name.as_str());

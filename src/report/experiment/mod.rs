@@ -1,8 +1,12 @@
 //! The report of one experiment: what was compared, is it over, what did it save, how sure is that, what to do.
 
 mod html;
+mod logged;
 mod markdown;
+mod questions;
 mod text;
+
+pub use logged::{Logged, read as read_log};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +17,7 @@ use crate::evaluation::sequence::Interval;
 use crate::experiments::{Event, ExperimentView, Phase};
 
 /// Name and version of the JSON form. The number rises when a member changes meaning or goes.
-pub const SCHEMA: &str = "pointsman.report.experiment/1";
+pub const SCHEMA: &str = "pointsman.report.experiment/2";
 
 const MONTH_MS: f64 = 30.0 * 86_400_000.0;
 
@@ -28,6 +32,8 @@ pub struct ExperimentReport {
     pub outcome: Outcome,
     /// What the treatment saves.
     pub savings: Option<Savings>,
+    /// What the decision log says beside it. `None` if it was not asked.
+    pub logged: Option<Logged>,
     /// Everything that the experiment says: definition, health, differences, arms, slices, series, raw sums.
     pub experiment: ExperimentView,
     /// Every change of it, oldest first.
@@ -68,6 +74,7 @@ pub fn report(view: &ExperimentView, events: &[Event], provenance: &Provenance) 
         provenance: provenance.clone(),
         outcome: outcome(view, provenance),
         savings: savings(view, provenance),
+        logged: None,
         experiment: view.clone(),
         events: events
             .iter()
@@ -105,7 +112,10 @@ fn savings(view: &ExperimentView, provenance: &Provenance) -> Option<Savings> {
     let all = rate(view, provenance).map(|rate| rate / view.coverage.max(1e-9) * MONTH_MS);
     Some(Savings {
         per_request,
-        share: per_request.times(if control > 0.0 { 1.0 / control } else { 0.0 }),
+        // A request cannot save more than all that it costs.
+        share: per_request
+            .times(if control > 0.0 { 1.0 / control } else { 0.0 })
+            .clamp(f64::NEG_INFINITY, 1.0),
         so_far: per_request.times(treatment.exposures as f64),
         month_at_full_traffic: all.map(|requests| per_request.times(requests)),
     })
@@ -123,20 +133,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
             .get(arm)
             .map_or_else(String::new, |arm| arm.variant.clone())
     };
-    let found = |arm: usize| {
-        let comparison = view
-            .reading
-            .comparisons
-            .iter()
-            .find(|comparison| comparison.arm == arm);
-        comparison.and_then(|comparison| comparison.quality).map_or_else(
-            || "too few scores for a difference".to_owned(),
-            |quality| {
-                let Interval { estimate, low, high } = quality.interval;
-                format!("difference {estimate:+.3} ({low:+.3} to {high:+.3})")
-            },
-        )
-    };
+    let found = |arm: usize| found(view, arm);
     let saves = savings(view, provenance).map_or_else(String::new, |savings| {
         if savings.per_request.estimate >= 0.0 {
             format!(" It saves {} of the cost.", percent(savings.share.estimate))
@@ -219,6 +216,22 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         ),
         Phase::Running => running(view, provenance, &found(1)),
     }
+}
+
+/// The difference of an arm to the control, in words.
+fn found(view: &ExperimentView, arm: usize) -> String {
+    let comparison = view
+        .reading
+        .comparisons
+        .iter()
+        .find(|comparison| comparison.arm == arm);
+    comparison.and_then(|comparison| comparison.quality).map_or_else(
+        || "too few scores for a difference".to_owned(),
+        |quality| {
+            let Interval { estimate, low, high } = quality.interval;
+            format!("difference {estimate:+.3} ({low:+.3} to {high:+.3})")
+        },
+    )
 }
 
 fn running(view: &ExperimentView, provenance: &Provenance, found: &str) -> Outcome {

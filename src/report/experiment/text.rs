@@ -3,7 +3,8 @@
 use super::{ExperimentReport, dollars, scores, signed};
 use crate::evaluation::ab::{Hypothesis, Standing};
 use crate::evaluation::health::{Check, Health};
-use crate::experiments::{ArmView, Split, StickyBy};
+use crate::evaluation::sequence::Interval;
+use crate::experiments::{ArmView, Event, EventKind, Split, StickyBy};
 use crate::report::format::{count, millis, moment, percent, score, span, usd};
 use crate::report::page::{Figure, Tone};
 
@@ -115,14 +116,17 @@ pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
     figures
 }
 
-fn usd_signed(dollars: f64) -> String {
+pub(super) fn usd_signed(dollars: f64) -> String {
     format!("{} a request", usd(dollars))
+}
+
+fn shares(interval: &Interval) -> String {
+    crate::report::format::interval(interval, percent)
 }
 
 /// Name, check and what its figure means.
 pub(super) fn checks(report: &ExperimentReport) -> Vec<(&'static str, Health, String)> {
     let checks = &report.experiment.reading.checks;
-    let p = |check: &Check| format!("p = {:.4}; alarm below 0.001", check.p_value);
     let multiple = if report.experiment.definition.sticky_by == StickyBy::Request {
         (
             "Nobody saw two arms",
@@ -162,6 +166,53 @@ pub(super) fn checks(report: &ExperimentReport) -> Vec<(&'static str, Health, St
         ),
         multiple,
     ]
+    .into_iter()
+    .chain(exposure(report))
+    .chain(missing(report))
+    .collect()
+}
+
+/// Whether what was assigned was called, by the decision log.
+fn exposure(report: &ExperimentReport) -> Option<(&'static str, Health, String)> {
+    let logged = report.logged.as_ref()?;
+    let arms = report
+        .experiment
+        .arms
+        .iter()
+        .zip(&logged.assigned)
+        .zip(&logged.called);
+    let rates: Vec<String> = arms
+        .map(|((arm, assigned), called)| {
+            format!(
+                "{} {}",
+                arm.name,
+                percent(*called as f64 / (*assigned).max(1) as f64)
+            )
+        })
+        .collect();
+    let detail = format!("{}; {}", rates.join(", "), p(&logged.exposure));
+    Some((
+        "Assigned requests are called equally often",
+        logged.exposure.health,
+        detail,
+    ))
+}
+
+/// Whether the difference stays when categories that are scored less are weighed up.
+fn missing(report: &ExperimentReport) -> Option<(&'static str, Health, String)> {
+    let weighted = report.experiment.weighted_difference?;
+    let plain = report.experiment.reading.comparisons.first()?.quality?.interval;
+    let health = if weighted.contains(plain.estimate) {
+        Health::Passed
+    } else {
+        Health::Failed
+    };
+    let detail = format!("weighted by category, the difference is {}", signed(&weighted));
+    Some(("Missing scores do not make the difference", health, detail))
+}
+
+fn p(check: &Check) -> String {
+    format!("p = {:.4}; alarm below 0.001", check.p_value)
 }
 
 pub(super) const ARM_HEAD: &[&str] = &[
@@ -190,8 +241,8 @@ pub(super) fn arm_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
                 count(arm.scored),
                 dash(arm.quality.as_ref().map(scores)),
                 dash(arm.cost_usd.as_ref().map(dollars)),
-                dash(arm.errors.map(|interval| percent(interval.estimate))),
-                dash(arm.refusals.map(|interval| percent(interval.estimate))),
+                dash(arm.errors.as_ref().map(shares)),
+                dash(arm.refusals.as_ref().map(shares)),
                 percent(arm.share),
             ]
         })
@@ -268,23 +319,78 @@ pub(super) fn guard_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
 pub(super) const SLICE_HEAD: &[&str] = &["slice", "scored", "difference", "p", "stands among all slices?"];
 
 pub(super) fn slice_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
-    report
+    let shown = report
         .experiment
         .slices
         .iter()
+        .filter(|slice| slice.difference.is_some());
+    shown
         .map(|slice| {
             vec![
                 slice.name.clone(),
                 count(slice.units),
-                slice
-                    .difference
-                    .as_ref()
-                    .map_or_else(|| "– (too few)".to_owned(), signed),
+                slice.difference.as_ref().map_or_else(String::new, signed),
                 format!("{:.4}", slice.p_value),
                 if slice.significant { "yes" } else { "no" }.to_owned(),
             ]
         })
         .collect()
+}
+
+/// The slices that say nothing yet.
+pub(super) fn small_slices(report: &ExperimentReport) -> Option<String> {
+    let slices = report.experiment.slices.iter();
+    let small: Vec<String> = slices
+        .filter(|slice| slice.difference.is_none())
+        .map(|slice| format!("{} ({})", slice.name, count(slice.units)))
+        .collect();
+    (!small.is_empty()).then(|| format!("Too few scores to tell: {}.", small.join(", ")))
+}
+
+pub(super) const OFF_POLICY_HEAD: &[&str] = &[
+    "policy",
+    "decisions",
+    "worth as many samples as",
+    "score",
+    "a request",
+    "enough?",
+];
+
+pub(super) fn off_policy_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
+    let lines = report.logged.iter().flat_map(|logged| &logged.off_policy);
+    lines
+        .map(|line| {
+            vec![
+                line.policy.clone(),
+                count(line.decisions),
+                count(line.ess as u64),
+                scores(&line.quality),
+                dollars(&line.cost_usd),
+                if line.enough { "yes" } else { "no" }.to_owned(),
+            ]
+        })
+        .collect()
+}
+
+/// What happened, with the many moves of a split put together.
+pub(super) fn happened(report: &ExperimentReport) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut moves = 0;
+    for (index, event) in report.events.iter().enumerate() {
+        let is_move = |event: &Event| matches!(event.kind, EventKind::Reallocated { .. });
+        if is_move(event) && report.events.get(index + 1).is_some_and(is_move) {
+            moves += 1;
+            continue;
+        }
+        let before = if moves > 0 {
+            format!(" (after {moves} smaller moves)")
+        } else {
+            String::new()
+        };
+        moves = 0;
+        lines.push(format!("{}: {}{before}", moment(event.at), event.kind));
+    }
+    lines
 }
 
 pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
@@ -362,12 +468,6 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
                 "CUPED on the expected score: θ = {:.3}, {reduction} less variance",
                 quality.theta
             ),
-        ));
-    }
-    if let Some(weighted) = view.weighted_difference {
-        rows.push(row(
-            "if scores are missing by category",
-            format!("difference {weighted:+.3}"),
         ));
     }
     rows

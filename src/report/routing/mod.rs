@@ -5,7 +5,7 @@
 mod health;
 mod html;
 mod markdown;
-mod off_policy;
+pub mod off_policy;
 mod outcome;
 mod parts;
 mod summary;

@@ -1,6 +1,6 @@
 //! What other policies would have cost and scored, from the logged propensities.
 
-use super::parts::{ArmFigures, OffPolicyLine};
+use super::parts::OffPolicyLine;
 use super::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
 use crate::evaluation::off_policy::{DEFAULT_CLIP, LoggedDecision, MIN_ESS, estimate};
@@ -13,18 +13,15 @@ const MIN_DECISIONS: usize = 30;
 type Policy<'a> = Box<dyn Fn(&RoutingRow, &LoggedCandidate) -> f64 + 'a>;
 
 /// The router as it ran, each single arm, and an even split.
-pub(super) fn lines(
-    rows: &[&RoutingRow],
-    arms: &[ArmFigures],
-    sequence: &ConfidenceSequence,
-) -> Vec<OffPolicyLine> {
+#[must_use]
+pub fn lines(rows: &[&RoutingRow], arms: &[&str], sequence: &ConfidenceSequence) -> Vec<OffPolicyLine> {
     let mut policies: Vec<(String, Policy<'_>)> = vec![(
         "the router, as it ran".to_owned(),
         Box::new(|_, candidate| candidate.propensity),
     )];
     for arm in arms {
-        let id = ArmId::new(&arm.arm);
-        let name = format!("always {}", arm.arm);
+        let id = ArmId::new(arm);
+        let name = format!("always {arm}");
         policies.push((
             name,
             Box::new(move |_, candidate| f64::from(u8::from(candidate.arm == id))),

@@ -58,7 +58,11 @@ pub fn summarise(rows: &[RoutingRow], question: &Question) -> Result<RoutingRepo
         quality,
         quality_difference: difference.map(|(interval, _)| interval),
         providers: providers(&rows),
-        off_policy: off_policy::lines(&rows, &arms, &sequence),
+        off_policy: off_policy::lines(
+            &rows,
+            &arms.iter().map(|arm| arm.arm.as_str()).collect::<Vec<_>>(),
+            &sequence,
+        ),
         timeline: timeline::timeline(&rows, &arms, &sequence),
         arms,
         totals,

@@ -1,0 +1,146 @@
+//! A newcomer's questions, answered in the order in which they come up.
+
+use super::text::usd_signed;
+use super::{ExperimentReport, Savings, found};
+use crate::evaluation::health::Health;
+use crate::experiments::{ArmView, Phase, StickyBy};
+use crate::report::format::{count, moment, percent, usd};
+
+/// Questions with their answers.
+pub(super) fn questions(report: &ExperimentReport) -> Vec<(&'static str, String)> {
+    vec![
+        ("What was compared?", compared(report)),
+        ("Is it over?", over(report)),
+        ("What does it save?", saved(report)),
+        ("How sure is that?", sure(report)),
+        ("What should I do?", advice(report)),
+    ]
+}
+
+fn compared(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let arms: Vec<String> = view
+        .arms
+        .iter()
+        .map(|arm| format!("{} ({})", arm.variant, arm.name))
+        .collect();
+    let unit = match view.definition.sticky_by {
+        StickyBy::Request => "Each request",
+        StickyBy::User => "Each user",
+        StickyBy::Session => "Each session",
+    };
+    let what = view
+        .definition
+        .category
+        .as_deref()
+        .map_or_else(String::new, |category| format!(" for prompts of “{category}”"));
+    format!(
+        "{} on the route “{}”{what}. {unit} was given to one of them by lot, on {} of the traffic.",
+        arms.join(" and "),
+        view.definition.route,
+        percent(view.definition.coverage)
+    )
+}
+
+fn over(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let when = view
+        .ended
+        .map_or_else(String::new, |ended| format!(" since {}", moment(ended)));
+    match view.phase {
+        Phase::Running => match report.outcome.more_needed {
+            Some(more) => format!("No. About {} more requests are needed.", count(more)),
+            None => "No.".to_owned(),
+        },
+        Phase::Shipped { arm } => {
+            let name = view.arms.get(arm).map_or("", |arm| arm.variant.as_str());
+            format!("Yes{when}: {name} is in use.")
+        }
+        Phase::StoppedForHarm => format!("Yes{when}: it was stopped, because the treatment did harm."),
+        Phase::Futile => format!("Yes{when}: no difference that matters was found."),
+        Phase::Stopped => format!("Yes{when}: it was ended before it came to a verdict."),
+        Phase::Undone => format!("Yes{when}, and what it had changed was taken back."),
+    }
+}
+
+fn saved(report: &ExperimentReport) -> String {
+    let Some(Savings {
+        per_request,
+        share,
+        so_far,
+        month_at_full_traffic,
+    }) = &report.savings
+    else {
+        return "Not known yet: 30 priced requests in each arm are needed.".to_owned();
+    };
+    let more = per_request.estimate < 0.0;
+    let mut answer = if more {
+        format!(
+            "Nothing: the treatment costs {} more ({}).",
+            percent(-share.estimate),
+            usd_signed(-per_request.estimate)
+        )
+    } else {
+        format!(
+            "{} of the cost ({}): {} on the treatment's requests until now",
+            percent(share.estimate),
+            usd_signed(per_request.estimate),
+            usd(so_far.estimate)
+        )
+    };
+    if let (Some(month), false) = (month_at_full_traffic, more) {
+        answer += &format!(
+            ", and {} to {} in 30 days, were all traffic like it and served so.",
+            usd(month.low),
+            usd(month.high)
+        );
+    } else if !more {
+        answer.push('.');
+    }
+    answer
+}
+
+fn sure(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let checks = &view.reading.checks;
+    let failed = [
+        &checks.sample_ratio,
+        &checks.feedback_rate,
+        &checks.multiple_exposure,
+    ]
+    .iter()
+    .any(|check| check.health == Health::Failed);
+    if failed {
+        return "Not at all: a health check fails, see below. Until it is understood no figure here counts."
+            .to_owned();
+    }
+    let scored: u64 = view.arms.iter().map(|arm: &ArmView| arm.scored).sum();
+    format!(
+        "Mean score of treatment minus control: {}, from {} scores. The interval holds with {} however often one looks.",
+        found(view, 1),
+        count(scored),
+        percent(1.0 - view.definition.design.alpha)
+    )
+}
+
+fn advice(report: &ExperimentReport) -> String {
+    let view = &report.experiment;
+    let name = &view.definition.name;
+    let undo = format!("POST /v1/experiments/{name} with {{\"action\": \"undo\"}} takes it back");
+    match view.phase {
+        Phase::Running if report.outcome.verdict == "unhealthy" => {
+            "Find out why the check fails: a client that retries, a filter before the router, scores that come from one arm's users only.".to_owned()
+        }
+        Phase::Running => "Nothing. It ends by itself, by its rule or at its size.".to_owned(),
+        Phase::Shipped { .. } => format!("Nothing. If you disagree, {undo}."),
+        Phase::StoppedForHarm if view.ruling.is_some() => {
+            format!("Nothing: the treatment is left out. If you disagree, {undo}.")
+        }
+        Phase::StoppedForHarm => "Keep the control.".to_owned(),
+        Phase::Futile => {
+            "Choose by cost or by taste, or ask again with a wider margin. The control stays until then.".to_owned()
+        }
+        Phase::Stopped => "Nothing. Start it again under another name if the question is still open.".to_owned(),
+        Phase::Undone => "Nothing.".to_owned(),
+    }
+}
