@@ -6,7 +6,7 @@ use super::*;
 use crate::arm::{ArmId, Modalities};
 use crate::config::Treatment;
 use crate::experiments::{Definition, Experiments, Hypothesis, Intervention, Origin};
-use crate::policy::{ArmScore, Contexts, Pmf, Policy, Round, Strategy};
+use crate::policy::{ArmScore, CachedInput, Contexts, Pmf, Policy, Round, Strategy};
 use crate::pricing::Units;
 use crate::routing::{Expected, Offer, Question};
 use crate::units::{UnixMs, Usd};
@@ -73,6 +73,7 @@ fn with_asked<T>(test: impl FnOnce(&Choosing<'_>) -> T) -> T {
             tariff: None,
             latency_ms: 0.0,
             input_tokens: 10,
+            cached: CachedInput::default(),
         })
         .collect();
     let expected = [9, 1, 5].map(|nanos| Expected {
@@ -80,6 +81,7 @@ fn with_asked<T>(test: impl FnOnce(&Choosing<'_>) -> T) -> T {
         priced: true,
         input_tokens: 10,
         output_tokens: 10,
+        cached_tokens: 0,
     });
     let text = [1.0];
     let question = Question {
