@@ -167,7 +167,9 @@ impl House {
 
     async fn close(self) -> Arc<tempfile::TempDir> {
         self.serving.abort();
-        self.app.stop(Duration::from_secs(5)).await;
+        self.app.dispatcher.idle().await;
+        self.app.stop().await;
+        self.app.store.close();
         self.folder
     }
 }

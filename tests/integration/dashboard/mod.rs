@@ -77,7 +77,9 @@ async fn the_dashboard_lives_in_a_real_browser() {
     let looked = tokio::task::spawn_blocking(move || look(&base_url)).await;
     stop.store(true, Ordering::Relaxed);
     asking.await.unwrap();
-    app.stop(Duration::from_secs(5)).await;
+    app.dispatcher.idle().await;
+    app.stop().await;
+    app.store.close();
     looked.unwrap();
 }
 
