@@ -1,7 +1,7 @@
 //! Names a prompt's category: multinomial logistic regression over a sharper view of the words.
 //!
 //! p_k = softmax_k(w_k . x + b_k) over the classes seen in training, with x from [`TextView::words`]: finer than what
-//! the policies see, because hundreds of weights a class are cheap here and topics need them. Below `least`
+//! the policies see, because a thousand weights a class are cheap here and topics need them. Below `least`
 //! probability the answer is [`Category::Other`]: a wrong name is worse than none.
 //!
 //! [`TextView::words`]: super::text::TextView::words

@@ -21,15 +21,17 @@ pub struct NGrams {
 }
 
 impl NGrams {
-    /// Takes the next word in.
-    pub fn push(&mut self, word: &str) {
+    /// Takes the next word in, and gives the bucket it falls into by itself.
+    pub fn push(&mut self, word: &str) -> u16 {
         let hash = hash(word);
-        self.buckets.push((hash >> 49) as u16);
+        let bucket = (hash >> 49) as u16;
+        self.buckets.push(bucket);
         if self.previous != 0 {
             let pair = (self.previous.rotate_left(21) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             self.buckets.push((pair >> 49) as u16);
         }
         self.previous = hash;
+        bucket
     }
 
     /// Each bucket once with 1 + ln of its count, in increasing order of buckets.
@@ -141,7 +143,9 @@ mod tests {
 
     fn weights(words: &[&str]) -> Vec<(u16, f32)> {
         let mut ngrams = NGrams::default();
-        words.iter().for_each(|word| ngrams.push(word));
+        words.iter().for_each(|word| {
+            ngrams.push(word);
+        });
         ngrams.weights()
     }
 

@@ -15,14 +15,16 @@ use crate::features::classifier::CLASSIFIER;
 use crate::features::text::{PromptText, Surface, TextView};
 use crate::features::{Category, Classified, Classifier};
 
-/// How often each of our own prompts counts: they are few, and nearer to what a proxy sees than benchmarks are.
-const OWN_WEIGHT: usize = 5;
+/// How often each of our own prompts counts: they are nearer to what a proxy sees than benchmarks are.
+const OWN_WEIGHT: usize = 3;
 /// L2 penalty on the weights.
 const PENALTY: f64 = 10.0;
 /// An answer must be right this often, on our own held-out prompts, to be given at all.
 const WANTED_ACCURACY: f64 = 0.85;
 /// The threshold without cross-validation.
-const DEFAULT_LEAST: f32 = 0.4;
+const DEFAULT_LEAST: f32 = 0.6;
+/// The threshold when none reaches [`WANTED_ACCURACY`]: name only what is nearly certain.
+const MOST_LEAST: f32 = 0.9;
 
 /// Features of labelled prompts, one row each.
 pub struct Labelled<'a> {
@@ -178,13 +180,13 @@ impl<'a> Labelled<'a> {
     /// The least probability at which our own held-out prompts are named rightly often enough.
     #[must_use]
     pub fn choose_least(&self, named: &[Classified]) -> f32 {
-        (4..18)
-            .map(|step| step as f32 * 0.05)
+        (40..=90)
+            .map(|step| step as f32 * 0.01)
             .find(|least| {
                 let own = |index: usize| self.examples[index].source.is_none();
                 self.accuracy(named, *least, own).right_of_answered >= WANTED_ACCURACY
             })
-            .unwrap_or(DEFAULT_LEAST)
+            .unwrap_or(MOST_LEAST)
     }
 
     /// The threshold without cross-validation.
