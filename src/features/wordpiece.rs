@@ -32,6 +32,9 @@ pub struct Vocabulary {
     /// pieces have, one bit each. Most lengths that a word could be cut to are no piece's, and need not be tried.
     /// Small enough to stay in a processor's nearer cache.
     lengths: Vec<u16>,
+    /// Ids of the pieces of one or two letters or digits, the commonest of words that are no word: few enough to be
+    /// looked up without a hash. [`NONE`] where there is no such piece.
+    short: Vec<u16>,
     longest: usize,
 }
 
@@ -45,6 +48,7 @@ impl Vocabulary {
             ends: Vec::new(),
             slots: vec![EMPTY; SLOTS],
             lengths: vec![0; 1 << HEAD_BITS],
+            short: vec![NONE; SIGNS * SIGNS * 2],
             longest: 0,
         };
         for (id, piece) in pieces.into_iter().enumerate() {
@@ -59,6 +63,9 @@ impl Vocabulary {
             vocabulary.letters.push_str(text);
             vocabulary.ends.push(vocabulary.letters.len() as u32);
             vocabulary.longest = vocabulary.longest.max(text.len());
+            if let Some(place) = short_place(text.as_bytes(), continues) {
+                vocabulary.short[place] = id;
+            }
             let start = Start::of(text.as_bytes());
             if text.len() >= HEAD {
                 vocabulary.lengths[start.head(continues)] |= length_bit(text.len());
@@ -128,7 +135,14 @@ impl Vocabulary {
                 lengths ^= 1 << length;
             }
         }
-        (1..HEAD.min(most + 1)).rev().find_map(find)
+        (1..HEAD.min(most + 1))
+            .rev()
+            .find_map(|length| match short_place(&rest[..length], continues) {
+                Some(place) => Some(self.short[place])
+                    .filter(|id| *id != NONE)
+                    .map(|id| (id, length)),
+                None => find(length),
+            })
     }
 
     fn find(&self, start: &Start, text: &[u8], continues: bool) -> Option<u16> {
@@ -157,6 +171,26 @@ impl Vocabulary {
         };
         &self.letters.as_bytes()[start..self.ends[index] as usize]
     }
+}
+
+/// No piece has this id: it is beyond what the table can hold.
+const NONE: u16 = u16::MAX;
+/// Small letters, digits, and nothing.
+const SIGNS: usize = 37;
+
+/// Place of a piece of one or two small letters or digits; `None` for any other.
+fn short_place(text: &[u8], continues: bool) -> Option<usize> {
+    let sign = |byte: u8| match byte {
+        b'a'..=b'z' => Some(usize::from(byte - b'a') + 1),
+        b'0'..=b'9' => Some(usize::from(byte - b'0') + 27),
+        _ => None,
+    };
+    let place = match *text {
+        [first] => sign(first)? * SIGNS,
+        [first, second] => sign(first)? * SIGNS + sign(second)?,
+        _ => return None,
+    };
+    Some(place * 2 + usize::from(continues))
 }
 
 /// The first bytes of a text, ready to be cut to any length.
