@@ -73,7 +73,16 @@ async fn policies_are_estimated_from_what_a_server_logged() {
     assert_eq!(status, 0, "{err}");
     let found: Value = serde_json::from_str(&out).unwrap();
     let scored = REQUESTS - REQUESTS / UNSCORED;
-    assert_eq!(found["decisions"], json!(scored));
+    // A hedge that won on a busy machine is another model's answer.
+    let others = found["left_out"]["other_answered"].as_u64().unwrap();
+    assert_eq!(
+        found["decisions"].as_u64().unwrap() + others,
+        u64::try_from(scored).unwrap()
+    );
+    assert!(
+        others * 20 < u64::try_from(scored).unwrap(),
+        "{others} answered by others"
+    );
     assert_eq!(found["left_out"]["unscored"], json!(REQUESTS / UNSCORED));
     // Nobody's answer scored better than another's, so whatever the policy, the log's mean is the truth.
     for estimate in ["snips", "dr"] {
