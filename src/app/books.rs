@@ -38,7 +38,10 @@ impl crate::dispatch::Books for Books {
     fn attempt(&self, record: AttemptRecord) {
         let ledger = self.pending.get(&record.decision_id);
         let units = ledger.as_ref().map_or_else(Units::default, |ledger| ledger.units);
-        let cost = self.price(&record, &units);
+        let live = ledger
+            .as_ref()
+            .map_or_else(|| self.live.load_full(), |ledger| Arc::clone(&ledger.live));
+        let cost = price(&live, &record, &units);
         let sample = sample(&record);
         self.telemetry.record(clock::wall(), &sample);
         self.counters.attempt(&Counted {
@@ -66,21 +69,15 @@ impl crate::dispatch::Books for Books {
     }
 }
 
-impl Books {
-    /// What the attempt cost: nothing when nothing was used, and `None` when the price is unknown. The moment it
-    /// was sent decides which price holds.
-    fn price(&self, record: &AttemptRecord, units: &Units) -> Option<Usd> {
-        let Some(usage) = &record.usage else {
-            return Some(Usd::ZERO);
-        };
-        let live = self.live.load();
-        Some(
-            live.config
-                .prices
-                .at(&record.arm.id, record.started)?
-                .cost(usage, units),
-        )
-    }
+/// What the attempt cost: nothing when nothing was used, and `None` when the price is unknown. The prices are those
+/// in force when the request was decided; among dated ones and windows the moment at which the attempt was sent
+/// decides, however long its answer took.
+fn price(live: &Live, record: &AttemptRecord, units: &Units) -> Option<Usd> {
+    let Some(usage) = &record.usage else {
+        return Some(Usd::ZERO);
+    };
+    let tariff = live.config.prices.at(&record.arm.id, record.started)?;
+    Some(tariff.cost(usage, units))
 }
 
 fn sample(record: &AttemptRecord) -> Sample {

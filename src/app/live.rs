@@ -9,6 +9,7 @@ use crate::arm::{Arm, ArmId};
 use crate::cache::Caches;
 use crate::config::{self, Config, DEFAULT_CONNECT_TIMEOUT_MS, ProviderKind, Route};
 use crate::dispatch::Deployment;
+use crate::pricing::PriceBook;
 use crate::providers::simulated::{SimulatedProvider, SimulatedSettings};
 use crate::providers::{Provider, ProviderSettings, Secret, Upstream, WireFormat, http_client};
 use crate::request::Purpose;
@@ -20,6 +21,8 @@ pub struct Live {
     pub config: Config,
     /// Who may use it.
     pub keys: ClientKeys,
+    /// Who may change prices.
+    pub admins: ClientKeys,
     /// Answers kept, by route.
     pub caches: Caches,
     arms: HashMap<ArmId, Served>,
@@ -109,13 +112,31 @@ impl Live {
                 .or_insert_with(|| Some(arm.id.clone()));
         }
         let keys = ClientKeys::new(config.server.api_keys.iter().map(config::Secret::expose));
+        let admins = ClientKeys::new(config.server.admin_keys.iter().map(config::Secret::expose));
         Ok(Self {
+            admins,
             caches: Caches::new(&config, before),
             config,
             keys,
             arms,
             bare,
         })
+    }
+
+    /// The same with other prices: servers, keys and kept answers stay as they are.
+    #[must_use]
+    pub fn with_prices(&self, prices: PriceBook) -> Self {
+        Self {
+            config: Config {
+                prices,
+                ..self.config.clone()
+            },
+            keys: self.keys.clone(),
+            admins: self.admins.clone(),
+            caches: Caches::new(&self.config, &self.caches),
+            arms: self.arms.clone(),
+            bare: self.bare.clone(),
+        }
     }
 
     /// The arm with this id.

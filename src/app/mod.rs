@@ -7,9 +7,11 @@ pub mod enrol;
 pub mod features;
 pub mod live;
 pub mod money;
+pub mod outlook;
 pub mod pending;
 pub mod policies;
 pub mod prepare;
+pub mod prices;
 pub mod purpose;
 pub mod reload;
 pub mod reports;
@@ -33,6 +35,7 @@ use crate::app::features::{FeatureError, FeatureSet};
 use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
+use crate::app::prices::Prices;
 use crate::app::reports::About;
 use crate::app::sessions::Sessions;
 use crate::app::triggers::FeatureVersions;
@@ -77,6 +80,8 @@ pub struct Parts {
     pub store: Store,
     /// What may be spent, and what was.
     pub budgets: Budgets,
+    /// Prices that were set here, beside those of the configuration.
+    pub prices: Prices,
     /// Experiments and the dashboard's figures.
     pub desk: Arc<Desk>,
     /// Learns from it.
@@ -133,10 +138,12 @@ impl Parts {
     ///
     /// # Errors
     /// The first part that cannot be built, with what to do about it.
-    pub fn start(config: Config, options: &Options) -> Result<App, StartError> {
+    pub fn start(mut config: Config, options: &Options) -> Result<App, StartError> {
         let features = FeatureSet::load(&options.models_dir, &config.embedding)?;
         let http = providers::http_client(Duration::from_millis(DEFAULT_CONNECT_TIMEOUT_MS))?;
         let store = Store::open(&config.server.data_dir, clock::wall())?;
+        let prices = Prices::restore(store.reader())?;
+        prices.lock().impose(&mut config);
         let live = Arc::new(ArcSwap::from_pointee(Live::new(
             config,
             &http,
@@ -193,6 +200,7 @@ impl Parts {
             counters,
             store,
             budgets,
+            prices,
             desk,
             learner,
             pending,
@@ -276,6 +284,9 @@ impl Parts {
             self.sessions
                 .decided(session.held, session.incumbent != *prepared.decided.arm());
         }
+        let look = &prepared.look;
+        self.counters
+            .looked(&prepared.decided.route, look.took, look.saved, look.unable as u64);
         self.store.log_decision(decision_row(prepared, request));
     }
 
@@ -327,6 +338,7 @@ fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
         features: decided.features.clone(),
         lambda: decision.lambda,
         strategy: decision.strategy,
+        kind: Some(prepared.look.kind),
         options: decided
             .latency_ms
             .iter()

@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use crate::app::prepare::{Prepared, Wishes};
-use crate::app::{App, Parts, policies};
+use crate::app::{App, Parts, policies, prices};
 use crate::clock;
 use crate::failure::FailureKind;
 use crate::pricing::budget::{AccountState, Budgets, Exhausted, Parties, Standing};
@@ -163,6 +163,7 @@ pub async fn keep(app: Weak<Parts>) {
         } else if tick.is_multiple_of(PACE_EVERY) {
             pace(&app, &mut paces);
         }
+        prices::follow(&app);
         save(&app, &mut saved).await;
         drop(app);
         tokio::time::sleep(SAVE_EVERY).await;

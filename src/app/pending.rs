@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
+use crate::app::live::Live;
 use crate::app::sessions::Place;
 use crate::completion::Usage;
 use crate::pricing::Units;
@@ -14,12 +15,13 @@ use crate::routing::Decided;
 use crate::units::Usd;
 
 /// The account of one request.
-#[derive(Debug)]
 pub struct Ledger {
     /// What was decided.
     pub decided: Arc<Decided>,
     /// Images, pages and seconds of the request, as they are billed.
     pub units: Units,
+    /// The configuration that it was decided under: its prices hold for every attempt of the request.
+    pub live: Arc<Live>,
     spent_nanos: AtomicI64,
     /// Some attempt's price is not known, so the sum is not the cost.
     unpriced: AtomicBool,
@@ -81,16 +83,17 @@ impl Ledger {
 }
 
 /// All requests under way, by decision id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Pending(Arc<DashMap<Arc<str>, Arc<Ledger>>>);
 
 impl Pending {
     /// Opens the account of a request; it is closed when the guard is dropped.
     #[must_use]
-    pub fn open(&self, decided: Arc<Decided>, units: Units) -> Account {
+    pub fn open(&self, decided: Arc<Decided>, units: Units, live: Arc<Live>) -> Account {
         let ledger = Arc::new(Ledger {
             decided,
             units,
+            live,
             spent_nanos: AtomicI64::new(0),
             unpriced: AtomicBool::new(false),
             served: Mutex::new(None),
@@ -124,7 +127,6 @@ impl Pending {
 }
 
 /// Keeps a request's account open.
-#[derive(Debug)]
 pub struct Account {
     pending: Pending,
     ledger: Arc<Ledger>,

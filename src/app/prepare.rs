@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::app::enrol::Traits;
 use crate::app::features::Looked;
 use crate::app::live::{Live, Served, Target};
+use crate::app::outlook::{Look, Outlook, saved};
 use crate::app::pending::Account;
 use crate::app::sessions::{self, Conversation};
 use crate::app::variants::Choosing;
@@ -27,7 +28,7 @@ use crate::features::content;
 use crate::policy::simple::Fixed;
 use crate::policy::{self, Contexts, Decision, Demands, Policy};
 use crate::pricing::budget::Standing;
-use crate::pricing::{self, Units};
+use crate::pricing::{self, ContentKind, Corrections, Units};
 use crate::request::ChatRequest;
 use crate::routing::{self, Decided, Expected, Offer, Question};
 use crate::server::auth::Client;
@@ -59,6 +60,8 @@ pub struct Wishes {
     pub session: Option<Arc<str>>,
     /// The request's headers, for rules that look at them.
     pub headers: Vec<(String, String)>,
+    /// Whether the estimates are wanted with their intervals.
+    pub outlook: bool,
 }
 
 impl Wishes {
@@ -102,6 +105,7 @@ impl Wishes {
             },
             session: session.map(Arc::from),
             headers: headers_for_rules(headers),
+            outlook: false,
         })
     }
 }
@@ -136,6 +140,10 @@ pub struct Prepared {
     pub enrolment: Option<Enrolment>,
     /// The episode or session it belongs to.
     pub episode: Option<Arc<str>>,
+    /// What the look at its content came to.
+    pub look: Look,
+    /// Its estimates with their intervals, when they are wanted.
+    pub outlook: Option<Outlook>,
 }
 
 /// Decides.
@@ -153,7 +161,9 @@ pub async fn prepare(
         return Err(models::unknown(&live, &request.model));
     };
     purpose::check(target, request)?;
+    let looking = clock::monotonic();
     let content = content::look(request);
+    let took = clock::monotonic().saturating_duration_since(looking);
     if let Some(broken) = content.broken.first() {
         return Err(ApiError::invalid(
             format!("`{}` {}.", broken.path, broken.reason),
@@ -167,6 +177,7 @@ pub async fn prepare(
         Target::Arm(_) => None,
     };
     let policy = app.learner.policy();
+    let corrections = app.learner.corrections();
     let named = route.map_or(request.model.as_str(), |route| route.name.as_str());
     let conversation = app
         .sessions
@@ -184,6 +195,7 @@ pub async fn prepare(
         category: category.as_deref(),
         policy: &*policy,
         conversation: conversation.as_ref(),
+        corrections: &corrections,
     };
     let rule = asked.rule(wishes);
     let (pool, own) = asked.pool(target, rule);
@@ -203,6 +215,11 @@ pub async fn prepare(
         drawn.append(&mut spare);
     }
     asked.keep_first_provider(&mut drawn, &mut spare, &pool, &expected);
+    let unable = filtered
+        .refused
+        .iter()
+        .filter(|refused| refused.reason.is_inability())
+        .count();
     let mut refused: Vec<Refused> = filtered
         .refused
         .into_iter()
@@ -270,7 +287,23 @@ pub async fn prepare(
             &estimates,
         )
     });
-    let raw = pricing::raw_input_tokens(options[decision.chosen].arm, &content);
+    let arm = options[decision.chosen].arm;
+    let raw = pricing::raw_input_tokens(arm, &content);
+    let look = Look {
+        took,
+        kind: ContentKind::of(arm, &content),
+        saved: saved(&estimates, decision.chosen),
+        unable,
+    };
+    let outlook = wishes.outlook.then(|| {
+        Outlook::of(
+            &*policy,
+            &asked.question(&options),
+            &estimates,
+            &corrections,
+            &content,
+        )
+    });
     let decided = Arc::new(Decided {
         id,
         at: asked.now,
@@ -299,7 +332,9 @@ pub async fn prepare(
         fixed,
         ..asked.plan(&decided, &pool, &expected, &order, wishes, received)
     };
-    let account = app.pending.open(Arc::clone(&decided), pricing::units(&content));
+    let account = app
+        .pending
+        .open(Arc::clone(&decided), pricing::units(&content), Arc::clone(&live));
     if let Some(conversation) = &conversation {
         account.ledger().note(conversation.place);
     }
@@ -315,6 +350,8 @@ pub async fn prepare(
             .as_deref()
             .map(Arc::from)
             .or_else(|| wishes.session.clone()),
+        look,
+        outlook,
         decided,
     })
 }
@@ -330,6 +367,7 @@ struct Asked<'a> {
     features: &'a Features,
     category: Option<&'a str>,
     policy: &'a dyn Policy,
+    corrections: &'a Corrections,
     standing: Standing,
     /// The conversation that it goes on with, if it names one.
     conversation: Option<&'a Conversation>,
@@ -375,8 +413,7 @@ impl<'a> Asked<'a> {
     }
 
     fn offer(&self, served: &'a Served) -> Offer<'a> {
-        let raw = pricing::raw_input_tokens(&served.arm, self.content);
-        let input_tokens = (raw as f64 * self.policy.token_correction(&served.arm.id)).round() as u64;
+        let input_tokens = self.corrections.expected_input(&served.arm, self.content);
         let question = telemetry::Question {
             arm: &served.arm.id,
             provider: None,

@@ -18,7 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A sentence that says why it cannot be; the old one then stays in force.
-pub fn apply(app: &App, config: Config) -> Result<(), String> {
+pub fn apply(app: &App, mut config: Config) -> Result<(), String> {
+    let mut prices = app.prices.lock();
     let old = app.live.load_full();
     if config.hash == old.config.hash {
         return Ok(());
@@ -29,33 +30,15 @@ pub fn apply(app: &App, config: Config) -> Result<(), String> {
         tracing::warn!("server.listen and server.data_dir change at a restart only; the old ones stay");
     }
     let now = clock::wall();
-    let changes = old.config.prices.changes(&config.prices, now);
+    prices.impose(&mut config);
     let live = Live::new(config, &app.http, &old.caches).map_err(|error| error.to_string())?;
     let hash = live.config.hash.clone();
     let config = live.config.clone();
     app.live.store(std::sync::Arc::new(live));
-    let mut factors = Vec::new();
-    for change in changes {
-        let (before, after) = (
-            policies::typical_cost(&old.config, &change.arm, now),
-            policies::typical_cost(&config, &change.arm, now),
-        );
-        app.log_event(
-            "price",
-            change.arm.as_str(),
-            json!({"before": change.before, "after": change.after, "typical_call_usd": {"before": before, "after": after}}),
-        );
-        if before > 0.0 && after >= 0.0 {
-            factors.push((change.arm, after / before));
-        }
-    }
+    prices.changed(app, &old.config, &config, "reload", now);
     let new_config = config.clone();
-    app.learner.change(move |learner| {
-        for (arm, factor) in &factors {
-            learner.price_changed(arm, *factor);
-        }
-        policies::configure(learner, &config, now);
-    });
+    app.learner
+        .change(move |learner| policies::configure(learner, &config, now));
     app.budgets.reconfigure(new_config.budgets.clone());
     app.describe();
     app.desk.configure(&new_config, now);

@@ -132,6 +132,22 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the arm could not have taken the request, whatever it may cost.
+    #[must_use]
+    pub const fn is_inability(&self) -> bool {
+        matches!(
+            self,
+            Self::Modality(_)
+                | Self::ContextWindow { .. }
+                | Self::OutputLimit { .. }
+                | Self::Tools
+                | Self::ForeignTools
+                | Self::StructuredOutput
+        )
+    }
+}
+
 /// As its sentence.
 impl Serialize for Refusal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

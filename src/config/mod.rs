@@ -29,6 +29,7 @@ pub use experiments::{
     Experiment, FEATURES, Guards, Hypothesis, Override, OverrideAction, POLICIES, Split, StickyBy, Treatment,
 };
 pub use models::{Model, PriceSource};
+pub use prices::from_json as prices_from_json;
 pub use problem::{Problem, Problems};
 pub use providers::{DEFAULT_CONNECT_TIMEOUT_MS, Provider, ProviderKind, Secret};
 pub use routes::{AutoExperiments, CacheRule, Hedge, Objective, QualityRule, Route, SemanticRule};
@@ -185,6 +186,7 @@ pub fn parse(text: &str, source: Source, env: Env<'_>) -> Result<Config, Problem
     root.done();
     models::warn_unpriced(&chat, &warnings);
     models::warn_unpriced(&vectors, &warnings);
+    routes::warn_categories(&routes, &warnings);
 
     let problems = ledger.into_problems();
     let (Some(server), true) = (server, problems.is_empty()) else {

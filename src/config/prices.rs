@@ -3,7 +3,10 @@
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 
-use super::read::Section;
+use toml::de::DeTable;
+
+use super::problem::Problems;
+use super::read::{Ledger, Section};
 use crate::pricing::{
     Fees, MAX_ROUTING_FEE_PERCENT, Multiplier, PartialRates, Price, PriceSpec, TierSpec, Weekdays, Window,
 };
@@ -32,6 +35,38 @@ pub(super) fn prices(model: &Section<'_>, embeds: bool) -> Vec<(UnixMs, Price)> 
         dated.push((from, price));
     }
     dated
+}
+
+/// The dated prices in JSON, with the keys of the configuration: `{"price": {...}}` or `{"prices": [{...}, ...]}`.
+///
+/// # Errors
+/// Everything that is wrong with them; nothing there is wrong too.
+pub fn from_json(model: &serde_json::Value) -> Result<Vec<(UnixMs, Price)>, Problems> {
+    // One reader for both: what the file refuses is refused here in the same words.
+    let text = toml::to_string(model)
+        .map_err(|error| Problems::one("", format!("is no price as the configuration has it: {error}")))?;
+    let ledger = Ledger::new(&text);
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    for error in errors {
+        ledger.report("", None, error.message());
+    }
+    let root = Section::root(&ledger, &table);
+    let dated = prices(&root, false);
+    root.done();
+    let mut problems = ledger.into_problems();
+    if problems.is_empty() && dated.is_empty() {
+        return Err(Problems::one(
+            "price",
+            "is missing; send `price`, or dated `prices`",
+        ));
+    }
+    // Lines of a text that the sender never saw say nothing.
+    problems.iter_mut().for_each(|problem| problem.line = None);
+    if problems.is_empty() {
+        Ok(dated)
+    } else {
+        Err(Problems(problems))
+    }
 }
 
 fn price(section: &Section<'_>, embeds: bool) -> Option<(UnixMs, Price)> {

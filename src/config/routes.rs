@@ -463,3 +463,22 @@ pub(super) fn check(raw: Vec<RawRoute>, models: &[Placed], ledger: &Ledger<'_>) 
     }
     routes
 }
+
+/// A rule for a category that the classifier does not know works only for requests that name it themselves: worth a
+/// word, because a misspelt one never matches.
+pub(super) fn warn_categories(routes: &[Route], warnings: &Ledger<'_>) {
+    for route in routes {
+        for rule in &route.rules {
+            let Some(category) = &rule.when.category else {
+                continue;
+            };
+            if let Err(unknown) = category.parse::<Category>() {
+                warnings.report(
+                    &format!("routes.{}.rules", route.name),
+                    None,
+                    format!("{unknown}; the rule holds only for requests that name it in routing.category"),
+                );
+            }
+        }
+    }
+}

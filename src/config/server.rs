@@ -17,6 +17,8 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Keys that clients may use. Empty: anyone on the loopback address may.
     pub api_keys: Vec<Secret>,
+    /// Keys that may change prices. Empty: whoever may ask may, but only while there are no clients' keys either.
+    pub admin_keys: Vec<Secret>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
     /// How long answers under way may go on after the program was told to stop; milliseconds.
@@ -92,6 +94,7 @@ pub(super) fn server(
     let mut max_body_bytes = DEFAULT_MAX_BODY_BYTES;
     let mut shutdown_limit_ms = DEFAULT_SHUTDOWN_LIMIT_MS;
     let mut named_in_file = false;
+    let mut admin_names = Vec::new();
     if let Some(section) = section {
         if let Some(text) = section.string("listen") {
             listen = text.parse().ok();
@@ -107,6 +110,8 @@ pub(super) fn server(
             names = given.into_iter().map(|(name, _)| name).collect();
             named_in_file = true;
         }
+        let given = section.strings("admin_keys_env").unwrap_or_default();
+        admin_names = given.into_iter().map(|(name, _)| name).collect();
         max_body_bytes = section
             .integer("max_body_bytes", 1_024..=1 << 30)
             .unwrap_or(max_body_bytes);
@@ -133,6 +138,18 @@ pub(super) fn server(
             None => {}
         }
     }
+    let mut admin_keys = Vec::new();
+    for (i, name) in admin_names.iter().enumerate() {
+        match env(name) {
+            Some(key) => admin_keys.push(Secret::new(key)),
+            // A missing client key shuts a door; a missing admin key must not open one.
+            None => ledger.report(
+                &format!("server.admin_keys_env[{i}]"),
+                None,
+                format!("{name} is not set; set it or leave it out of the list"),
+            ),
+        }
+    }
     let listen = listen?;
     if api_keys.is_empty() && !listen.ip().is_loopback() {
         ledger.report(
@@ -148,6 +165,7 @@ pub(super) fn server(
         listen,
         data_dir,
         api_keys,
+        admin_keys,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         shutdown_limit_ms,
     })

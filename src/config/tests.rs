@@ -401,7 +401,7 @@ fn the_support_bot_routes_as_it_says() {
             .map(|rule| rule.models[0].to_string())
     };
     assert_eq!(
-        picks(Some("faq"), text_only).as_deref(),
+        picks(Some("support_faq"), text_only).as_deref(),
         Some("mistral/mistral-small")
     );
     assert_eq!(
@@ -410,7 +410,7 @@ fn the_support_bot_routes_as_it_says() {
     );
     let screenshot = text_only.with(Modality::Image);
     assert_eq!(
-        picks(Some("faq"), screenshot).as_deref(),
+        picks(Some("support_faq"), screenshot).as_deref(),
         Some("google/gemini-pro")
     );
     assert_eq!(picks(None, text_only), None, "the policy decides");

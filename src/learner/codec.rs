@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use crate::content::TextClass;
 use crate::context::Features;
 use crate::policy::{ArmScore, Strategy};
+use crate::pricing::ContentKind;
 
-/// Version of this encoding.
-pub const CONTEXT_FORMAT: u32 = 1;
+/// Version of this encoding. Version 1 lacked the kind of content and is still read.
+pub const CONTEXT_FORMAT: u32 = 2;
 
 /// What is kept of a decision beside the columns of its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,8 @@ pub struct Kept {
     pub strategy: Strategy,
     /// What was expected of each candidate, in the order of the row's candidates.
     pub options: Vec<KeptOption>,
+    /// What the prompt mostly holds, for the drawn arm: how tokens are counted is learned for each kind.
+    pub kind: Option<ContentKind>,
 }
 
 /// What is kept of one candidate.
@@ -68,7 +72,36 @@ pub fn encode(kept: &Kept) -> Vec<u8> {
         }
         out.push(u8::from(option.score.capable));
     }
+    out.push(kind_code(kept.kind));
     out
+}
+
+/// The kind of content alone, which is the last byte. `None` when it is not known.
+#[must_use]
+pub fn kind(format: u32, bytes: &[u8]) -> Option<ContentKind> {
+    let code = bytes.last().filter(|_| format == CONTEXT_FORMAT)?;
+    kind_of(*code).ok().flatten()
+}
+
+const KINDS: [ContentKind; 5] = [
+    ContentKind::Text(TextClass::Prose),
+    ContentKind::Text(TextClass::Code),
+    ContentKind::Text(TextClass::Cjk),
+    ContentKind::Text(TextClass::Json),
+    ContentKind::Media,
+];
+
+/// 0 for none, else the place among the kinds, from 1.
+fn kind_code(kind: Option<ContentKind>) -> u8 {
+    let place = kind.and_then(|kind| KINDS.iter().position(|&other| other == kind));
+    place.map_or(0, |place| place as u8 + 1)
+}
+
+fn kind_of(code: u8) -> Result<Option<ContentKind>, CodecError> {
+    match usize::from(code).checked_sub(1) {
+        None => Ok(None),
+        Some(place) => KINDS.get(place).copied().map(Some).ok_or(CodecError::Damaged),
+    }
 }
 
 /// Decodes what [`encode`] of the same format wrote.
@@ -76,7 +109,7 @@ pub fn encode(kept: &Kept) -> Vec<u8> {
 /// # Errors
 /// Another format, or bytes that no encoder wrote.
 pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
-    if format != CONTEXT_FORMAT {
+    if format != CONTEXT_FORMAT && format != 1 {
         return Err(CodecError::Format { found: format });
     }
     let mut reader = Reader(bytes);
@@ -98,7 +131,12 @@ pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
             },
         });
     }
+    let kind = match format {
+        1 => None,
+        _ => kind_of(reader.byte()?)?,
+    };
     Ok(Kept {
+        kind,
         features: Features {
             text,
             text_version,
@@ -182,6 +220,7 @@ mod tests {
             },
             lambda: 12.5,
             strategy: crate::policy::Strategy::StaticMix,
+            kind: (scores % 2 == 0).then_some(ContentKind::Text(TextClass::Cjk)),
             options: (0..scores)
                 .map(|index| KeptOption {
                     latency_ms: 250.0,
@@ -219,6 +258,16 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(decode(CONTEXT_FORMAT, &bytes[..length]), Err(CodecError::Damaged));
         }
+        assert_eq!(
+            kind(CONTEXT_FORMAT, &bytes),
+            Some(ContentKind::Text(TextClass::Cjk))
+        );
+        let first = decode(1, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(
+            (first.kind, first.options.len()),
+            (None, 2),
+            "logs of the first format are read"
+        );
         assert_eq!(decode(7, &bytes), Err(CodecError::Format { found: 7 }));
     }
 }

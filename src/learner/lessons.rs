@@ -10,6 +10,7 @@ use crate::policy::{
     ArmScore, Candidate, Contexts, Decision, Demands, Learner as _, Logged, Observation, Revision, Round,
     UsageSample,
 };
+use crate::pricing::Corrections;
 use crate::store::{DecisionRow, FROM_CACHE, LoggedAttempt, LoggedFeedback};
 use crate::telemetry::{QualityKey, QualitySample, Telemetry};
 
@@ -180,9 +181,6 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
             .filter(|row| row.arm == attempt.arm)
             .and_then(|row| row.detail.as_deref())
             .map_or(0, prefix_tokens),
-        estimated_input_tokens: row
-            .map(|row| u64::from(row.input_tokens))
-            .filter(|&tokens| tokens > 0),
         cost_usd: attempt.cost.map_or(expected, |cost| cost.dollars()),
         expected_cost_usd: expected,
         ends_request: attempt.served,
@@ -195,6 +193,19 @@ fn prefix_tokens(detail: &str) -> u64 {
     detail
         .and_then(|detail| detail["prefix_tokens"].as_u64())
         .unwrap_or(0)
+}
+
+/// Learns how the provider counts: from calls of the drawn arm, for which the estimate was made, and only from what
+/// the provider told.
+pub(super) fn tokens(corrections: &mut Corrections, logged: &LoggedAttempt) {
+    let attempt = &logged.attempt;
+    let Some(row) = logged.decision.as_ref().filter(|row| row.arm == attempt.arm) else {
+        return;
+    };
+    let told = attempt.usage.filter(|usage| !usage.estimated);
+    if let (Some(usage), Some(kind)) = (told, codec::kind(row.feature_version, &row.context)) {
+        corrections.learn(&row.arm, kind, row.input_tokens.into(), usage.input);
+    }
 }
 
 /// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge

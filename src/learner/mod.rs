@@ -21,6 +21,7 @@ use crate::clock;
 use crate::policy::Learner as _;
 use crate::policy::Policy;
 use crate::policy::learner::{ContextualLearner, DriftEvent};
+use crate::pricing::Corrections;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::units::UnixMs;
@@ -39,7 +40,9 @@ const CHUNKS: u32 = 8;
 const REHEARSAL: u32 = 512;
 /// Name of the saved state.
 const STATE: &str = "policy";
-/// Version of what is saved under it.
+/// Name of the saved token corrections.
+const CORRECTIONS: &str = "token-corrections";
+/// Version of what is saved under either.
 const STATE_VERSION: u32 = 1;
 
 /// What the learner needs to run.
@@ -64,6 +67,7 @@ pub struct LearnerHandle(Arc<Shared>);
 
 struct Shared {
     published: ArcSwap<Arc<dyn Policy>>,
+    corrections: ArcSwap<Corrections>,
     status: ArcSwap<LearnerStatus>,
     inbox: Mutex<Inbox>,
     wake: Condvar,
@@ -119,6 +123,7 @@ impl LearnerHandle {
         while worker.look()? {}
         let shared = Arc::new(Shared {
             published: ArcSwap::from_pointee(worker.learner.snapshot()),
+            corrections: ArcSwap::from_pointee(worker.corrections.clone()),
             status: ArcSwap::from_pointee(worker.status.clone()),
             inbox: Mutex::default(),
             wake: Condvar::new(),
@@ -137,6 +142,12 @@ impl LearnerHandle {
     #[must_use]
     pub fn policy(&self) -> Arc<dyn Policy> {
         Arc::clone(&self.0.published.load())
+    }
+
+    /// How providers count tokens, as far as it is learned.
+    #[must_use]
+    pub fn corrections(&self) -> arc_swap::Guard<Arc<Corrections>> {
+        self.0.corrections.load()
     }
 
     /// What it has done.
@@ -172,6 +183,10 @@ impl LearnerHandle {
 
 struct Worker {
     learner: ContextualLearner,
+    corrections: Corrections,
+    /// The last attempt that the corrections were learned from. They are saved apart from the policy, so that after a
+    /// crash one of them may be ahead.
+    corrected_seq: i64,
     store: Store,
     telemetry: Arc<Telemetry>,
     versions: Versions,
@@ -207,8 +222,11 @@ impl Worker {
                 ),
             }
         }
+        let (corrections, corrected_seq) = saved_corrections(&store, status.attempt_seq)?;
         let mut worker = Self {
             learner,
+            corrections,
+            corrected_seq,
             store,
             telemetry,
             versions,
@@ -260,6 +278,7 @@ impl Worker {
             if changed {
                 self.unsaved = true;
                 shared.published.store(Arc::new(self.learner.snapshot()));
+                shared.corrections.store(Arc::new(self.corrections.clone()));
             }
             let due = clock::monotonic().saturating_duration_since(self.saved) >= SAVE_EVERY;
             if self.unsaved && (due || inbox.stop) {
@@ -296,6 +315,10 @@ impl Worker {
         for logged in &attempts {
             lessons::usage(&mut self.learner, logged, &self.versions);
             self.signals.attempt(&mut self.learner, logged, &self.versions);
+            if logged.seq > self.corrected_seq {
+                lessons::tokens(&mut self.corrections, logged);
+                self.corrected_seq = logged.seq;
+            }
             self.status.attempt_seq = logged.seq;
             self.status.attempts += 1;
         }
@@ -327,7 +350,19 @@ impl Worker {
             Ok(bytes) => bytes,
             Err(error) => return self.fail(&error),
         };
+        let corrections = match serde_json::to_vec(&self.corrections) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fail(&error),
+        };
         let now = clock::wall();
+        let counted = crate::store::StateRow {
+            name: CORRECTIONS.into(),
+            at: now,
+            version: STATE_VERSION,
+            last_feedback_seq: 0,
+            last_attempt_seq: self.corrected_seq,
+            bytes: corrections,
+        };
         let state = crate::store::StateRow {
             name: STATE.into(),
             at: now,
@@ -336,7 +371,12 @@ impl Worker {
             last_attempt_seq: self.status.attempt_seq,
             bytes,
         };
-        match self.runtime.block_on(self.store.save_state(state)) {
+        let (counted, state) = (self.store.save_state(counted), self.store.save_state(state));
+        let saved = self.runtime.block_on(async move {
+            counted.await?;
+            state.await
+        });
+        match saved {
             Ok(()) => {
                 self.status.saved_at_ms = now;
                 self.unsaved = false;
@@ -351,6 +391,20 @@ impl Worker {
         if self.status.error.as_ref() != Some(&text) {
             tracing::error!(%error, "the learner cannot read the log or save; it goes on trying");
             self.status.error = Some(text);
+        }
+    }
+}
+
+/// The corrections as they were saved, and how far they had read; without any, they begin where the policy is.
+fn saved_corrections(store: &Store, attempt_seq: i64) -> Result<(Corrections, i64), StoreError> {
+    let Some(state) = store.reader().state(CORRECTIONS)? else {
+        return Ok((Corrections::default(), attempt_seq));
+    };
+    match serde_json::from_slice(&state.bytes) {
+        Ok(corrections) => Ok((corrections, state.last_attempt_seq)),
+        Err(error) => {
+            tracing::warn!(%error, "the token corrections are unreadable and are learned anew");
+            Ok((Corrections::default(), attempt_seq))
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, Drift, DriftSettings};
 use super::linear::Linear;
-use super::lognormal::{LogNormal, TokenCorrection};
+use super::lognormal::LogNormal;
 use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
 use super::{Contexts, Observation, UsageSample, View};
@@ -67,7 +67,6 @@ pub struct ArmModel {
     /// Quality where no view is there.
     mean_quality: f64,
     length: Option<(View, LogNormal)>,
-    tokens: TokenCorrection,
     #[serde(default)]
     prompt_cache: PromptCache,
     rewards: u64,
@@ -115,7 +114,6 @@ impl ArmModel {
             dispersion: own.map_or(0.5, |arm| arm.dispersion),
             mean_quality: own.map_or(0.5, |arm| arm.mean_quality),
             length,
-            tokens: TokenCorrection::default(),
             prompt_cache: PromptCache::default(),
             rewards: 0,
             calls: 0,
@@ -311,12 +309,9 @@ impl ArmModel {
         }
     }
 
-    /// Learns from usage: lengths and token counts.
+    /// Learns from usage: lengths of answers.
     pub fn learn_usage(&mut self, sample: &UsageSample<'_>, settings: &LearningSettings) {
         self.calls += 1;
-        if let (Some(actual), Some(estimate)) = (sample.input_tokens, sample.estimated_input_tokens) {
-            self.tokens.learn(actual, estimate);
-        }
         if let (Some(input), Some((read, written))) = (sample.input_tokens, sample.cached_tokens) {
             self.prompt_cache
                 .learn(input, read, written, sample.prefix_tokens);
@@ -347,10 +342,10 @@ impl ArmModel {
         (features.len() == head.dimensions()).then(|| head.expect(features, category))
     }
 
-    /// Factor on our own estimate of input tokens.
+    /// Standard deviation of the logarithm of an answer's length around what is expected, once known.
     #[must_use]
-    pub fn token_correction(&self) -> f64 {
-        self.tokens.factor()
+    pub fn output_spread(&self) -> Option<f64> {
+        self.length.as_ref().map(|(_, head)| head.spread())
     }
 
     /// What the provider reads from its prompt cache.

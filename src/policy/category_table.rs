@@ -84,6 +84,10 @@ impl Policy for TableView {
     fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
         self.inner.output_tokens(arm, contexts, category)
     }
+
+    fn output_spread(&self, arm: &ArmId) -> Option<f64> {
+        self.inner.output_spread(arm)
+    }
 }
 
 const fn text_only(features: &[f32]) -> Contexts<'_> {

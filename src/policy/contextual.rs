@@ -302,8 +302,8 @@ impl Policy for Snapshot {
         self.arms.get(arm)?.output_tokens(contexts, category)
     }
 
-    fn token_correction(&self, arm: &ArmId) -> f64 {
-        self.arms.get(arm).map_or(1.0, |model| model.token_correction())
+    fn output_spread(&self, arm: &ArmId) -> Option<f64> {
+        self.arms.get(arm)?.output_spread()
     }
 
     fn cached_input(&self, arm: &ArmId, input: u64, prefix: u64) -> CachedInput {

@@ -243,7 +243,6 @@ mod tests {
             input_tokens: None,
             cached_tokens: None,
             prefix_tokens: 0,
-            estimated_input_tokens: None,
             cost_usd: 3.0,
             expected_cost_usd: 0.0,
             ends_request: true,

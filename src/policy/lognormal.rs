@@ -1,4 +1,4 @@
-//! Positive quantities that depend on the prompt: the length of an answer, the ratio of token counts.
+//! Positive quantities that depend on the prompt, such as the length of an answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +47,12 @@ impl LogNormal {
         // An exponent beyond e^20 is a broken feature, not a length.
         let exponent = self.linear.mean(features) + self.offset(category) + 0.5 * self.variance;
         self.ratio * exponent.clamp(-30.0, 20.0).exp()
+    }
+
+    /// Standard deviation of ln y.
+    #[must_use]
+    pub fn spread(&self) -> f64 {
+        self.variance.sqrt()
     }
 
     fn offset(&self, category: Option<&str>) -> f64 {
@@ -102,47 +108,9 @@ impl LogNormal {
     }
 }
 
-/// ln kappa <- ln kappa + g (ln(actual / estimate) - ln kappa), g = max(1/n, 0.02): the factor from our token
-/// estimate to the provider's count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TokenCorrection {
-    log_factor: f64,
-    calls: u64,
-}
-
-impl TokenCorrection {
-    /// The factor; 1 before anything was seen.
-    #[must_use]
-    pub fn factor(&self) -> f64 {
-        self.log_factor.exp()
-    }
-
-    /// Takes one call into account. Counts of 0 say nothing.
-    pub fn learn(&mut self, actual: u64, estimate: u64) {
-        if actual == 0 || estimate == 0 {
-            return;
-        }
-        self.calls += 1;
-        let gain = (1.0 / self.calls as f64).max(0.02);
-        let seen = (actual as f64 / estimate as f64).ln().clamp(-3.0, 3.0);
-        self.log_factor += gain * (seen - self.log_factor);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_correction_is_the_geometric_mean_at_first() {
-        let mut correction = TokenCorrection::default();
-        correction.learn(130, 100);
-        assert!((correction.factor() - 1.3).abs() < 1e-9);
-        correction.learn(100, 130);
-        assert!((correction.factor() - 1.0).abs() < 1e-9);
-        correction.learn(0, 100);
-        assert!((correction.factor() - 1.0).abs() < 1e-9);
-    }
 
     #[test]
     fn expects_the_mean_and_not_the_median() {

@@ -67,9 +67,9 @@ pub trait Policy: Send + Sync {
         None
     }
 
-    /// Factor from our own estimate of the input tokens to the count that `arm`'s provider bills.
-    fn token_correction(&self, _arm: &ArmId) -> f64 {
-        1.0
+    /// Standard deviation of the logarithm of what [`output_tokens`](Self::output_tokens) expects, once learned.
+    fn output_spread(&self, _arm: &ArmId) -> Option<f64> {
+        None
     }
 
     /// What `arm`'s provider is expected to read from its prompt cache, and to write to it, of `input` tokens of which

@@ -243,8 +243,6 @@ pub struct UsageSample<'a> {
     pub cached_tokens: Option<(u64, u64)>,
     /// Tokens that the arm had read before in the same conversation.
     pub prefix_tokens: u64,
-    /// Our own estimate of the tokens read, before any correction.
-    pub estimated_input_tokens: Option<u64>,
     /// What it cost.
     pub cost_usd: f64,
     /// What the decision expected it to cost; 0 when unknown.

@@ -46,6 +46,14 @@ impl PriceBook {
         }
     }
 
+    /// Replaces every price of `arm`.
+    pub fn replace(&mut self, arm: &ArmId, prices: impl IntoIterator<Item = (UnixMs, Price)>) {
+        self.arms.remove(arm);
+        for (from, price) in prices {
+            self.insert(arm.clone(), from, price);
+        }
+    }
+
     /// The tariff of `arm` for an attempt sent at `moment`. `None`: its price is not known then.
     #[must_use]
     pub fn at(&self, arm: &ArmId, moment: UnixMs) -> Option<Tariff<'_>> {

@@ -5,7 +5,8 @@
 //!
 //! **The moment that decides** a dated price or a time window is the one at which the attempt was sent to
 //! the provider. It is known when the decision is made, so that the estimate and the bill use the same
-//! tariff, and a slow answer cannot become dearer than what was promised.
+//! tariff, and a slow answer cannot become dearer than what was promised. Which list of prices it is looked up in
+//! is settled by the decision: one that is changed while a request is under way counts from the next request on.
 
 mod book;
 pub mod budget;

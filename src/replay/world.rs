@@ -142,7 +142,6 @@ impl World {
                 input_tokens: None,
                 cached_tokens: None,
                 prefix_tokens: 0,
-                estimated_input_tokens: None,
                 cost_usd,
                 expected_cost_usd: candidates[decision.chosen].cost_usd,
                 ends_request: true,

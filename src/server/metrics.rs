@@ -51,6 +51,7 @@ pub async fn get(State(app): State<App>) -> Response {
     requests(&app, &mut text);
     attempts(&app, &mut text);
     latencies(&app, &mut text);
+    looks(&app, &mut text);
     circuits(&app, &mut text);
     budgets(&app, &mut text);
     queues(&app, &mut text);
@@ -195,6 +196,31 @@ fn latencies(app: &App, text: &mut Exposition) {
     for ((provider, model), counts) in &arms {
         let labels = [("provider", &**provider), ("model", model.as_str())];
         text.histogram(name, &labels, &counts.total.read());
+    }
+}
+
+fn looks(app: &App, text: &mut Exposition) {
+    let name = "pointsman_look_seconds";
+    text.family(name, "histogram", "Time spent finding out what a request holds.");
+    text.histogram(name, &[], &app.counters.look_times());
+    let looks = app.counters.looks();
+    let name = "pointsman_saved_nanodollars_total";
+    text.family(
+        name,
+        "counter",
+        "Expected cost of the dearest model that could have served, less that of the one drawn.",
+    );
+    for (route, counts) in &looks {
+        text.sample(name, &[("route", route)], counts.saved().nanos());
+    }
+    let name = "pointsman_unable_total";
+    text.family(
+        name,
+        "counter",
+        "Models left out because they could not have taken the request.",
+    );
+    for (route, counts) in &looks {
+        text.sample(name, &[("route", route)], counts.unable());
     }
 }
 

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod models;
 pub mod openapi;
 pub mod operations;
+pub mod prices;
 pub mod route;
 pub mod stream;
 pub mod wire;
@@ -45,6 +46,9 @@ const MAX_REQUEST_ID: usize = 200;
 /// Every path.
 pub fn router(app: App) -> Router {
     let open = Router::new()
+        // Changing prices asks for a key of its own.
+        .route("/v1/prices", post(prices::post))
+        .route("/v1/prices/{*model}", axum::routing::delete(prices::delete))
         .route("/health", get(operations::health))
         .route("/", get(dashboard::page))
         .route("/ready", get(operations::ready))
@@ -59,6 +63,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/telemetry", get(operations::telemetry))
         .route("/v1/budgets", get(operations::budgets))
         .route("/metrics", get(metrics::get))
+        .route("/v1/prices", get(prices::list))
         .route("/v1/overview", get(dashboard::overview))
         .route(
             "/v1/experiments",

@@ -23,7 +23,10 @@ pub async fn post(
     RawBody(body): RawBody,
 ) -> Result<Json<Value>, ApiError> {
     let request = Arc::new(chat::parse(body)?);
-    let wishes = Wishes::read(&request, &headers, client)?;
+    let wishes = Wishes {
+        outlook: true,
+        ..Wishes::read(&request, &headers, client)?
+    };
     let prepared = prepare::prepare(&app, &request, &wishes, clock::monotonic()).await?;
     let mut answer = explain::decision(&prepared.decided, &prepared.refused);
     let ranking: Vec<&str> = prepared
@@ -33,6 +36,9 @@ pub async fn post(
         .map(|planned| planned.arm.id.as_str())
         .collect();
     answer["ranking"] = ranking.into();
+    if let Some(outlook) = &prepared.outlook {
+        outlook.explain(&prepared.look, &mut answer);
+    }
     answer["experiment"] = prepared.experiment.as_deref().into();
     Ok(Json(answer))
 }

@@ -277,6 +277,30 @@ pub struct Counters {
     arms: DashMap<Key, Arc<ArmCounts>>,
     answers: DashMap<(&'static str, u16), AtomicU64>,
     overhead: Histogram<11>,
+    look: Histogram<11>,
+    /// By route.
+    looks: DashMap<Arc<str>, Arc<LookCounts>>,
+}
+
+/// What looking at requests before they were sent came to, on one route.
+#[derive(Debug, Default)]
+pub struct LookCounts {
+    saved_nanos: AtomicI64,
+    unable: AtomicU64,
+}
+
+impl LookCounts {
+    /// What the drawn models were expected to cost less than the dearest that could have served.
+    #[must_use]
+    pub fn saved(&self) -> Usd {
+        Usd::from_nanos(self.saved_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Models that were left out because they could not have taken the request.
+    #[must_use]
+    pub fn unable(&self) -> u64 {
+        self.unable.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Counters {
@@ -285,6 +309,8 @@ impl Default for Counters {
             arms: DashMap::new(),
             answers: DashMap::new(),
             overhead: Histogram::new(&OVERHEAD_BOUNDS),
+            look: Histogram::new(&OVERHEAD_BOUNDS),
+            looks: DashMap::new(),
         }
     }
 }
@@ -316,6 +342,34 @@ impl Counters {
     /// Counts what we took ourselves of a request's time.
     pub fn overhead(&self, span: Duration) {
         self.overhead.observe(span);
+    }
+
+    /// Counts a look at a request of `route`: how long it took, what the choice was expected to save beside the dearest
+    /// model that could have served, and how many models it left out because they could not have.
+    pub fn looked(&self, route: &Arc<str>, span: Duration, saved: Usd, unable: u64) {
+        self.look.observe(span);
+        let known = self.looks.get(route).map(|counts| Arc::clone(&counts));
+        let counts = known.unwrap_or_else(|| Arc::clone(&self.looks.entry(Arc::clone(route)).or_default()));
+        counts.saved_nanos.fetch_add(saved.nanos(), Ordering::Relaxed);
+        counts.unable.fetch_add(unable, Ordering::Relaxed);
+    }
+
+    /// Time spent looking.
+    #[must_use]
+    pub fn look_times(&self) -> Buckets {
+        self.look.read()
+    }
+
+    /// What the looks came to by route, sorted.
+    #[must_use]
+    pub fn looks(&self) -> Vec<(Arc<str>, Arc<LookCounts>)> {
+        let mut looks: Vec<_> = self
+            .looks
+            .iter()
+            .map(|entry| (Arc::clone(entry.key()), Arc::clone(entry.value())))
+            .collect();
+        looks.sort_by(|a, b| a.0.cmp(&b.0));
+        looks
     }
 
     /// Every provider and model with its counts, sorted.

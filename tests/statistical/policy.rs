@@ -153,7 +153,6 @@ fn drive(
                 input_tokens: None,
                 cached_tokens: None,
                 prefix_tokens: 0,
-                estimated_input_tokens: None,
                 cost_usd: prices[arm],
                 expected_cost_usd: prices[arm],
                 ends_request: true,

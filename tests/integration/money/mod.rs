@@ -3,4 +3,7 @@
 mod bank;
 mod books;
 mod houses;
+mod place;
+mod shock;
 mod shop;
+mod support_bot;
