@@ -220,7 +220,9 @@ mod tests {
             },
             lambda: 12.5,
             strategy: crate::policy::Strategy::StaticMix,
-            kind: scores.is_multiple_of(2).then_some(ContentKind::Text(TextClass::Cjk)),
+            kind: scores
+                .is_multiple_of(2)
+                .then_some(ContentKind::Text(TextClass::Cjk)),
             options: (0..scores)
                 .map(|index| KeptOption {
                     latency_ms: 250.0,
