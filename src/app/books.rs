@@ -55,7 +55,7 @@ impl crate::dispatch::Books for Books {
             total: record.total,
         });
         if let Some(ledger) = &ledger {
-            ledger.book(cost);
+            ledger.book(cost, record.number);
             if record.committed {
                 let usage = record.usage.unwrap_or_default();
                 ledger.serve(usage);

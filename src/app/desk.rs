@@ -56,6 +56,9 @@ pub struct Detail {
     /// Tokens of the prompt that the drawn arm had read before in the same conversation; the learner reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_tokens: Option<u64>,
+    /// The budgets' accounts that it counts for, by budget and subject.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<(String, String)>,
 }
 
 /// The desk.

@@ -180,7 +180,7 @@ impl Parts {
             )?)
         };
         let budgets = Budgets::new(live.load().config.budgets.clone());
-        money::restore(&budgets, store.reader())?;
+        money::restore(&budgets, store.reader(), now)?;
         let learner = LearnerHandle::start(Setup {
             learner: policies::learner(&live.load().config, &features),
             store: store.clone(),
@@ -380,20 +380,18 @@ fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
     }
 }
 
-/// What else is logged of a decision.
+/// What else is logged of a decision; nothing for most.
 fn detail(prepared: &Prepared) -> Option<String> {
     let session = prepared.decided.session.as_ref();
-    let prefix_tokens = session
-        .map(|session| session.prefix_tokens)
-        .filter(|&tokens| tokens > 0);
-    if prepared.enrolment.is_none() && prefix_tokens.is_none() {
-        return None;
-    }
     let detail = Detail {
         enrolment: prepared.enrolment.clone(),
-        prefix_tokens,
+        prefix_tokens: session
+            .map(|session| session.prefix_tokens)
+            .filter(|&tokens| tokens > 0),
+        budgets: prepared.account.ledger().accounts(),
     };
-    serde_json::to_string(&detail).ok()
+    let empty = detail.enrolment.is_none() && detail.prefix_tokens.is_none() && detail.budgets.is_empty();
+    (!empty).then(|| serde_json::to_string(&detail).ok()).flatten()
 }
 
 fn drift_log(

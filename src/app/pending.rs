@@ -32,16 +32,25 @@ pub struct Ledger {
 
 impl Ledger {
     /// Books what an attempt used and cost. `None`: the arm's price is unknown.
-    pub fn book(&self, cost: Option<Usd>) {
+    pub fn book(&self, cost: Option<Usd>, number: u32) {
         match cost {
             Some(cost) => {
                 if let Some(hold) = self.hold.get() {
-                    hold.book(cost);
+                    hold.book(cost, &self.decided.id, number);
                 }
                 self.spent_nanos.fetch_add(cost.nanos(), Ordering::Relaxed);
             }
             None => self.unpriced.store(true, Ordering::Relaxed),
         }
+    }
+
+    /// The budgets' accounts that it counts for, by budget and subject.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<(String, String)> {
+        let accounts = self.hold.get().into_iter().flat_map(Hold::accounts);
+        accounts
+            .map(|(budget, subject)| (budget.to_owned(), subject.to_owned()))
+            .collect()
     }
 
     /// Keeps what the budgets have set aside for it.

@@ -163,6 +163,18 @@ impl Reader {
         })
     }
 
+    /// The last place of the attempt log that is durable; 0 when it is empty.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn last_attempt(&self) -> Result<i64, StoreError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT coalesce(max(seq), 0) FROM attempts")?
+                .query_row([], |row| row.get(0))
+        })
+    }
+
     /// The scores that count for a decision.
     ///
     /// # Errors

@@ -15,13 +15,33 @@ const INFLATED: usize = 256 << 10;
 /// No document is believed to have more pages.
 const MAX_PAGES: u32 = 100_000;
 
-/// Counts the pages. Those of a plain document stand in the open; since PDF 1.5 they may lie in compressed object
-/// streams, which are opened as far as the bound allows.
+/// What is read at either end before anything else: the trailer stands at one of them.
+const EDGE: usize = 32 << 10;
+/// Earlier versions of a document that its table of objects is followed through.
+const REVISIONS: usize = 8;
+/// Most of one object that is read.
+const OBJECT: usize = 4 << 10;
+
+/// Counts the pages. A document that says them itself, by its table of objects or by being linearised, is read at its
+/// ends alone. Otherwise its page objects are counted: those of a plain document stand in the open; since PDF 1.5 they
+/// may lie in compressed object streams, which are opened as far as the bound allows.
 pub(super) fn look(bytes: &Base64View<'_>) -> Result<PdfFacts, &'static str> {
-    let head = bytes.read(0, 1_024);
-    if memmem::find(&head, b"%PDF-").is_none() {
+    let mut head = bytes.read(0, EDGE);
+    if memmem::find(&head[..head.len().min(1_024)], b"%PDF-").is_none() {
         return Err("is not a PDF; send a document that begins with %PDF-");
     }
+    let tail = bytes.read(bytes.len().saturating_sub(EDGE as u64), EDGE);
+    let has_font = |edge: &[u8]| memmem::find(edge, b"/Font").is_some();
+    if (has_font(&head) || has_font(&tail))
+        && let Some(pages) = linearized(&head[..head.len().min(1_024)]).or_else(|| told(bytes, &tail))
+    {
+        return Ok(PdfFacts {
+            bytes: bytes.len(),
+            pages: Some(pages).filter(|pages| *pages <= MAX_PAGES),
+            text: Some(true),
+        });
+    }
+    head.truncate(1_024);
     let body = bytes.read(0, READ);
     let encrypted = memmem::find(&body, b"/Encrypt").is_some();
     let mut seen = Marks::of(&body);
@@ -42,6 +62,112 @@ pub(super) fn look(bytes: &Base64View<'_>) -> Result<PdfFacts, &'static str> {
         pages,
         text,
     })
+}
+
+/// The pages by the document's own account: trailer, catalogue, root of the page tree, each found by the table of
+/// objects. `None` when the table is compressed, damaged or goes in circles.
+fn told(bytes: &Base64View<'_>, tail: &[u8]) -> Option<u32> {
+    let at = memmem::rfind(tail, b"startxref")?;
+    let mut table = u64::from(number(&tail[at + 9..]));
+    let mut tables = Vec::new();
+    let mut root = None;
+    for _ in 0..REVISIONS {
+        let head = bytes.read(table, 32);
+        if !head.starts_with(b"xref") {
+            return None;
+        }
+        tables.push(table);
+        let trailer = trailer(bytes, table)?;
+        root = root.or_else(|| reference(&trailer, b"/Root"));
+        let Some(previous) = memmem::find(&trailer, b"/Prev") else {
+            break;
+        };
+        table = u64::from(number(&trailer[previous + 5..]));
+        if tables.contains(&table) {
+            return None;
+        }
+    }
+    let catalogue = object(bytes, &tables, root?)?;
+    let pages = object(bytes, &tables, reference(&catalogue, b"/Pages")?)?;
+    let count = memmem::find(&pages, b"/Count")?;
+    Some(number(&pages[count + 6..])).filter(|pages| *pages > 0)
+}
+
+/// A section of a table of objects: the first object's number, how many there are, and where their entries begin.
+type Section = (u32, u32, u64);
+
+/// The section of the table at `table` that is found at `at`, behind the word `xref` or another section.
+fn section(bytes: &Base64View<'_>, at: u64) -> Option<Section> {
+    let line = bytes.read(at, 40);
+    let skipped = line.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    let text = &line[skipped..];
+    let first_digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let rest = text.get(first_digits..)?.strip_prefix(b" ")?;
+    let count_digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    let after = rest.get(count_digits..)?;
+    let blank = after.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    (first_digits > 0 && count_digits > 0).then(|| {
+        let entries = at + (skipped + first_digits + 1 + count_digits + blank) as u64;
+        (number(text), number(rest), entries)
+    })
+}
+
+/// Every section of a table, at most so many as are followed.
+fn sections(bytes: &Base64View<'_>, table: u64) -> Vec<Section> {
+    let mut sections = Vec::new();
+    let mut at = table + 4;
+    while let Some((first, count, entries)) = section(bytes, at) {
+        sections.push((first, count, entries));
+        at = entries.saturating_add(u64::from(count) * ENTRY);
+        if sections.len() >= REVISIONS {
+            break;
+        }
+    }
+    sections
+}
+
+/// Bytes of an entry of the table, by the standard.
+const ENTRY: u64 = 20;
+
+/// The dictionary behind a table.
+fn trailer(bytes: &Base64View<'_>, table: u64) -> Option<Vec<u8>> {
+    let (_, count, entries) = sections(bytes, table).pop()?;
+    let end = entries.saturating_add(u64::from(count) * ENTRY);
+    let text = bytes.read(end, OBJECT);
+    let at = memmem::find(&text, b"trailer")?;
+    let end = memmem::find(&text, b"startxref").unwrap_or(text.len());
+    text.get(at..end).map(<[u8]>::to_vec)
+}
+
+/// The object with this number, by the newest table that has it, up to its end.
+fn object(bytes: &Base64View<'_>, tables: &[u64], wanted: u32) -> Option<Vec<u8>> {
+    let offset = tables.iter().find_map(|&table| {
+        let (first, _, entries) = sections(bytes, table)
+            .into_iter()
+            .find(|(first, count, _)| wanted >= *first && wanted - first < *count)?;
+        let entry = bytes.read(entries + u64::from(wanted - first) * ENTRY, ENTRY as usize);
+        (entry.get(17) == Some(&b'n')).then(|| decimal(&entry[..10]))
+    })?;
+    let text = bytes.read(offset, OBJECT);
+    (number(&text) == wanted).then_some(())?;
+    let end = memmem::find(&text, b"endobj").unwrap_or(text.len());
+    Some(text[..end].to_vec())
+}
+
+/// Ten digits, as offsets are written.
+fn decimal(digits: &[u8]) -> u64 {
+    digits
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+/// The object's number that a key of a dictionary refers to: `/Root 12 0 R`.
+fn reference(dictionary: &[u8], key: &[u8]) -> Option<u32> {
+    let at = memmem::find(dictionary, key)? + key.len();
+    let rest = dictionary.get(at..)?;
+    rest.first().filter(|b| b.is_ascii_whitespace())?;
+    Some(number(rest)).filter(|number| *number > 0)
 }
 
 /// What is found in a stretch of objects.

@@ -86,6 +86,110 @@ fn links_are_noted_and_never_followed() {
 }
 
 #[test]
+fn private_addresses_are_told_from_public_ones() {
+    for host in [
+        "localhost",
+        "LOCALHOST:80",
+        "db.internal",
+        "printer.local",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "10.2.3.4:99",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "[::1]:80",
+        "[::]",
+        "[fd00::1]",
+        "[fe80::1]",
+        "[::ffff:10.0.0.1]",
+        "localhost.",
+    ] {
+        assert!(is_private(host), "{host}");
+    }
+    for host in [
+        "example.org",
+        "8.8.8.8:443",
+        "[2001:db8::1]",
+        "1password.com",
+        "172.32.0.1",
+        "100.128.0.1",
+        "cafe.be",
+    ] {
+        assert!(!is_private(host), "{host}");
+    }
+}
+
+/// A document with a table of objects, whose page tree says `pages`; `padding` bytes of content lie in the middle.
+fn tabled_pdf(pages: u32, padding: usize) -> Vec<u8> {
+    let mut pdf = b"%PDF-1.4\n".to_vec();
+    let mut offsets = Vec::new();
+    let objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        format!("<< /Type /Pages /Kids [3 0 R] /Count {pages} >>"),
+        "<< /Type /Pages /Parent 2 0 R /Count 7 /Resources << /Font << >> >> >>".to_owned(),
+        format!(
+            "<< /Length {padding} >>\nstream\n{}\nendstream",
+            "x".repeat(padding)
+        ),
+    ];
+    for (index, object) in objects.iter().enumerate() {
+        offsets.push(pdf.len());
+        pdf.extend(format!("{} 0 obj\n{object}\nendobj\n", index + 1).into_bytes());
+    }
+    let table = pdf.len();
+    pdf.extend(format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1).into_bytes());
+    for offset in offsets {
+        pdf.extend(format!("{offset:010} 00000 n \n").into_bytes());
+    }
+    pdf.extend(format!("trailer\n<< /Size 5 /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n").into_bytes());
+    pdf
+}
+
+/// What the document says of itself counts, wherever its page tree lies.
+#[test]
+fn a_table_of_objects_leads_to_the_page_tree() {
+    for padding in [0, 100_000, 6_000_000] {
+        let facts = look_at_part(pdf_file(&tabled_pdf(321, padding)));
+        assert_eq!(
+            (facts.pdfs[0].pages, facts.pdfs[0].text),
+            (Some(321), Some(true)),
+            "{padding}"
+        );
+    }
+    // An addition at the end: another root, whose table names only what is new.
+    let mut pdf = tabled_pdf(5, 50_000);
+    let previous = memchr::memmem::rfind(&pdf, b"xref\n0 5").unwrap();
+    let new = pdf.len();
+    pdf.extend(b"2 0 obj\n<< /Type /Pages /Kids [3 0 R] /Count 9 >>\nendobj\n");
+    let table = pdf.len();
+    pdf.extend(format!("xref\n2 1\n{new:010} 00000 n \ntrailer\n<< /Root 1 0 R /Prev {previous} >>\nstartxref\n{table}\n%%EOF").into_bytes());
+    assert_eq!(look_at_part(pdf_file(&pdf)).pdfs[0].pages, Some(9));
+}
+
+/// Many small parts cost what a long text costs, and count the same.
+#[test]
+fn a_thousand_parts_are_glanced_at() {
+    let text = "How do I return the shoes that I bought last week? They are too small for me. ".repeat(13);
+    let part = || Part::Text(text.clone());
+    let many = look(&test_request(vec![message(
+        Role::User,
+        (0..1_000).map(|_| part()).collect(),
+    )]));
+    let whole = look(&test_request(vec![message(
+        Role::User,
+        vec![Part::Text(text.repeat(1_000))],
+    )]));
+    let ratio = many.text.tokens as f64 / whole.text.tokens as f64;
+    assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
+    assert_eq!(many.text.bytes, whole.text.bytes);
+}
+
+#[test]
 fn what_no_provider_could_take_is_named_with_its_place() {
     let broken = |part| {
         let facts = look_at_part(part);

@@ -9,6 +9,10 @@ use crate::content::{TextClass, TextFacts};
 const WHOLE: usize = 16 << 10;
 const WINDOWS: usize = 8;
 const WINDOW: usize = 2 << 10;
+/// Of a request that holds more text than this, further parts are judged by this much of their beginning each: a
+/// thousand parts cost no more than a long one.
+const CLOSELY: u64 = 128 << 10;
+const GLANCE: usize = 256;
 
 /// Kinds of bytes that differ in the tokens they make.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -151,7 +155,11 @@ const JSON_BYTES_PER_TOKEN: f64 = 3.0;
 impl Tally {
     pub(super) fn add(&mut self, text: &str) {
         let bytes = text.as_bytes();
-        let counts = counts(bytes);
+        let counts = if self.bytes > CLOSELY && bytes.len() > GLANCE {
+            Counts::of(&bytes[..GLANCE]).scaled(bytes.len() as f64 / GLANCE as f64)
+        } else {
+            counts(bytes)
+        };
         let class = class(bytes, &counts);
         self.bytes += bytes.len() as u64;
         self.tokens[class as usize] += counts.tokens();

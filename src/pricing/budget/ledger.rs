@@ -12,7 +12,7 @@ use super::pace::Arrivals;
 use super::{BudgetRule, OnExhausted, Period, Scope};
 use crate::units::{UnixMs, Usd};
 
-/// More accounts than this, and those that were not used for a whole period are forgotten.
+/// More accounts than this, and every one whose period is over is forgotten.
 const MANY_ACCOUNTS: usize = 50_000;
 
 /// Whom a request counts for.
@@ -97,12 +97,42 @@ pub struct BudgetRow {
     pub renews_ms: UnixMs,
 }
 
-/// An account as it is stored. Reservations are not: after a crash nothing is under way.
+/// An account as it is stored, with the calls that it holds. Reservations are not stored: after a crash nothing is
+/// under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AccountState {
-    budget: String,
-    subject: String,
+    /// The budget's name.
+    pub budget: String,
+    /// Whose account it is.
+    pub subject: String,
+    /// Every call of the log up to this place is in the account ...
+    log_seq: i64,
+    /// ... and of those after it, these: decision and number of the attempt.
+    booked: Vec<(Arc<str>, u32)>,
     account: Account,
+}
+
+/// A call of the log, to be booked on accounts that may lack it.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// Its place in the log.
+    pub seq: i64,
+    /// The decision that it carried out.
+    pub decision: &'a str,
+    /// Which of the request's attempts it was.
+    pub number: u32,
+    /// When it was sent.
+    pub at: UnixMs,
+    /// What it cost.
+    pub cost: Usd,
+}
+
+/// A call that was booked since the last save but one.
+#[derive(Clone, Debug, PartialEq)]
+struct Booked {
+    save: u64,
+    decision: Arc<str>,
+    number: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +143,14 @@ struct Account {
     #[serde(skip)]
     reserved: Usd,
     arrivals: Arrivals,
+    /// Up to where the log is in it since it was restored.
+    #[serde(skip)]
+    log_seq: i64,
+    #[serde(skip)]
+    booked: Vec<Booked>,
+    /// It differs from what is stored.
+    #[serde(skip)]
+    dirty: bool,
 }
 
 type Key = (Arc<str>, Arc<str>);
@@ -121,6 +159,8 @@ type Key = (Arc<str>, Arc<str>);
 struct Ledger {
     rules: Vec<BudgetRule>,
     accounts: HashMap<Key, Account>,
+    /// Saves begun so far.
+    saves: u64,
 }
 
 /// The budgets of a configuration with their accounts. Clones share them.
@@ -134,6 +174,7 @@ impl Budgets {
         Self(Arc::new(Mutex::new(Ledger {
             rules,
             accounts: HashMap::new(),
+            saves: 0,
         })))
     }
 
@@ -208,14 +249,10 @@ impl Budgets {
             };
             let account = account(&mut ledger.accounts, rule, subject, now);
             account.reserved += amount;
+            account.dirty = true;
             let fraction = account.fraction(now);
             account.arrivals.count(fraction, slots(rule.period));
             keys.push((Arc::from(rule.name.as_str()), Arc::from(subject)));
-        }
-        if ledger.accounts.len() > MANY_ACCOUNTS {
-            ledger
-                .accounts
-                .retain(|_, account| account.renews > now || account.reserved > Usd::ZERO);
         }
         drop(guard);
         Ok(Hold {
@@ -268,19 +305,70 @@ impl Budgets {
         rows
     }
 
-    /// The accounts as plain data, to be stored.
+    /// Forgets accounts of users, keys and tags that nobody has used for a whole period; and when there are still too
+    /// many, every one whose period is over. What they would start with anew is the same but for the shape of their
+    /// days. Gives the forgotten ones, by budget and subject.
+    pub fn prune(&self, now: UnixMs) -> Vec<(String, String)> {
+        let mut ledger = self.lock();
+        let many = ledger.accounts.len() > MANY_ACCOUNTS;
+        let mut forgotten = Vec::new();
+        ledger.accounts.retain(|(budget, subject), account| {
+            let length = account.renews.since(account.since);
+            let spare = if many { std::time::Duration::ZERO } else { length };
+            let over = account.renews.plus(spare) <= now;
+            let keep = subject.is_empty() || !over || account.reserved > Usd::ZERO;
+            if !keep {
+                forgotten.push((budget.to_string(), subject.to_string()));
+            }
+            keep
+        });
+        forgotten
+    }
+
+    /// Begins a save. What is booked from now on is noted apart from what was booked before: wait until the log is
+    /// durable, ask for its last place, and then take what has changed.
+    pub fn begin_save(&self) {
+        self.lock().saves += 1;
+    }
+
+    /// The accounts that have changed since they were last taken, as plain data. `log_seq` is the last place of the
+    /// log that was durable after [`begin_save`](Self::begin_save).
     #[must_use]
-    pub fn snapshot(&self) -> Vec<AccountState> {
-        let ledger = self.lock();
-        let states = ledger
-            .accounts
-            .iter()
-            .map(|((budget, subject), account)| AccountState {
+    pub fn changed(&self, log_seq: i64) -> Vec<AccountState> {
+        let mut ledger = self.lock();
+        let since = ledger.saves.saturating_sub(1);
+        let mut states = Vec::new();
+        for ((budget, subject), account) in &mut ledger.accounts {
+            if !std::mem::take(&mut account.dirty) {
+                continue;
+            }
+            account.booked.retain(|booked| booked.save >= since);
+            let booked = account.booked.iter();
+            states.push(AccountState {
                 budget: budget.to_string(),
                 subject: subject.to_string(),
+                log_seq,
+                booked: booked
+                    .map(|booked| (Arc::clone(&booked.decision), booked.number))
+                    .collect(),
                 account: account.clone(),
             });
-        states.collect()
+        }
+        states
+    }
+
+    /// These could not be stored: they are changed still.
+    pub fn not_saved(&self, states: &[AccountState]) {
+        let mut ledger = self.lock();
+        for state in states {
+            let key = (
+                Arc::from(state.budget.as_str()),
+                Arc::from(state.subject.as_str()),
+            );
+            if let Some(account) = ledger.accounts.get_mut(&key) {
+                account.dirty = true;
+            }
+        }
     }
 
     /// Takes stored accounts up again, those of budgets that still exist.
@@ -288,9 +376,40 @@ impl Budgets {
         let mut ledger = self.lock();
         for state in states {
             if ledger.rules.iter().any(|rule| rule.name == state.budget) {
-                let key = (Arc::from(state.budget), Arc::from(state.subject));
-                ledger.accounts.insert(key, state.account);
+                let booked = state.booked.into_iter().map(|(decision, number)| Booked {
+                    save: 0,
+                    decision,
+                    number,
+                });
+                let account = Account {
+                    log_seq: state.log_seq,
+                    booked: booked.collect(),
+                    ..state.account
+                };
+                ledger
+                    .accounts
+                    .insert((Arc::from(state.budget), Arc::from(state.subject)), account);
             }
+        }
+    }
+
+    /// Books a call of the log on the account of `subject` under `budget`, unless it is in there already or its
+    /// period is over: what was not saved before a crash.
+    pub fn catch_up(&self, now: UnixMs, budget: &str, subject: &str, entry: &Entry<'_>) {
+        let mut ledger = self.lock();
+        let ledger = &mut *ledger;
+        let Some(rule) = ledger.rules.iter().find(|rule| rule.name == budget) else {
+            return;
+        };
+        let account = account(&mut ledger.accounts, rule, subject, now);
+        let known = entry.seq <= account.log_seq
+            || account
+                .booked
+                .iter()
+                .any(|booked| *booked.decision == *entry.decision && booked.number == entry.number);
+        if !known && entry.at >= account.since {
+            account.spent += entry.cost;
+            account.dirty = true;
         }
     }
 
@@ -308,16 +427,29 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Books what an attempt cost, also beyond what was set aside.
-    pub fn book(&self, cost: Usd) {
+    /// The accounts it stands on, by budget and subject: kept with the decision, so that they can be caught up.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().map(|(budget, subject)| (&**budget, &**subject))
+    }
+
+    /// Books what an attempt cost, also beyond what was set aside. The attempt is named by its decision and its
+    /// number, as the log names it.
+    pub fn book(&self, cost: Usd, decision: &Arc<str>, number: u32) {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let covered = cost.min(*reserved).max(Usd::ZERO);
         *reserved -= covered;
         let mut ledger = self.budgets.lock();
+        let save = ledger.saves;
         for key in &self.keys {
             if let Some(account) = ledger.accounts.get_mut(key) {
                 account.reserved -= covered;
                 account.spent += cost;
+                account.dirty = true;
+                account.booked.push(Booked {
+                    save,
+                    decision: Arc::clone(decision),
+                    number,
+                });
             }
         }
     }
@@ -381,6 +513,9 @@ fn account<'a>(
         spent: Usd::ZERO,
         reserved: Usd::ZERO,
         arrivals: Arrivals::default(),
+        log_seq: 0,
+        booked: Vec::new(),
+        dirty: false,
     });
     if now >= account.renews {
         let (since, renews) = bounds(rule.period, &rule.zone, now);
@@ -388,6 +523,7 @@ fn account<'a>(
         account.since = since;
         account.renews = renews;
         account.spent = Usd::ZERO;
+        account.dirty = true;
     }
     account
 }

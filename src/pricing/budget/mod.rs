@@ -8,7 +8,7 @@
 mod ledger;
 mod pace;
 
-pub use ledger::{AccountState, BudgetRow, Budgets, Exhausted, Hold, Parties, Standing};
+pub use ledger::{AccountState, BudgetRow, Budgets, Entry, Exhausted, Hold, Parties, Standing};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
