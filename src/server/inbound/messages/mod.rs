@@ -14,7 +14,6 @@ use self::answer::Speaker;
 use crate::app::App;
 use crate::app::live::Target;
 use crate::features::content;
-use crate::pricing;
 use crate::server::auth::Client;
 use crate::server::body::RawBody;
 use crate::server::error::ApiError;
@@ -42,9 +41,8 @@ pub async fn count_tokens(State(app): State<App>, RawBody(body): RawBody) -> Res
         None => None,
     };
     let served = served.ok_or_else(|| models::unknown(&live, &request.model))?;
-    let raw = pricing::raw_input_tokens(&served.arm, &content::look(&request));
-    let correction = app.learner.policy().token_correction(&served.arm.id);
-    let tokens = (raw as f64 * correction).round() as u64;
+    let corrections = app.learner.corrections();
+    let tokens = corrections.expected_input(&served.arm, &content::look(&request));
     Ok(Json(json!({"input_tokens": tokens})))
 }
 
