@@ -149,7 +149,7 @@ impl Place {
 
     /// Ends it as SIGTERM would.
     pub async fn close(self) -> Arc<tempfile::TempDir> {
-        self.app.stop(Duration::from_secs(5)).await;
+        self.app.stop().await;
         Arc::clone(&self.folder)
     }
 
