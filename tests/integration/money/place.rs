@@ -150,6 +150,7 @@ impl Place {
     /// Ends it as SIGTERM would.
     pub async fn close(self) -> Arc<tempfile::TempDir> {
         self.app.stop().await;
+        self.app.store.close();
         Arc::clone(&self.folder)
     }
 
