@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 use pointsman::clock;
-use pointsman::dispatch::{AttemptRecord, DispatchRules, HedgeRule, Outcome, Plan, PlannedArm};
+use pointsman::dispatch::{DispatchRules, HedgeRule, Outcome, Plan, PlannedArm};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Stage, http, plan, planned, read};
