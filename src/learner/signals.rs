@@ -70,7 +70,13 @@ impl Signals {
         let Some(who) = who(row) else { return };
         let contexts = lesson.contexts();
         let Some(features) = contexts.text else { return };
-        let bytes: Vec<u8> = features.iter().flat_map(|value| value.to_le_bytes()).collect();
+        // The words alone could be those of the next turn: the whole request must be as long as it was.
+        let length = row.input_tokens.to_le_bytes();
+        let bytes: Vec<u8> = features
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .chain(length)
+            .collect();
         let asked = Asked {
             decision: Arc::clone(&row.id),
             arm: row.arm.clone(),

@@ -352,6 +352,7 @@ async fn the_description_names_every_path_and_every_path_is_there() {
             let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let filled = path
                 .replace("{id}", "auto")
+                .replace("{model}", "auto")
                 .replace("{name}", "routing")
                 .replace("{file}", "report.md");
             let answer = http
