@@ -1,7 +1,9 @@
 //! Money: the router's books against those of the providers that bill it.
 
+mod bad_input;
 mod bank;
 mod books;
+mod crash;
 mod houses;
 mod place;
 mod shock;
