@@ -8,7 +8,7 @@ use std::path::Path;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::features::classifier::Classifier;
 use pointsman::features::content;
-use pointsman::features::text::{PromptText, Surface, TextView};
+use pointsman::features::text::{PromptText, Surface, TextView, Workspace};
 use pointsman::request;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -65,13 +65,14 @@ fn benches(c: &mut Criterion) {
             })
             .collect();
         let mut group = c.benchmark_group(format!("1 KB of {name}"));
+        let mut workspace = Workspace::lasting();
         let mut turn = requests.iter().cycle();
         group.bench_function("text view", |b| {
             b.iter(|| {
                 let request = turn.next().expect("a cycle");
                 let prompt = PromptText::of(request);
                 let surface = Surface::of(request, &prompt);
-                black_box(view.look(&prompt, &surface))
+                black_box(view.look(&prompt, &surface, &mut workspace))
             });
         });
         group.bench_function("text view and category", |b| {
@@ -79,7 +80,7 @@ fn benches(c: &mut Criterion) {
                 let request = turn.next().expect("a cycle");
                 let prompt = PromptText::of(request);
                 let surface = Surface::of(request, &prompt);
-                let (features, words) = view.look(&prompt, &surface);
+                let (features, words) = view.look(&prompt, &surface, &mut workspace);
                 black_box((features, classifier.classify(&words)))
             });
         });

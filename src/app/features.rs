@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Embedding, EmbeddingModel};
@@ -14,7 +14,7 @@ use crate::features::Embedder;
 use crate::features::artefact::ArtefactError;
 use crate::features::classifier::Classifier;
 use crate::features::embedding::EmbeddingView;
-use crate::features::text::{PromptText, Surface, TextView};
+use crate::features::text::{PromptText, Surface, TextView, Workspace};
 use crate::learner::Versions;
 use crate::policy::View;
 use crate::policy::arm_model::Dimensions;
@@ -30,6 +30,25 @@ pub struct FeatureSet {
     classifier: Classifier,
     seed: Arc<Seed>,
     embedding: Option<Embeddings>,
+    workspaces: Workspaces,
+}
+
+/// Rooms to look at prompts in, as many as there are prompts that are looked at in one moment.
+#[derive(Default)]
+struct Workspaces(Mutex<Vec<Workspace>>);
+
+impl Workspaces {
+    fn take(&self) -> Workspace {
+        self.idle().pop().unwrap_or_else(Workspace::lasting)
+    }
+
+    fn give_back(&self, workspace: Workspace) {
+        self.idle().push(workspace);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The transformer's view.
@@ -128,6 +147,7 @@ impl FeatureSet {
             classifier,
             seed: Arc::new(seed),
             embedding,
+            workspaces: Workspaces::default(),
         })
     }
 
@@ -199,7 +219,9 @@ impl FeatureSet {
     pub async fn look(&self, request: &ChatRequest) -> Looked {
         let prompt = PromptText::of(request);
         let surface = Surface::of(request, &prompt);
-        let (text, words) = self.text.look(&prompt, &surface);
+        let mut workspace = self.workspaces.take();
+        let (text, words) = self.text.look(&prompt, &surface, &mut workspace);
+        self.workspaces.give_back(workspace);
         let named = self.classifier.classify(&words).category;
         let embedded = match &self.embedding {
             Some(embedding) => embedding.look(&prompt, &surface).await,

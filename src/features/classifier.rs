@@ -7,16 +7,21 @@
 //! [`TextView::words`]: super::text::TextView::words
 use super::artefact::{Artefact, ArtefactError};
 use super::category::Category;
-use super::numeric::{dot, softmax};
+use super::numeric::softmax;
+use super::text::Words;
 
 /// Kind of the artefact that holds a classifier.
 pub const CLASSIFIER: &str = "classifier";
 
+/// Weights of a feature for some classes.
+type Lane = [f32; LANE];
+const LANE: usize = 4;
+
 /// A linear classifier over features of known length.
 #[derive(Clone, Debug)]
 pub struct Classifier {
-    /// One row of weights a class.
-    weights: Vec<f32>,
+    /// For each feature its weight for every class, in whole [`Lane`]s.
+    weights: Vec<Lane>,
     biases: Vec<f32>,
     classes: Vec<Category>,
     least: f32,
@@ -61,7 +66,7 @@ impl Classifier {
             .collect::<Result<_, _>>()?;
         let inputs = artefact.shape("weights").map_or(0, |(_, columns)| columns);
         Ok(Self {
-            weights: artefact.floats("weights", classes.len(), inputs)?,
+            weights: by_feature(&artefact.floats("weights", classes.len(), inputs)?, inputs),
             biases: artefact.floats("biases", 1, classes.len())?,
             least: artefact.floats("least", 1, 1)?[0],
             classes,
@@ -89,23 +94,39 @@ impl Classifier {
         self.version
     }
 
-    /// The category of a prompt with these features. Features of another length are [`Category::Other`].
+    /// The category of a prompt whose words are these. Words of another length are [`Category::Other`].
     #[must_use]
-    pub fn classify(&self, features: &[f32]) -> Classified {
+    pub fn classify(&self, words: &Words) -> Classified {
+        self.name((words.len() == self.inputs).then(|| words.iter()))
+    }
+
+    /// The same for all values one after another, zeros among them.
+    #[must_use]
+    pub fn classify_dense(&self, values: &[f32]) -> Classified {
+        self.name((values.len() == self.inputs).then(|| values.iter().copied().enumerate()))
+    }
+
+    fn name(&self, values: Option<impl Iterator<Item = (usize, f32)>>) -> Classified {
         let mut probabilities = [0.0; Category::ALL.len()];
-        if features.len() != self.inputs || self.classes.is_empty() {
+        let Some(values) = values.filter(|_| !self.classes.is_empty()) else {
             probabilities[Category::Other.index()] = 1.0;
             return Classified {
                 category: Category::Other,
                 probability: 1.0,
                 probabilities,
             };
+        };
+        let lanes = self.classes.len().div_ceil(LANE);
+        let mut sums = vec![[0.0; LANE]; lanes];
+        for (place, value) in values {
+            for (sum, weights) in sums.iter_mut().zip(&self.weights[place * lanes..]) {
+                for (sum, weight) in sum.iter_mut().zip(weights) {
+                    *sum += value * weight;
+                }
+            }
         }
-        let rows = self.weights.chunks_exact(self.inputs);
-        let mut scores: Vec<f32> = rows
-            .zip(&self.biases)
-            .map(|(row, bias)| dot(row, features) + bias)
-            .collect();
+        let sums = sums.as_flattened().iter().zip(&self.biases);
+        let mut scores: Vec<f32> = sums.map(|(sum, bias)| sum + bias).collect();
         softmax(&mut scores);
         let mut best = (Category::Other, 0.0);
         for (class, probability) in self.classes.iter().zip(scores) {
@@ -125,6 +146,19 @@ impl Classifier {
             probabilities,
         }
     }
+}
+
+/// Rows of weights by class, turned to rows by feature: of most features the value is 0, and nothing need be read.
+fn by_feature(rows: &[f32], inputs: usize) -> Vec<Lane> {
+    let classes = rows.len().checked_div(inputs).unwrap_or(0);
+    let lanes = classes.div_ceil(LANE);
+    let mut turned = vec![[0.0; LANE]; inputs * lanes];
+    for (class, row) in rows.chunks_exact(inputs.max(1)).enumerate() {
+        for (place, weight) in row.iter().enumerate() {
+            turned[place * lanes + class / LANE][class % LANE] = *weight;
+        }
+    }
+    turned
 }
 
 #[cfg(test)]
@@ -150,7 +184,7 @@ mod tests {
     #[test]
     fn the_odds_are_those_of_the_scores() {
         let classifier = classifier(vec![3.0_f32.ln(), 0.0, 0.0, 0.0], 0.5);
-        let classified = classifier.classify(&[1.0, 5.0]);
+        let classified = classifier.classify_dense(&[1.0, 5.0]);
         assert_eq!(classified.category, Category::Code);
         assert!((classified.probability - 0.75).abs() < 1e-6);
         assert!((classified.probabilities[Category::Maths.index()] - 0.25).abs() < 1e-6);
@@ -160,7 +194,7 @@ mod tests {
     #[test]
     fn doubt_is_other() {
         let doubtful = classifier(vec![0.0; 4], 0.6);
-        assert_eq!(doubtful.classify(&[1.0, 1.0]).category, Category::Other);
-        assert_eq!(doubtful.classify(&[1.0]).category, Category::Other);
+        assert_eq!(doubtful.classify_dense(&[1.0, 1.0]).category, Category::Other);
+        assert_eq!(doubtful.classify_dense(&[1.0]).category, Category::Other);
     }
 }

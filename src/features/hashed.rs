@@ -21,17 +21,22 @@ pub struct NGrams {
 }
 
 impl NGrams {
-    /// Takes the next word in, and gives the bucket it falls into by itself.
-    pub fn push(&mut self, word: &str) -> u16 {
-        let hash = hash(word);
-        let bucket = (hash >> 49) as u16;
-        self.buckets.push(bucket);
+    /// Takes the next word in, and gives its hash.
+    pub fn push(&mut self, word: &str) -> WordHash {
+        let hash = WordHash::of(word);
+        self.buckets.push(hash.bucket());
         if self.previous != 0 {
-            let pair = (self.previous.rotate_left(21) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let pair = (self.previous.rotate_left(21) ^ hash.value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             self.buckets.push((pair >> 49) as u16);
         }
-        self.previous = hash;
-        bucket
+        self.previous = hash.value;
+        hash
+    }
+
+    /// Forgets the words, and keeps the room that they took.
+    pub(super) fn clear(&mut self) {
+        self.buckets.clear();
+        self.previous = 0;
     }
 
     /// Each bucket once with 1 + ln of its count, in increasing order of buckets.
@@ -53,16 +58,40 @@ impl NGrams {
     }
 }
 
-fn hash(word: &str) -> u64 {
-    let bytes = word.as_bytes();
-    if bytes.iter().all(u8::is_ascii_digit) {
-        return xxh3_64(match bytes.len() {
-            1 => b"0",
-            2 | 3 => b"00",
-            _ => b"0000",
-        });
+/// The hash of a word; numbers of a kind share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WordHash {
+    value: u64,
+    whole: bool,
+}
+
+impl WordHash {
+    fn of(word: &str) -> Self {
+        let bytes = word.as_bytes();
+        if bytes.iter().all(u8::is_ascii_digit) {
+            let value = xxh3_64(match bytes.len() {
+                1 => b"0",
+                2 | 3 => b"00",
+                _ => b"0000",
+            });
+            return Self { value, whole: false };
+        }
+        Self {
+            value: xxh3_64(&bytes[..bytes.len().min(WORD_BYTES)]) | 1,
+            whole: bytes.len() <= WORD_BYTES,
+        }
     }
-    xxh3_64(&bytes[..bytes.len().min(WORD_BYTES)]) | 1
+
+    /// The bucket that the word falls into by itself.
+    #[must_use]
+    pub fn bucket(self) -> u16 {
+        (self.value >> 49) as u16
+    }
+
+    /// The hash, not 0, if it is one of the whole word, which other words do not share.
+    pub(super) fn whole(self) -> Option<u64> {
+        self.whole.then_some(self.value)
+    }
 }
 
 /// The frozen projection of n-gram counts.

@@ -15,6 +15,7 @@ pub mod content;
 mod embedder;
 pub mod embedding;
 mod hashed;
+mod memo;
 mod numeric;
 pub mod prompt;
 pub mod static_table;

@@ -7,7 +7,8 @@
 
 use super::artefact::{Artefact, ArtefactError};
 use super::hashed::HashProjection;
-use super::numeric::{normalise, standardise};
+use super::memo::SplitMemo;
+use super::numeric::standardise;
 use super::static_table::{Neighbourhood, StaticTable};
 use super::words;
 use crate::request::ChatRequest;
@@ -31,6 +32,89 @@ pub const TEXT_VIEW: &str = "text-view";
 #[must_use]
 pub fn prompt_text(request: &ChatRequest) -> PromptText {
     PromptText::of(request)
+}
+
+/// What the classifier looks at: the pooled vector of the static table (unit length), the hashed n-grams through the
+/// SVD, the standardised surface, and then the words by hash: 1 + ln of each bucket's count, scaled to one length.
+/// Few of the last are not 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Words {
+    dense: Vec<f32>,
+    /// Buckets that are not 0, in increasing order.
+    sparse: Vec<(u16, f32)>,
+}
+
+impl Words {
+    fn new(dense: Vec<f32>, counts: &[u16; WORD_BUCKETS]) -> Self {
+        let filled = (0..).zip(counts).filter(|(_, count)| **count > 0);
+        let mut sparse: Vec<(u16, f32)> = filled
+            .map(|(bucket, &count)| {
+                (
+                    bucket,
+                    if count == 1 {
+                        1.0
+                    } else {
+                        1.0 + f32::from(count).ln()
+                    },
+                )
+            })
+            .collect();
+        let squares: f32 = sparse.iter().map(|(_, share)| share * share).sum();
+        let scale = if squares > 0.0 {
+            WORD_LENGTH / squares.sqrt()
+        } else {
+            0.0
+        };
+        sparse.iter_mut().for_each(|(_, share)| *share *= scale);
+        Self { dense, sparse }
+    }
+
+    /// The values that are not 0, or may be so by chance, with their places.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, f32)> {
+        let dense = self.dense.iter().copied().enumerate();
+        let offset = self.dense.len();
+        let sparse = self.sparse.iter();
+        dense.chain(sparse.map(move |(bucket, value)| (offset + usize::from(*bucket), *value)))
+    }
+
+    /// All values, as fitting needs them.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len()];
+        self.iter().for_each(|(place, value)| values[place] = value);
+        values
+    }
+
+    /// Number of values, zeros among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dense.len() + WORD_BUCKETS
+    }
+
+    /// Never: there is a place for every bucket.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Room to look at prompts in, one after another: what is kept in it from one to the next saves time.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    ngrams: NGrams,
+    ids: Vec<u16>,
+    memo: SplitMemo,
+}
+
+impl Workspace {
+    /// One for many prompts: it also remembers how words are split. Takes about 100 KB.
+    #[must_use]
+    pub fn lasting() -> Self {
+        Self {
+            memo: SplitMemo::new(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The frozen projection from words and surface to features. Shared by all threads, never changed.
@@ -107,49 +191,49 @@ impl TextView {
     }
 
     /// Both views of a prompt in one pass over its words: the features, as [`TextView::extract`] gives them, and what
-    /// the classifier looks at, as [`TextView::words`] does.
+    /// the classifier looks at. What `workspace` was used for before makes no difference but to the time it takes.
     #[must_use]
-    pub fn look(&self, prompt: &PromptText, surface: &Surface) -> (Vec<f32>, Vec<f32>) {
-        let mut ngrams = NGrams::default();
-        let mut ids = Vec::with_capacity(512);
-        let mut counts = [0.0_f32; WORD_BUCKETS];
+    pub fn look(
+        &self,
+        prompt: &PromptText,
+        surface: &Surface,
+        workspace: &mut Workspace,
+    ) -> (Vec<f32>, Words) {
+        let Workspace { ngrams, ids, memo } = workspace;
+        ngrams.clear();
+        ids.clear();
+        let mut counts = [0_u16; WORD_BUCKETS];
         words::each(prompt.words(), |word| {
-            counts[usize::from(ngrams.push(word)) % WORD_BUCKETS] += 1.0;
-            self.table.split(word, &mut ids);
+            let hash = ngrams.push(word);
+            counts[usize::from(hash.bucket()) % WORD_BUCKETS] += 1;
+            memo.split(&self.table, word, hash.whole(), ids);
         });
-        let mut pooled = self.table.pool(&ids);
+        let mut pooled = self.table.pool(ids);
         let mut features = Vec::with_capacity(self.dimensions());
         features.push(1.0);
-        self.hashed.extract(&mut ngrams, &mut features);
+        self.hashed.extract(ngrams, &mut features);
         let hashed = 1..features.len();
-        let mut words = Vec::with_capacity(self.word_dimensions());
+        let mut dense = Vec::with_capacity(self.word_dimensions() - WORD_BUCKETS);
         // A unit vector of this many values is small beside the standardised rest.
         let scale = (self.table.dimensions() as f32).sqrt() * 0.5;
-        words.extend(pooled.iter().map(|value| value * scale));
-        words.extend_from_slice(&features[hashed]);
+        dense.extend(pooled.iter().map(|value| value * scale));
+        dense.extend_from_slice(&features[hashed]);
         self.neighbourhood.extract(&mut pooled, &mut features);
         let surface_at = features.len();
         self.surface.extract(surface, &mut features);
-        words.extend_from_slice(&features[surface_at..]);
-        for count in counts.iter_mut().filter(|count| **count > 0.0) {
-            *count = 1.0 + count.ln();
-        }
-        normalise(&mut counts);
-        words.extend(counts.iter().map(|share| share * WORD_LENGTH));
-        (features, words)
+        dense.extend_from_slice(&features[surface_at..]);
+        (features, Words::new(dense, &counts))
     }
 
     /// Replaces `out` by the features: [`TextView::dimensions`] finite values, the first of them 1.
     pub fn extract(&self, prompt: &PromptText, surface: &Surface, out: &mut Vec<f32>) {
-        *out = self.look(prompt, surface).0;
+        *out = self.look(prompt, surface, &mut Workspace::default()).0;
     }
 
-    /// What the classifier looks at: the pooled vector of the static table (unit length), the hashed n-grams through
-    /// the SVD, the standardised surface, and the words by hash: 1 + ln of each bucket's count, scaled to one length;
-    /// [`TextView::word_dimensions`] finite values.
+    /// What the classifier looks at; [`TextView::word_dimensions`] finite values.
     #[must_use]
-    pub fn words(&self, prompt: &PromptText, surface: &Surface) -> Vec<f32> {
-        self.look(prompt, surface).1
+    pub fn words(&self, prompt: &PromptText, surface: &Surface) -> Words {
+        self.look(prompt, surface, &mut Workspace::default()).1
     }
 
     /// Length of what [`TextView::words`] gives.
@@ -266,7 +350,7 @@ mod tests {
         let view = &SHIPPED.1;
         let buckets = |text| {
             let prompt = PromptText::plain(text);
-            let words = view.words(&prompt, &Surface::plain(&prompt));
+            let words = view.words(&prompt, &Surface::plain(&prompt)).to_vec();
             assert_eq!(words.len(), view.word_dimensions());
             words[words.len() - WORD_BUCKETS..].to_vec()
         };
@@ -296,6 +380,13 @@ mod tests {
             prop_assert_eq!(features[0], 1.0);
             prop_assert!(features.iter().all(|value| value.is_finite() && value.abs() <= 3.0));
             prop_assert_eq!(&view.features(&text), &features);
+            let prompt = PromptText::plain(&text);
+            let mut used = Workspace::lasting();
+            for _ in 0..2 {
+                let (again, words) = view.look(&prompt, &Surface::plain(&prompt), &mut used);
+                prop_assert_eq!(&again, &features);
+                prop_assert_eq!(words, view.words(&prompt, &Surface::plain(&prompt)));
+            }
         }
     }
 }

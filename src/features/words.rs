@@ -9,31 +9,85 @@ const MAX_WORD: usize = 100;
 
 /// Calls `visit` with every word and every sign of `text`, in order.
 pub fn each(text: &str, mut visit: impl FnMut(&str)) {
+    let bytes = text.as_bytes();
     let mut word = String::with_capacity(MAX_WORD + 8);
-    for symbol in text.chars() {
-        if symbol.is_ascii() {
-            match symbol {
-                'a'..='z' | '0'..='9' => push(&mut word, symbol),
-                'A'..='Z' => push(&mut word, symbol.to_ascii_lowercase()),
-                ' ' | '\n' | '\r' | '\t' => flush(&mut word, &mut visit),
-                '\0'..='\u{1f}' | '\u{7f}' => {}
-                _ => alone(symbol, &mut word, &mut visit),
-            }
-            continue;
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        while at < bytes.len() && matches!(KIND[usize::from(bytes[at])], Kind::Small) {
+            at += 1;
         }
-        if symbol.is_whitespace() {
-            flush(&mut word, &mut visit);
-        } else if symbol.is_control() || is_invisible(symbol) {
-        } else if is_ideograph(symbol) || !(symbol.is_alphanumeric() || is_mark(symbol)) {
-            alone(symbol, &mut word, &mut visit);
-        } else {
-            for lower in symbol.to_lowercase() {
-                fold(lower, &mut word);
+        let run = &text[start..at];
+        let next = bytes.get(at).map_or(Kind::Space, |byte| KIND[usize::from(*byte)]);
+        // Most words stand there as they are, and need no copy.
+        let is_whole = matches!(next, Kind::Space | Kind::Sign) && word.is_empty() && run.len() <= MAX_WORD;
+        if is_whole && !run.is_empty() {
+            visit(run);
+        } else if !is_whole {
+            run.chars().for_each(|symbol| push(&mut word, symbol));
+        }
+        let Some(&byte) = bytes.get(at) else { break };
+        at += 1;
+        match next {
+            Kind::Small | Kind::Control => {}
+            Kind::Capital => push(&mut word, char::from(byte.to_ascii_lowercase())),
+            Kind::Space => flush(&mut word, &mut visit),
+            Kind::Sign => alone(char::from(byte), &mut word, &mut visit),
+            Kind::Wide => {
+                at -= 1;
+                let Some(symbol) = text[at..].chars().next() else {
+                    break;
+                };
+                at += symbol.len_utf8();
+                wide(symbol, &mut word, &mut visit);
             }
         }
     }
     flush(&mut word, &mut visit);
 }
+
+/// A character beyond ASCII.
+fn wide(symbol: char, word: &mut String, visit: &mut impl FnMut(&str)) {
+    if symbol.is_whitespace() {
+        flush(word, visit);
+    } else if symbol.is_control() || is_invisible(symbol) {
+    } else if is_ideograph(symbol) || !(symbol.is_alphanumeric() || is_mark(symbol)) {
+        alone(symbol, word, visit);
+    } else {
+        for lower in symbol.to_lowercase() {
+            fold(lower, word);
+        }
+    }
+}
+
+/// What a byte is: a small letter or digit, a capital, a break between words, nothing, a sign, or the beginning of a
+/// character beyond ASCII.
+#[derive(Clone, Copy)]
+enum Kind {
+    Small,
+    Capital,
+    Space,
+    Control,
+    Sign,
+    Wide,
+}
+
+/// The [`Kind`] of every byte.
+static KIND: [Kind; 256] = {
+    let mut kinds = [Kind::Wide; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' => Kind::Small,
+            b'A'..=b'Z' => Kind::Capital,
+            b' ' | b'\n' | b'\r' | b'\t' => Kind::Space,
+            0..=0x1f | 0x7f => Kind::Control,
+            _ => Kind::Sign,
+        };
+        byte += 1;
+    }
+    kinds
+};
 
 fn push(word: &mut String, symbol: char) {
     if word.len() < MAX_WORD {
@@ -150,7 +204,30 @@ mod tests {
         assert_eq!(words(&"x".repeat(5000)), ["x".repeat(MAX_WORD)]);
     }
 
+    /// The same, character by character.
+    fn plainly(text: &str) -> Vec<String> {
+        let (mut words, mut word) = (Vec::new(), String::new());
+        let mut visit = |word: &str| words.push(word.to_owned());
+        for symbol in text.chars() {
+            match symbol {
+                'a'..='z' | '0'..='9' => push(&mut word, symbol),
+                'A'..='Z' => push(&mut word, symbol.to_ascii_lowercase()),
+                ' ' | '\n' | '\r' | '\t' => flush(&mut word, &mut visit),
+                '\0'..='\u{1f}' | '\u{7f}' => {}
+                '\u{80}'.. => wide(symbol, &mut word, &mut visit),
+                _ => alone(symbol, &mut word, &mut visit),
+            }
+        }
+        flush(&mut word, &mut visit);
+        words
+    }
+
     proptest::proptest! {
+        #[test]
+        fn words_without_a_copy_are_those_of_the_plain_way(text in "[a-zA-Z0-9 .,\n\u{1}éßÜ東\u{301}\u{200b}]{0,160}") {
+            assert_eq!(words(&text), plainly(&text));
+        }
+
         #[test]
         fn no_word_is_empty_or_holds_a_space(text in "\\PC*") {
             each(&text, |word| assert!(!word.is_empty() && !word.contains(' ') && word.len() <= MAX_WORD + 3));

@@ -55,7 +55,7 @@ impl<'a> Labelled<'a> {
             .iter()
             .map(|example| {
                 let prompt = PromptText::plain(example.text);
-                view.words(&prompt, &Surface::plain(&prompt))
+                view.words(&prompt, &Surface::plain(&prompt)).to_vec()
             })
             .collect();
         Self {
@@ -126,7 +126,7 @@ impl<'a> Labelled<'a> {
         for part in 0..parts.iter().max().map_or(0, |most| most + 1) {
             let classifier = Classifier::from_artefact(&self.fit(|index| parts[index] != part, 0.0)?)?;
             for index in (0..self.rows.len()).filter(|index| parts[*index] == part) {
-                named[index] = classifier.classify(&self.rows[index]);
+                named[index] = classifier.classify_dense(&self.rows[index]);
             }
         }
         Ok(named)
@@ -138,7 +138,11 @@ impl<'a> Labelled<'a> {
     /// When the artefact is not a classifier.
     pub fn named_by(&self, artefact: &Artefact) -> anyhow::Result<Vec<Classified>> {
         let classifier = Classifier::from_artefact(artefact)?;
-        Ok(self.rows.iter().map(|row| classifier.classify(row)).collect())
+        Ok(self
+            .rows
+            .iter()
+            .map(|row| classifier.classify_dense(row))
+            .collect())
     }
 
     /// Random parts of equal size.

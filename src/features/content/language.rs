@@ -160,6 +160,9 @@ fn by_words(text: &str) -> Option<&'static str> {
             pack(&word.to_lowercase())
         };
         let languages = WORDS.of(key);
+        if languages == 0 {
+            continue;
+        }
         for (language, vote) in votes.iter_mut().enumerate() {
             *vote += usize::from((languages >> language) & 1);
         }
