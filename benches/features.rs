@@ -1,14 +1,16 @@
 //! What the text view of a 1 KB prompt costs, of prose and of random letters (the worst case: no word is known, so
-//! every one is many pieces), and naming its category.
+//! every one is many pieces), and naming its category; and what the transformer's view costs by the length of the prompt.
 #![expect(clippy::expect_used, reason = "a bench may fail")]
 
 use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use pointsman::embedding::LocalEmbedder;
 use pointsman::features::classifier::Classifier;
 use pointsman::features::content;
 use pointsman::features::text::{PromptText, Surface, TextView, Workspace};
+use pointsman::features::{Embedder, EmbeddingView};
 use pointsman::request;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -49,6 +51,35 @@ fn random_letters() -> Vec<String> {
             text
         })
         .collect()
+}
+
+/// The transformer's view: off the request's path, but on a processor that requests need too.
+fn embedding(c: &mut Criterion) {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let bytes = std::fs::read(models.join("embedding-view.bin")).expect("the shipped models");
+    let view = EmbeddingView::read(&bytes).expect("a sound view");
+    let mut embedder = LocalEmbedder::open(&models.join(view.model())).expect("the shipped model");
+    let mut group = c.benchmark_group("transformer view");
+    group.sample_size(20);
+    for length in [64, 128, 256, 512, 1024, 8192] {
+        let texts: Vec<String> = prose()
+            .into_iter()
+            .map(|text| {
+                let mut text = text.repeat(length / PROMPT_BYTES + 2);
+                text.truncate(text.floor_char_boundary(length));
+                text
+            })
+            .collect();
+        let mut turn = texts.iter().cycle();
+        group.bench_function(format!("{length} bytes"), |b| {
+            b.iter(|| {
+                let prompt = PromptText::plain(turn.next().expect("a cycle"));
+                let embedding = embedder.embed(prompt.words()).expect("an embedding");
+                black_box(view.project(&embedding, &Surface::plain(&prompt)))
+            });
+        });
+    }
+    group.finish();
 }
 
 fn benches(c: &mut Criterion) {
@@ -96,5 +127,5 @@ fn benches(c: &mut Criterion) {
     }
 }
 
-criterion_group!(all, benches);
+criterion_group!(all, benches, embedding);
 criterion_main!(all);

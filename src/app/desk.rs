@@ -193,6 +193,11 @@ impl Desk {
         Some((best.clone(), lead))
     }
 
+    /// Version of the embedding view that was there when the router was last looked at.
+    pub(super) fn known_embedding(&self) -> Option<u32> {
+        self.books().seen.as_ref().map(Seen::embedding)
+    }
+
     /// Remembers what the router is like; what it was like before, if that is something else.
     pub(super) fn remember(&self, seen: &Seen) -> Option<Option<Seen>> {
         let mut books = self.books();

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+
+use crate::app::late::Late;
 use crate::config::{Embedding, EmbeddingModel};
 use crate::context::Features;
 use crate::embedding::{EmbeddingCounts, EmbeddingPool, LocalEmbedder, OpenError, PoolSettings, StartError};
@@ -18,11 +21,15 @@ use crate::features::text::{PromptText, Surface, TextView, Workspace};
 use crate::learner::Versions;
 use crate::policy::View;
 use crate::policy::arm_model::Dimensions;
-use crate::policy::seed::Seed;
+use crate::policy::seed::{Seed, SeedError};
 use crate::request::ChatRequest;
 
 /// The embedding model that is shipped, within the models' folder.
 const SHIPPED: &str = "all-minilm-l6-v2-exit3-q8";
+/// The seed prior.
+const SEED: &str = "seed-prior.json";
+/// Everything that is read again when it changes, within the models' folder.
+pub const ARTEFACTS: [&str; 4] = ["text-view.bin", "embedding-view.bin", "classifier.bin", SEED];
 
 /// The projections and models in use.
 pub struct FeatureSet {
@@ -53,9 +60,23 @@ impl Workspaces {
 
 /// The transformer's view.
 struct Embeddings {
-    view: EmbeddingView,
+    view: Arc<EmbeddingView>,
     pool: EmbeddingPool,
     budget: Duration,
+    settings: Embedding,
+}
+
+/// What tells one set of artefacts from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fingerprint {
+    /// Version of the text view's projection.
+    pub text: u32,
+    /// Of the embedding view's; 0 when there is none.
+    pub embedding: u32,
+    /// Of the category classifier.
+    pub classifier: u32,
+    /// Digest of the seed prior's file.
+    pub seed: u64,
 }
 
 /// What a prompt looks like.
@@ -64,6 +85,8 @@ pub struct Looked {
     pub features: Features,
     /// Its category, when one is probable enough.
     pub category: Option<Arc<str>>,
+    /// The embedding that is still on its way.
+    pub late: Option<Late>,
 }
 
 /// Why a model file cannot be used.
@@ -91,7 +114,7 @@ pub enum FeatureError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: serde_json::Error,
+        reason: SeedError,
     },
     /// Artefacts that were not trained together.
     #[error("{} was trained for another {of}: make all of them anew with one run of `pointsman train`", path.display())]
@@ -121,6 +144,19 @@ impl FeatureSet {
     /// # Errors
     /// A file that is missing, damaged, or was not trained with the others.
     pub fn load(models_dir: &Path, embedding: &Embedding) -> Result<Self, FeatureError> {
+        Self::load_beside(models_dir, embedding, None)
+    }
+
+    /// The same, sharing the embedding model and its threads with `running` where the settings are the same: that model
+    /// is read at a start only.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_beside(
+        models_dir: &Path,
+        embedding: &Embedding,
+        running: Option<&Self>,
+    ) -> Result<Self, FeatureError> {
         let artefact = |path: PathBuf| move |reason| FeatureError::Artefact { path, reason };
         let path = models_dir.join("text-view.bin");
         let text = TextView::read(&read(&path)?).map_err(artefact(path))?;
@@ -134,21 +170,56 @@ impl FeatureSet {
                 of: "text view",
             });
         }
-        let path = models_dir.join("seed-prior.json");
-        let seed =
-            serde_json::from_slice(&read(&path)?).map_err(|reason| FeatureError::Seed { path, reason })?;
+        let path = models_dir.join(SEED);
+        let seed = Seed::parse(&read(&path)?).map_err(|reason| FeatureError::Seed { path, reason })?;
         let embedding = match &embedding.model {
             EmbeddingModel::Off => None,
             EmbeddingModel::Named(name) => return Err(FeatureError::NotShipped { name: name.clone() }),
-            EmbeddingModel::Shipped => Some(Embeddings::open(models_dir, embedding)?),
+            EmbeddingModel::Shipped => {
+                let running = running.and_then(|running| running.embedding.as_ref());
+                Some(Embeddings::open(models_dir, embedding, running)?)
+            }
         };
-        Ok(Self {
+        let set = Self {
             text,
             classifier,
             seed: Arc::new(seed),
             embedding,
             workspaces: Workspaces::default(),
-        })
+        };
+        set.check_seed(models_dir)?;
+        Ok(set)
+    }
+
+    /// The seed's statistics belong to these projections, or to none of them.
+    fn check_seed(&self, models_dir: &Path) -> Result<(), FeatureError> {
+        let versions = &self.seed.view_versions;
+        for (view, of) in [(View::Text, "text view"), (View::Embedding, "embedding view")] {
+            let own = self.view_versions().remove(&view);
+            if own.is_some()
+                && versions
+                    .get(&view)
+                    .is_some_and(|theirs| own.as_ref() != Some(theirs))
+            {
+                return Err(FeatureError::Apart {
+                    path: models_dir.join(SEED),
+                    of,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What tells it from another set.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let versions = self.versions();
+        Fingerprint {
+            text: versions.text,
+            embedding: versions.embedding,
+            classifier: self.classifier.version(),
+            seed: self.seed.digest,
+        }
     }
 
     /// Versions of the projections.
@@ -223,9 +294,9 @@ impl FeatureSet {
         let (text, words) = self.text.look(&prompt, &surface, &mut workspace);
         self.workspaces.give_back(workspace);
         let named = self.classifier.classify(&words).category;
-        let embedded = match &self.embedding {
+        let (embedded, late) = match &self.embedding {
             Some(embedding) => embedding.look(&prompt, &surface).await,
-            None => None,
+            None => (None, None),
         };
         let versions = self.versions();
         Looked {
@@ -236,12 +307,13 @@ impl FeatureSet {
                 embedding_version: versions.embedding,
             },
             category: Some(Arc::from(named.name())),
+            late,
         }
     }
 }
 
 impl Embeddings {
-    fn open(models_dir: &Path, settings: &Embedding) -> Result<Self, FeatureError> {
+    fn open(models_dir: &Path, settings: &Embedding, running: Option<&Self>) -> Result<Self, FeatureError> {
         let path = models_dir.join("embedding-view.bin");
         let view = EmbeddingView::read(&read(&path)?).map_err(|reason| FeatureError::Artefact {
             path: path.clone(),
@@ -251,6 +323,15 @@ impl Embeddings {
             return Err(FeatureError::Apart {
                 path,
                 of: "embedding model",
+            });
+        }
+        let view = Arc::new(view);
+        if let Some(running) = running.filter(|running| running.settings == *settings) {
+            return Ok(Self {
+                view,
+                pool: running.pool.clone(),
+                budget: running.budget,
+                settings: settings.clone(),
             });
         }
         // One thread embeds some 150 prompts a second; more would take cores from the requests themselves.
@@ -272,13 +353,23 @@ impl Embeddings {
             view,
             pool: EmbeddingPool::start(embedders, sizes)?,
             budget: Duration::from_millis(settings.budget_ms),
+            settings: settings.clone(),
         })
     }
 
-    async fn look(&self, prompt: &PromptText, surface: &Surface) -> Option<Arc<[f32]>> {
-        // A late embedding is in the cache for the next request with the same words.
-        let embedding = self.pool.try_embed(prompt, self.budget, |_| {}).await?;
-        self.view.project(&embedding, surface).map(Arc::from)
+    /// The features of the embedding that is there in time, or else where they go when they come.
+    async fn look(&self, prompt: &PromptText, surface: &Surface) -> (Option<Arc<[f32]>>, Option<Late>) {
+        let late = Late::default();
+        let (theirs, view, shape) = (late.clone(), Arc::clone(&self.view), *surface);
+        let came = move |embedding: Arc<[f32]>| {
+            if let Some(features) = view.project(&embedding, &shape) {
+                theirs.came(view.version(), &features);
+            }
+        };
+        match self.pool.try_embed(prompt, self.budget, came).await {
+            Some(embedding) => (self.view.project(&embedding, surface).map(Arc::from), None),
+            None => (None, Some(late)),
+        }
     }
 }
 

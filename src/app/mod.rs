@@ -1,10 +1,12 @@
 //! Composition root: builds the parts from a configuration, connects them, keeps them going and takes them down.
 
+pub mod artefacts;
 pub mod books;
 pub mod demonstration;
 pub mod desk;
 pub mod enrol;
 pub mod features;
+pub mod late;
 pub mod live;
 pub mod money;
 pub mod outlook;
@@ -56,6 +58,8 @@ use crate::units::UnixMs;
 
 /// Time between two computations of the latency view.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// Scores from which the embedding view must have learned here before it is compared with the text view.
+const COMPARED_AFTER: u64 = 1_000;
 /// Time to the first report, so that a newcomer sees one soon.
 const FIRST_REPORT: Duration = Duration::from_secs(10);
 /// Time between two reports while requests come.
@@ -91,7 +95,7 @@ pub struct Parts {
     /// Conversations under way.
     pub sessions: Sessions,
     /// What looks at prompts.
-    pub features: FeatureSet,
+    pub features: ArcSwap<FeatureSet>,
     /// The provider clients' connection pool.
     pub http: reqwest::Client,
     /// When it was started.
@@ -205,7 +209,7 @@ impl Parts {
             learner,
             pending,
             sessions,
-            features,
+            features: ArcSwap::from_pointee(features),
             http,
             started: clock::wall(),
             seed: options.seed,
@@ -229,14 +233,16 @@ impl Parts {
 
     /// Has the desk look at what the router is like now.
     pub fn notice(&self) {
-        let versions = self.features.versions();
+        let features = self.features.load();
+        let versions = features.versions();
         let versions = FeatureVersions {
             text: versions.text,
             embedding: versions.embedding,
-            classifier: self.features.classifier_version(),
+            classifier: features.classifier_version(),
         };
+        let proven = self.learner.status().embedded_scores >= COMPARED_AFTER;
         self.desk
-            .notice(&self.live.load().config, versions, clock::wall());
+            .notice(&self.live.load().config, versions, proven, clock::wall());
     }
 
     /// Keeps in the database what reports must know of the configuration in force.
@@ -288,6 +294,9 @@ impl Parts {
         self.counters
             .looked(&prepared.decided.route, look.took, look.saved, look.unable as u64);
         self.store.log_decision(decision_row(prepared, request));
+        if let Some(late) = &prepared.late {
+            late.decided(&prepared.decided.id, &self.store);
+        }
     }
 
     /// Why it cannot take requests; empty when it can.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::app::enrol::Traits;
 use crate::app::features::Looked;
+use crate::app::late::Late;
 use crate::app::live::{Live, Served, Target};
 use crate::app::outlook::{Look, Outlook, saved};
 use crate::app::pending::Account;
@@ -144,6 +145,8 @@ pub struct Prepared {
     pub look: Look,
     /// Its estimates with their intervals, when they are wanted.
     pub outlook: Option<Outlook>,
+    /// The embedding that did not come in time.
+    pub late: Option<Late>,
 }
 
 /// Decides.
@@ -170,13 +173,21 @@ pub async fn prepare(
             Some(&broken.path),
         ));
     }
-    let Looked { features, category } = app.features.look(request).await;
+    let looking_at = app.features.load_full();
+    let Looked {
+        features,
+        category,
+        late,
+    } = looking_at.look(request).await;
     let category = request.routing.category.as_deref().map(Arc::from).or(category);
     let route = match target {
         Target::Route(route) => Some(route),
         Target::Arm(_) => None,
     };
-    let policy = app.learner.policy();
+    let decider = app.learner.decider();
+    let policy = &decider.policy;
+    // While other features are taken up, a request may have been looked at through the ones before.
+    let features = decider.versions.only(features);
     let corrections = app.learner.corrections();
     let named = route.map_or(request.model.as_str(), |route| route.name.as_str());
     let conversation = app
@@ -193,14 +204,14 @@ pub async fn prepare(
         content: &content,
         features: &features,
         category: category.as_deref(),
-        policy: &*policy,
+        policy: &**policy,
         conversation: conversation.as_ref(),
         corrections: &corrections,
     };
     let rule = asked.rule(wishes);
     let (pool, own) = asked.pool(target, rule);
     let offers: Vec<Offer<'_>> = pool.iter().map(|served| asked.offer(served)).collect();
-    let expected = routing::estimate(&*policy, &asked.question(&offers));
+    let expected = routing::estimate(&**policy, &asked.question(&offers));
     let filtered = asked.filter(&pool, &offers, &expected);
     // The policy draws among the route's own models; fallbacks are asked only if none of those can.
     let among = |index: &usize| *index < own;
@@ -297,7 +308,7 @@ pub async fn prepare(
     };
     let outlook = wishes.outlook.then(|| {
         Outlook::of(
-            &*policy,
+            &**policy,
             &asked.question(&options),
             &estimates,
             &corrections,
@@ -352,6 +363,7 @@ pub async fn prepare(
             .or_else(|| wishes.session.clone()),
         look,
         outlook,
+        late,
         decided,
     })
 }

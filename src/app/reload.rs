@@ -89,17 +89,17 @@ fn modified(path: &std::path::Path) -> Option<(SystemTime, u64)> {
 }
 
 /// SIGHUPs, where the system has them.
-struct Hangups(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+pub(super) struct Hangups(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
 
 impl Hangups {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(
             #[cfg(unix)]
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
         )
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         #[cfg(unix)]
         if let Some(signal) = &mut self.0
             && signal.recv().await.is_some()

@@ -51,6 +51,11 @@ struct SeenRoute {
 }
 
 impl Seen {
+    /// Version of the embedding view that has been compared.
+    pub(super) const fn embedding(&self) -> u32 {
+        self.features.embedding
+    }
+
     fn of(config: &Config, features: FeatureVersions, now: UnixMs) -> Self {
         let routes = config.routes.iter().map(|route| {
             let cost = |arm: &ArmId| (arm.to_string(), policies::list_cost(config, arm, now));
@@ -114,7 +119,12 @@ impl SeenRoute {
 impl Desk {
     /// Looks at what the router is like now, and starts an experiment on each change that is worth one: a model that
     /// is new in a route, prices that turned the ranking over, another margin, new features or a new classifier.
-    pub fn notice(&self, config: &Config, features: FeatureVersions, now: UnixMs) {
+    /// The embedding view of a new version counts once `compared`: when it has learned enough here to be judged.
+    pub fn notice(&self, config: &Config, mut features: FeatureVersions, compared: bool, now: UnixMs) {
+        let known = self.known_embedding();
+        if !compared && known != Some(features.embedding) {
+            features.embedding = 0;
+        }
         let seen = Seen::of(config, features, now);
         let Some(before) = self.remember(&seen) else {
             return;
@@ -251,11 +261,7 @@ fn features_changed(route: &str, before: FeatureVersions, now: FeatureVersions) 
     let (current, fresh, version) = if (before.text, before.classifier) != (now.text, now.classifier) {
         // Statistics never cross versions: all that the router knows by the text view starts anew.
         let version = format!("text{}-classifier{}", now.text, now.classifier);
-        (
-            "none",
-            if now.embedding == 0 { "text" } else { "embedding" },
-            version,
-        )
+        ("none", "text", version)
     } else if before.embedding != now.embedding && now.embedding != 0 {
         ("text", "embedding", format!("embedding{}", now.embedding))
     } else {

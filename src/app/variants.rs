@@ -72,6 +72,8 @@ impl Choosing<'_> {
         let mut question = self.question.clone();
         match view {
             "text" => question.contexts.embedding = None,
+            // By the embedding view's own statistics, where there is one: with both, the text view scores.
+            "embedding" if question.contexts.embedding.is_some() => question.contexts.text = None,
             "none" => (question.contexts, question.category) = (Contexts::default(), None),
             _ => return base.clone(),
         }

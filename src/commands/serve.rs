@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pointsman::app::{App, Options, Parts, demonstration, reload};
+use pointsman::app::{App, Options, Parts, artefacts, demonstration, reload};
 use pointsman::config::{self, Config, LogFormat, Source};
 use pointsman::demo::{self, LoadSettings};
 use pointsman::providers::simulated::{self, Recorded};
@@ -123,6 +123,7 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<App> {
         seed,
     };
     let app = Parts::start(config, &options)?;
+    tokio::spawn(artefacts::watch(Arc::downgrade(&app), args.models_dir.clone()));
     if let Source::File(path) = source {
         tokio::spawn(reload::watch(Arc::downgrade(&app), path));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::arm::ArmId;
+use crate::context::Features;
 use crate::feedback::QUALITY;
 use crate::learner::codec::{self, Kept};
 use crate::policy::learner::ContextualLearner;
@@ -11,7 +12,7 @@ use crate::policy::{
     UsageSample,
 };
 use crate::pricing::Corrections;
-use crate::store::{DecisionRow, FROM_CACHE, LoggedAttempt, LoggedFeedback};
+use crate::store::{DecisionRow, FROM_CACHE, LateRow, LoggedAttempt, LoggedFeedback, Served};
 use crate::telemetry::{QualityKey, QualitySample, Telemetry};
 
 /// A score that comes later than this after its decision says nothing of the arm's present state.
@@ -28,6 +29,40 @@ pub struct Versions {
     pub embedding: u32,
 }
 
+impl Versions {
+    /// `features` without those of another projection: statistics never cross versions.
+    #[must_use]
+    pub fn only(&self, mut features: Features) -> Features {
+        if features.text_version != self.text {
+            features.text = Arc::from([]);
+        }
+        if features.embedding_version != self.embedding {
+            features.embedding = None;
+        }
+        features
+    }
+}
+
+/// Features of an embedding that came after the decision that they belong to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Late(Vec<f32>);
+
+impl Late {
+    /// Decodes a row of the log. `None` when it belongs to another projection.
+    #[must_use]
+    pub fn read(row: &LateRow, versions: &Versions) -> Option<Self> {
+        let (floats, rest) = row.features.as_chunks::<4>();
+        let whole = rest.is_empty() && !floats.is_empty() && row.version == versions.embedding;
+        whole.then(|| Self(floats.iter().map(|float| f32::from_le_bytes(*float)).collect()))
+    }
+}
+
+/// Features as [`LateRow`] keeps them.
+#[must_use]
+pub fn encode_late(features: &[f32]) -> Vec<u8> {
+    features.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 /// A logged decision, decoded.
 #[derive(Debug)]
 pub struct Lesson<'a> {
@@ -42,12 +77,7 @@ impl<'a> Lesson<'a> {
     #[must_use]
     pub fn read(row: &'a DecisionRow, versions: &Versions) -> Option<Self> {
         let mut kept = codec::decode(row.feature_version, &row.context).ok()?;
-        if kept.features.text_version != versions.text {
-            kept.features.text = Arc::from([]);
-        }
-        if kept.features.embedding_version != versions.embedding {
-            kept.features.embedding = None;
-        }
+        kept.features = versions.only(kept.features);
         let arms = row
             .candidates
             .iter()
@@ -75,6 +105,14 @@ impl<'a> Lesson<'a> {
             text: (!self.kept.features.text.is_empty()).then_some(&*self.kept.features.text),
             embedding: self.kept.features.embedding.as_deref(),
         }
+    }
+
+    /// The same with an embedding that came after the decision, if there is one.
+    #[must_use]
+    pub fn contexts_with<'b>(&'b self, late: Option<&'b Late>) -> Contexts<'b> {
+        let mut contexts = self.contexts();
+        contexts.embedding = contexts.embedding.or_else(|| late.map(|late| &*late.0));
+        contexts
     }
 
     /// Milliseconds that were expected of the candidate at `index`; 0 when unknown.
@@ -208,26 +246,12 @@ pub(super) fn tokens(corrections: &mut Corrections, logged: &LoggedAttempt) {
     }
 }
 
-/// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge
-/// answered says nothing about it.
-pub(super) fn score(
-    learner: &mut ContextualLearner,
-    telemetry: &Telemetry,
-    logged: &LoggedFeedback,
-    versions: &Versions,
-) {
-    let row = &logged.decision;
-    // Scores of an answer from the cache are repeated measures of one draw, not draws.
-    if *logged.metric != *QUALITY || row.strategy == FROM_CACHE {
-        return;
-    }
-    // Where nobody served, there is no answer that the score could be about: a failed transport is no quality.
-    let Some(served) = &logged.served else {
-        return;
-    };
+/// Counts a score among those of who answered.
+pub(super) fn measure(telemetry: &Telemetry, logged: &LoggedFeedback) {
+    let Some(served) = about(logged) else { return };
     let key = QualityKey {
         arm: served.arm.clone(),
-        category: Arc::clone(&row.category),
+        category: Arc::clone(&logged.decision.category),
     };
     telemetry.record_quality(
         logged.at,
@@ -237,15 +261,72 @@ pub(super) fn score(
             replaces: logged.previous,
         },
     );
-    let on_policy = served.arm == row.arm && matches!(served.role.as_str(), "primary" | "retry");
-    let Some(lesson) = Lesson::read(row, versions).filter(|_| on_policy) else {
-        return;
+}
+
+/// Who answered what the score is about. `None` for other metrics, and where nobody served: a failed transport is no
+/// quality. Scores of an answer from the cache are repeated measures of one draw, not draws.
+fn about(logged: &LoggedFeedback) -> Option<&Served> {
+    let counts = *logged.metric == *QUALITY && logged.decision.strategy != FROM_CACHE;
+    logged.served.as_ref().filter(|_| counts)
+}
+
+/// Whether the drawn arm itself gave the answer that was scored.
+#[must_use]
+pub fn on_policy(logged: &LoggedFeedback) -> bool {
+    about(logged).is_some_and(|served| {
+        served.arm == logged.decision.arm && matches!(served.role.as_str(), "primary" | "retry")
+    })
+}
+
+/// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge
+/// answered says nothing about it. `seq`: its place in the order of learning.
+pub(super) fn score(
+    learner: &mut ContextualLearner,
+    logged: &LoggedFeedback,
+    versions: &Versions,
+    late: Option<&Late>,
+    seq: u64,
+) {
+    if let Some(lesson) = Lesson::read(&logged.decision, versions).filter(|_| on_policy(logged)) {
+        let contexts = lesson.contexts_with(late);
+        learner.record_reward(&observation(logged, &lesson, contexts, seq));
+    }
+}
+
+/// Learns a score that was learned before, on the embedding that has come since.
+pub(super) fn late_score(
+    learner: &mut ContextualLearner,
+    logged: &LoggedFeedback,
+    versions: &Versions,
+    late: &Late,
+    seq: u64,
+) -> bool {
+    let Some(lesson) = Lesson::read(&logged.decision, versions).filter(|_| on_policy(logged)) else {
+        return false;
     };
-    learner.record_reward(&Observation {
-        seq: logged.seq.unsigned_abs(),
+    if lesson.contexts().embedding.is_some() {
+        return false;
+    }
+    let contexts = Contexts {
+        text: None,
+        embedding: Some(&late.0),
+    };
+    learner.record_late(&observation(logged, &lesson, contexts, seq));
+    true
+}
+
+fn observation<'a>(
+    logged: &'a LoggedFeedback,
+    lesson: &'a Lesson<'a>,
+    contexts: Contexts<'a>,
+    seq: u64,
+) -> Observation<'a> {
+    let row = &logged.decision;
+    Observation {
+        seq,
         route: lesson.route(),
         arm: &row.arm,
-        contexts: lesson.contexts(),
+        contexts,
         category: lesson.category(),
         reward: logged.score,
         weight: EXPLICIT,
@@ -260,5 +341,5 @@ pub(super) fn score(
             reward,
             weight: EXPLICIT,
         }),
-    });
+    }
 }

@@ -8,6 +8,7 @@
 
 pub mod codec;
 mod lessons;
+mod renewal;
 mod signals;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -26,7 +27,8 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::units::UnixMs;
 
-pub use lessons::{Lesson, Versions};
+pub use lessons::{Late, Lesson, Versions, encode_late, on_policy};
+pub use renewal::Renewal;
 
 /// Longest wait between two looks at the log.
 const TICK: Duration = Duration::from_millis(100);
@@ -66,7 +68,7 @@ pub struct Setup {
 pub struct LearnerHandle(Arc<Shared>);
 
 struct Shared {
-    published: ArcSwap<Arc<dyn Policy>>,
+    published: ArcSwap<Decider>,
     corrections: ArcSwap<Corrections>,
     status: ArcSwap<LearnerStatus>,
     inbox: Mutex<Inbox>,
@@ -76,9 +78,19 @@ struct Shared {
 
 type Change = Box<dyn FnOnce(&mut ContextualLearner) + Send>;
 
+/// What decides, and for features of which projections.
+#[derive(Clone)]
+pub struct Decider {
+    /// The policy.
+    pub policy: Arc<dyn Policy>,
+    /// Versions of the features that its statistics belong to.
+    pub versions: Versions,
+}
+
 #[derive(Default)]
 struct Inbox {
     changes: Vec<Change>,
+    renewals: Vec<Renewal>,
     scores: bool,
     stop: bool,
 }
@@ -94,6 +106,12 @@ pub struct LearnerStatus {
     pub scores: u64,
     /// Attempts learned since the start.
     pub attempts: u64,
+    /// The last late embedding of the log that was learned.
+    pub late_seq: i64,
+    /// Scores that were learned on an embedding which had come too late for the decision, since the start.
+    pub late_scores: u64,
+    /// Scores that the embedding view has learned from, ever.
+    pub embedded_scores: u64,
     /// Drift alarms since the start.
     pub drift_alarms: u64,
     /// When the state was last saved.
@@ -122,7 +140,7 @@ impl LearnerHandle {
         let mut worker = Worker::restore(setup)?;
         while worker.look()? {}
         let shared = Arc::new(Shared {
-            published: ArcSwap::from_pointee(worker.learner.snapshot()),
+            published: ArcSwap::from_pointee(worker.decider()),
             corrections: ArcSwap::from_pointee(worker.corrections.clone()),
             status: ArcSwap::from_pointee(worker.status.clone()),
             inbox: Mutex::default(),
@@ -141,7 +159,13 @@ impl LearnerHandle {
     /// What decides now.
     #[must_use]
     pub fn policy(&self) -> Arc<dyn Policy> {
-        Arc::clone(&self.0.published.load())
+        Arc::clone(&self.0.published.load().policy)
+    }
+
+    /// What decides now, with the versions of the features that it was learned on.
+    #[must_use]
+    pub fn decider(&self) -> Arc<Decider> {
+        self.0.published.load_full()
     }
 
     /// How providers count tokens, as far as it is learned.
@@ -165,6 +189,12 @@ impl LearnerHandle {
     /// Changes arms, prices or routes. What was learned stays.
     pub fn change(&self, change: impl FnOnce(&mut ContextualLearner) + Send + 'static) {
         lock(&self.0.inbox).changes.push(Box::new(change));
+        self.0.wake.notify_one();
+    }
+
+    /// Goes on under other features or another seed. Requests are decided as before until everything is ready.
+    pub fn renew(&self, renewal: Renewal) {
+        lock(&self.0.inbox).renewals.push(renewal);
         self.0.wake.notify_one();
     }
 
@@ -210,14 +240,18 @@ impl Worker {
             on_drift,
         } = setup;
         let mut status = LearnerStatus::default();
+        let fresh = learner.clone();
+        let mut reseeded = false;
         if let Some(state) = store.reader().state(STATE)? {
             match learner.load(&state.bytes) {
-                Ok(()) if state.version == STATE_VERSION => {
+                Ok(other) if state.version == STATE_VERSION => {
+                    reseeded = other;
                     status.feedback_seq = state.last_feedback_seq;
                     status.attempt_seq = state.last_attempt_seq;
+                    status.late_seq = i64::try_from(learner.last_late()).unwrap_or(i64::MAX);
                     status.saved_at_ms = state.at;
                 }
-                Ok(()) | Err(_) => tracing::warn!(
+                Ok(_) | Err(_) => tracing::warn!(
                     "the learned state was written by another version; it is learned anew from the whole log"
                 ),
             }
@@ -238,6 +272,9 @@ impl Worker {
             unsaved: false,
             saved: clock::monotonic(),
         };
+        if reseeded {
+            worker.take_up(fresh, versions)?;
+        }
         worker.rehearse()?;
         Ok(worker)
     }
@@ -265,6 +302,16 @@ impl Worker {
         loop {
             let inbox = wait(shared);
             let mut changed = !inbox.changes.is_empty();
+            let mut renewed = Vec::new();
+            for renewal in inbox.renewals {
+                match self.take_up(renewal.fresh, renewal.versions) {
+                    Ok(()) => {
+                        changed = true;
+                        renewed.push(renewal.done);
+                    }
+                    Err(error) => (renewal.done)(Err(error.to_string())),
+                }
+            }
             for change in inbox.changes {
                 change(&mut self.learner);
             }
@@ -277,8 +324,11 @@ impl Worker {
             }
             if changed {
                 self.unsaved = true;
-                shared.published.store(Arc::new(self.learner.snapshot()));
+                shared.published.store(Arc::new(self.decider()));
                 shared.corrections.store(Arc::new(self.corrections.clone()));
+            }
+            for done in renewed {
+                done(Ok(()));
             }
             let due = clock::monotonic().saturating_duration_since(self.saved) >= SAVE_EVERY;
             if self.unsaved && (due || inbox.stop) {
@@ -288,6 +338,13 @@ impl Worker {
             if inbox.stop {
                 return;
             }
+        }
+    }
+
+    fn decider(&self) -> Decider {
+        Decider {
+            policy: self.learner.snapshot(),
+            versions: self.versions,
         }
     }
 
@@ -307,11 +364,12 @@ impl Worker {
 
     /// Learns what the log has gained, a chunk at most. True if there was something.
     fn look(&mut self) -> Result<bool, StoreError> {
+        let late = self.look_late()?;
         let attempts = self
             .store
             .reader()
             .attempts_since(self.status.attempt_seq, CHUNK)?;
-        let mut learned = !attempts.is_empty();
+        let mut learned = late || !attempts.is_empty();
         for logged in &attempts {
             lessons::usage(&mut self.learner, logged, &self.versions);
             self.signals.attempt(&mut self.learner, logged, &self.versions);
@@ -332,11 +390,16 @@ impl Worker {
                 break;
             }
             self.signals.scored(&mut self.learner, &logged);
-            lessons::score(&mut self.learner, &self.telemetry, &logged, &self.versions);
+            let late = self.late_of(&logged)?;
+            lessons::measure(&self.telemetry, &logged);
+            let seq = logged.seq.unsigned_abs();
+            lessons::score(&mut self.learner, &logged, &self.versions, late.as_ref(), seq);
+            self.status.late_scores += u64::from(late.is_some());
             self.status.feedback_seq = logged.seq;
             self.status.scores += 1;
             learned = true;
         }
+        self.status.embedded_scores = self.learner.embedded();
         for event in self.learner.take_events() {
             self.status.drift_alarms += 1;
             (self.on_drift)(&event);
@@ -411,7 +474,7 @@ fn saved_corrections(store: &Store, attempt_seq: i64) -> Result<(Corrections, i6
 
 fn wait(shared: &Shared) -> Inbox {
     let mut inbox = lock(&shared.inbox);
-    if !inbox.stop && !inbox.scores && inbox.changes.is_empty() {
+    if !inbox.stop && !inbox.scores && inbox.changes.is_empty() && inbox.renewals.is_empty() {
         inbox = match shared.wake.wait_timeout(inbox, TICK) {
             Ok((inbox, _)) => inbox,
             Err(poisoned) => poisoned.into_inner().0,

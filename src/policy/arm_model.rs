@@ -1,5 +1,8 @@
 //! Everything learned of one arm.
 
+mod carry;
+mod delta;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +14,9 @@ use super::lognormal::LogNormal;
 use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
 use super::{Contexts, Observation, UsageSample, View};
+use delta::Learned;
+
+pub use delta::ArmDelta;
 
 /// Variance of a reward is at least this share of the dispersion: a mean near 0 or 1 is never certain.
 const LEAST_SPREAD: f64 = 0.02;
@@ -71,6 +77,9 @@ pub struct ArmModel {
     prompt_cache: PromptCache,
     rewards: u64,
     calls: u64,
+    /// What was observed since it was last told to other replicas, where there are some.
+    #[serde(skip)]
+    account: Option<Box<ArmDelta>>,
 }
 
 /// Length of each view's feature vectors; `None` for a view that is not in use.
@@ -117,6 +126,7 @@ impl ArmModel {
             prompt_cache: PromptCache::default(),
             rewards: 0,
             calls: 0,
+            account: None,
         };
         if own.is_none() {
             model.drift.unsettle(&settings.drift);
@@ -269,6 +279,15 @@ impl ArmModel {
                 linear.update(features, target, weight);
             }
         }
+        let level = expected - slow - offset;
+        self.note(&Learned {
+            reward,
+            weight,
+            squared: squared.min(9.0),
+            drift: (!observation.late).then_some((reward - slow - offset, noise / weight.max(0.01))),
+            category: observation.category,
+            rest: reward - slow - level,
+        });
         self.learn_offset(observation.category, reward - expected, weight);
         change
     }
@@ -312,6 +331,7 @@ impl ArmModel {
     /// Learns from usage: lengths of answers.
     pub fn learn_usage(&mut self, sample: &UsageSample<'_>, settings: &LearningSettings) {
         self.calls += 1;
+        self.note_call();
         if let (Some(input), Some((read, written))) = (sample.input_tokens, sample.cached_tokens) {
             self.prompt_cache
                 .learn(input, read, written, sample.prefix_tokens);

@@ -1,10 +1,14 @@
 //! Bayesian linear regression, updated one observation at a time, that forgets toward its prior.
 
+mod delta;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::packed;
+
+pub use delta::LinearDelta;
 
 /// Observations between two exact solutions: see [`Linear::needs_refresh`].
 const REFRESH_EVERY: u32 = 256;
@@ -104,6 +108,15 @@ impl LinearPrior {
         solve(&self.precision, &self.information).map(|(mean, _)| mean)
     }
 
+    /// Whether the sizes agree, every number is finite and the weights can be solved for.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.is_sound()
+            && self
+                .mean()
+                .is_some_and(|mean| mean.iter().all(|weight| weight.is_finite()))
+    }
+
     fn is_sound(&self) -> bool {
         self.precision.len() == triangle(self.dimensions())
             && self
@@ -136,6 +149,8 @@ pub struct Linear {
     covariance: Vec<f32>,
     /// Largest possible x' P x for |x| = 1 (Frobenius norm, an upper bound of the largest eigenvalue).
     spread: f32,
+    /// What was observed since it was last shared, where it is shared.
+    account: Option<Box<LinearDelta>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -205,9 +220,30 @@ impl Linear {
             theta: vec![0.0; dimensions],
             covariance: vec![0.0; dimensions * dimensions],
             spread: 0.0,
+            account: None,
             prior,
         };
         linear.refresh().then_some(linear)
+    }
+
+    /// What it starts from.
+    #[must_use]
+    pub const fn prior(&self) -> &Arc<LinearPrior> {
+        &self.prior
+    }
+
+    /// Puts another prior under what was observed, which stays. False, and nothing changes, when it does not fit.
+    pub fn rebase(&mut self, prior: &Arc<LinearPrior>) -> bool {
+        if prior.dimensions() != self.dimensions() {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.prior, Arc::clone(prior));
+        let fits = self.refresh();
+        if !fits {
+            self.prior = before;
+            self.refresh();
+        }
+        fits
     }
 
     /// Number of weights.
@@ -251,6 +287,9 @@ impl Linear {
         for (information, &feature) in self.information.iter_mut().zip(features) {
             *information += scaled * target * f64::from(feature);
         }
+        if let Some(account) = &mut self.account {
+            account.add(features, target, weight, self.forgetting);
+        }
         self.step(features, target - self.mean(features), weight as f32);
         if weight > 0.0 {
             self.scale *= self.forgetting;
@@ -264,6 +303,9 @@ impl Linear {
             return;
         }
         let change = weight * (new - old);
+        if let Some(account) = &mut self.account {
+            account.shift(features, change);
+        }
         let width = self.dimensions();
         for (row, (theta, &feature)) in self.theta.iter_mut().zip(features).enumerate() {
             self.information[row] += change / self.scale * f64::from(feature);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::linear::{Linear, LinearPrior};
+use super::linear::{Linear, LinearDelta, LinearPrior};
 
 /// Weight of one call in the running variance and ratio, once there are many.
 const GAIN: f64 = 0.005;
@@ -77,6 +77,26 @@ impl LogNormal {
             *calls += 1.0;
             *offset += (residual - *offset) / (*calls + CATEGORY_SHRINKAGE).min(1.0 / GAIN);
         }
+    }
+
+    /// Keeps account of what is observed from now on.
+    pub fn keep_account(&mut self) {
+        self.linear.keep_account();
+    }
+
+    /// What the weights have observed since the account was begun or last taken.
+    pub fn take_delta(&mut self) -> Option<LinearDelta> {
+        self.linear.take_delta()
+    }
+
+    /// Adds what another replica has observed. False when it does not fit.
+    pub fn merge(&mut self, delta: &LinearDelta) -> bool {
+        self.linear.merge(delta)
+    }
+
+    /// Puts another's prior under what was observed here. False when it does not fit.
+    pub fn rebase(&mut self, other: &Self) -> bool {
+        self.linear.rebase(other.linear.prior())
     }
 
     /// Number of weights.

@@ -102,6 +102,11 @@ pub trait Learner: Send {
     /// The set of arms changed.
     fn arms_changed(&mut self) {}
 
+    /// The contextual learner behind it, for those who share or audit what it learns.
+    fn contextual(&mut self) -> Option<&mut ContextualLearner> {
+        None
+    }
+
     /// Drift alarms raised so far.
     fn alarms(&self) -> u64 {
         0

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::linear::LinearPrior;
 use super::{Contexts, View};
@@ -20,6 +21,41 @@ pub struct Seed {
     pub view_versions: BTreeMap<View, String>,
     /// One entry a model.
     pub arms: Vec<ArmSeed>,
+    /// The logs that some of the arms were fitted from, and how far each was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<LogMark>,
+    /// Tells one seed from another: set by whoever reads the file.
+    #[serde(skip)]
+    pub digest: u64,
+}
+
+/// A place in a decision log up to which a seed has learned from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    /// The log's name.
+    pub log: String,
+    /// The last entry of the feedback log that was learned.
+    pub feedback_seq: i64,
+    /// The last entry of the attempt log that was learned.
+    pub attempt_seq: i64,
+    /// The last entry of the log of late embeddings that was learned.
+    pub late_seq: i64,
+    /// The models that were fitted from it.
+    pub arms: Vec<String>,
+}
+
+/// Why a seed cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeedError {
+    /// Not what training writes.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Written by another release.
+    #[error("it has format {0}, this release reads {SEED_FORMAT}")]
+    Format(u32),
+    /// Numbers that no training writes.
+    #[error("the prior of {0} is damaged")]
+    Damaged(String),
 }
 
 /// Prior of one model.
@@ -208,6 +244,18 @@ impl SeedBuilder {
     /// Fits the seeds.
     #[must_use]
     pub fn build(&self, settings: &SeedSettings, view_versions: BTreeMap<View, String>) -> Seed {
+        self.build_around(settings, view_versions, &|_, _| None)
+    }
+
+    /// The same, where the weights of a model are shrunk toward those that `around` gives for it and a view, instead of
+    /// toward the weights that all models share.
+    #[must_use]
+    pub fn build_around(
+        &self,
+        settings: &SeedSettings,
+        view_versions: BTreeMap<View, String>,
+        around: &dyn Fn(&str, View) -> Option<Vec<f64>>,
+    ) -> Seed {
         let common: BTreeMap<View, Vec<f64>> = View::ALL
             .into_iter()
             .filter_map(|view| Some((view, self.common_weights(view, settings)?)))
@@ -215,12 +263,14 @@ impl SeedBuilder {
         let arms = self
             .sums
             .iter()
-            .map(|(model, sums)| fit(model, sums, &common, settings))
+            .map(|(model, sums)| fit(model, sums, &common, settings, around))
             .collect();
         Seed {
             format: SEED_FORMAT,
             view_versions,
             arms,
+            learned: Vec::new(),
+            digest: 0,
         }
     }
 
@@ -296,7 +346,13 @@ fn with_offsets(
     Some((own, offsets))
 }
 
-fn fit(model: &str, sums: &Sums, common: &BTreeMap<View, Vec<f64>>, settings: &SeedSettings) -> ArmSeed {
+fn fit(
+    model: &str,
+    sums: &Sums,
+    common: &BTreeMap<View, Vec<f64>>,
+    settings: &SeedSettings,
+    around: &dyn Fn(&str, View) -> Option<Vec<f64>>,
+) -> ArmSeed {
     let mean = sums.reward / sums.prompts;
     let factor = (settings.most_prompts / sums.prompts).min(1.0);
     let mut quality = BTreeMap::new();
@@ -305,8 +361,11 @@ fn fit(model: &str, sums: &Sums, common: &BTreeMap<View, Vec<f64>>, settings: &S
         let Some(mut base) = common.get(view).cloned() else {
             continue;
         };
-        if let Some(intercept) = base.first_mut() {
-            *intercept += mean;
+        let own = around(model, *view).filter(|own| own.len() == base.len());
+        match (own, base.first_mut()) {
+            (Some(own), _) => base = own,
+            (None, Some(intercept)) => *intercept += mean,
+            (None, None) => {}
         }
         let around = LinearPrior::with_intercept(&base, settings.intercept_ridge, settings.ridge);
         let fitted = evidence
@@ -371,7 +430,51 @@ fn length_seed(
     })
 }
 
+impl ArmSeed {
+    fn is_usable(&self) -> bool {
+        let share = |number: f64| (0.0..=1.0).contains(&number);
+        let offsets = self.categories.values();
+        share(self.mean_quality)
+            && (0.0..1e6).contains(&self.mean_cost_usd)
+            && (0.0..1e3).contains(&self.dispersion)
+            && self.quality.values().all(LinearPrior::is_usable)
+            && offsets
+                .clone()
+                .all(|known| known.offset.abs() <= 2.0 && known.prompts >= 0.0)
+            && self
+                .length
+                .as_ref()
+                .is_none_or(|length| length.weights.is_usable() && (0.0..1e3).contains(&length.variance))
+    }
+}
+
 impl Seed {
+    /// Reads a seed from the bytes of its file.
+    ///
+    /// # Errors
+    /// When they are not a seed, or hold what cannot be.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SeedError> {
+        let mut seed: Self =
+            serde_json::from_slice(bytes).map_err(|error| SeedError::Unreadable(error.to_string()))?;
+        seed.check()?;
+        seed.digest = xxh3_64(bytes);
+        Ok(seed)
+    }
+
+    /// Whether every number in it can be: a file that was altered is refused as a whole.
+    ///
+    /// # Errors
+    /// Another format, or an arm whose prior cannot be solved.
+    pub fn check(&self) -> Result<(), SeedError> {
+        if self.format != SEED_FORMAT {
+            return Err(SeedError::Format(self.format));
+        }
+        match self.arms.iter().find(|arm| !arm.is_usable()) {
+            Some(arm) => Err(SeedError::Damaged(arm.model.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// The seed of a model: by its whole id, by the part after the provider, or by the longest name that one is a
     /// dated form of the other (`gpt-4o-mini` and `gpt-4o-mini-2024-07-18`).
     #[must_use]

@@ -13,7 +13,9 @@ use super::dataset::{Dataset, Prompt};
 use super::meter::{Meter, Row};
 use super::metrics::{Point, Run, Step, hull, mean};
 use super::nearest::Nearest;
-use super::world::{ROUTE, World, text_only};
+use super::scenario::Replicas;
+use super::views::Rows;
+use super::world::{ROUTE, Router, World, text_only};
 use crate::policy::arm_model::LearningSettings;
 use crate::policy::category_table::Categories;
 use crate::policy::linear::LinearPrior;
@@ -30,6 +32,12 @@ use crate::policy::{
 pub enum Contestant {
     /// The contextual policy.
     Contextual,
+    /// The contextual policy on the text view, where another one is replayed.
+    TextView,
+    /// The contextual policy as one router, where several share the traffic.
+    OneReplica,
+    /// The contextual policy as several routers that tell each other nothing.
+    Apart,
     /// The contextual policy, that learns nothing after its seed.
     Offline,
     /// The contextual policy on length and format alone.
@@ -67,6 +75,9 @@ impl Contestant {
             Self::Knn => "knn".to_owned(),
             Self::LinUcb => "linucb_forgetting".to_owned(),
             Self::EpsilonGreedy => "epsilon_greedy".to_owned(),
+            Self::TextView => "text_view".to_owned(),
+            Self::OneReplica => "one_replica".to_owned(),
+            Self::Apart => "replicas_apart".to_owned(),
             Self::Random => "random".to_owned(),
             Self::Single(model) => format!("single:{}", dataset.models[model]),
             Self::Oracle => "oracle".to_owned(),
@@ -96,6 +107,43 @@ pub struct Trial {
     pub unseeded: Vec<usize>,
     /// Where the surface features begin in a feature vector.
     pub surface_offset: usize,
+    /// The same of the text view, where another one is replayed.
+    pub text: Option<TextRows>,
+}
+
+/// A trial's prompts through the text view.
+#[derive(Clone, Debug)]
+pub struct TextRows {
+    /// Features of the seed prompts.
+    pub seed: Rows,
+    /// Of the prompts to decide.
+    pub stream: Rows,
+    /// Where the surface features begin.
+    pub surface_offset: usize,
+    /// The shipped prior, where there are no seed prompts.
+    pub prior: Option<Arc<Seed>>,
+}
+
+impl Contestant {
+    /// Whether it is the policy itself, with all that it may know of a prompt.
+    const fn sees_categories(self) -> bool {
+        matches!(
+            self,
+            Self::Contextual | Self::Offline | Self::TextView | Self::OneReplica | Self::Apart
+        )
+    }
+
+    /// The routers that it is.
+    fn replicas(self, asked: Replicas) -> Replicas {
+        match self {
+            Self::Contextual => asked,
+            Self::Apart => Replicas {
+                merge_every: 0,
+                ..asked
+            },
+            _ => Replicas::default(),
+        }
+    }
 }
 
 /// Settings that all contestants share.
@@ -124,14 +172,17 @@ pub fn run(
         _ => {}
     }
     let mut trial = featured(contestant, trial, seed);
-    trial.world.categories = matches!(
-        contestant,
-        Contestant::Contextual | Contestant::Offline | Contestant::CategoryTable
-    );
-    let mut meter = meter(&trial, settings);
-    let mut learner = learner(contestant, &trial, settings, &meter);
+    trial.world.categories = contestant.sees_categories() || contestant == Contestant::CategoryTable;
+    trial.world.replicas = contestant.replicas(trial.world.replicas);
+    let meter = meter(&trial, settings);
+    let mut routers: Vec<Router> = (0..trial.world.replicas.count)
+        .map(|number| Router {
+            learner: learner(contestant, &trial, settings, &meter, number),
+            meter: meter.clone(),
+        })
+        .collect();
     let learns = contestant != Contestant::Offline;
-    trial.world.run(&mut *learner, &mut meter, learns, seed, clock)
+    trial.world.run(&mut routers, learns, seed, clock)
 }
 
 /// The trial with the features that a contestant sees.
@@ -158,6 +209,14 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
         Contestant::Shuffled => {
             own.world.features = shuffled(&trial.world.features);
             own.seed_features = shuffled(&trial.seed_features);
+        }
+        Contestant::TextView => {
+            if let Some(text) = &trial.text {
+                own.seed_features = Arc::clone(&text.seed);
+                own.world.features = Arc::clone(&text.stream);
+                own.surface_offset = text.surface_offset;
+                own.prior.clone_from(&text.prior);
+            }
         }
         _ => {}
     }
@@ -198,7 +257,14 @@ fn typical_cost(trial: &Trial, model: usize) -> f64 {
     mean(&costs)
 }
 
-fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &Meter) -> Box<dyn Learner> {
+/// `number` tells routers apart that share the traffic.
+fn learner(
+    contestant: Contestant,
+    trial: &Trial,
+    settings: &Settings,
+    meter: &Meter,
+    number: usize,
+) -> Box<dyn Learner> {
     let dataset = &trial.world.dataset;
     match contestant {
         Contestant::Random => Box::new(Random),
@@ -228,14 +294,18 @@ fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &M
         }
         _ => {
             let dimensions = trial.world.features.first().map_or(1, |features| features.len());
-            Box::new(contextual(
+            let mut learner = contextual(
                 contestant,
                 trial,
                 settings,
                 meter,
                 &trial.seed_features,
                 dimensions,
-            ))
+            );
+            if trial.world.replicas.merge_every > 0 {
+                learner.share_as(&format!("replica-{number}"), 1);
+            }
+            Box::new(learner)
         }
     }
 }
@@ -243,7 +313,8 @@ fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &M
 /// The category that a contestant may see. Surface and shuffled features must stand alone, and the table has its
 /// categories as features already.
 fn category(contestant: Contestant, prompt: &Prompt) -> Option<&str> {
-    matches!(contestant, Contestant::Contextual | Contestant::Offline)
+    contestant
+        .sees_categories()
         .then_some(prompt.category.as_deref())?
 }
 

@@ -1,14 +1,14 @@
 //! Recorded outcomes of many models on many prompts: JSON Lines, plain or gzip.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 
+use super::lines;
 use crate::arm::ArmId;
+
+pub use super::lines::DatasetError;
 
 /// What one model did with one prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,40 +45,10 @@ pub struct Dataset {
     pub prompts: Vec<Prompt>,
 }
 
-/// Why a dataset cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DatasetError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A line is not an outcome record.
-    #[error("{} line {line}: {reason}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Nothing is left to work on.
-    #[error("{} has no {what}", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What is missing.
-        what: String,
-    },
-}
-
 #[derive(Deserialize)]
 struct RawPrompt {
-    id: serde_json::Value,
+    #[serde(deserialize_with = "lines::id")]
+    id: String,
     #[serde(default)]
     category: Option<String>,
     #[serde(default)]
@@ -89,17 +59,11 @@ struct RawPrompt {
 
 #[derive(Deserialize)]
 struct RawOutcome {
-    score: Score,
+    #[serde(deserialize_with = "lines::score")]
+    score: f64,
     cost_usd: f64,
     #[serde(default)]
     latency_ms: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Score {
-    Number(f64),
-    Verdict(bool),
 }
 
 impl Dataset {
@@ -108,36 +72,19 @@ impl Dataset {
     /// # Errors
     /// When it cannot be read, or a line is not a record; the line's number is told.
     pub fn read(path: &Path) -> Result<Self, DatasetError> {
-        let failed = |source| DatasetError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let mut file = BufReader::new(File::open(path).map_err(failed)?);
-        let gzip = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-        let reader: Box<dyn Read> = if gzip {
-            Box::new(MultiGzDecoder::new(file))
-        } else {
-            Box::new(file)
-        };
-        Self::parse(path, BufReader::new(reader))
+        let mut parser = Parser::default();
+        lines::each(path, |number, line| parser.take(number, line))?;
+        parser.finish(path)
     }
 
-    fn parse(path: &Path, reader: impl BufRead) -> Result<Self, DatasetError> {
-        let mut raw = Vec::new();
-        for (index, line) in reader.lines().enumerate() {
-            let line = line.map_err(|source| DatasetError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            raw.push(parse_line(&line).map_err(|reason| DatasetError::Line {
-                path: path.to_owned(),
-                line: index + 1,
-                reason,
-            })?);
-        }
+    #[cfg(test)]
+    fn parse(path: &Path, text: &str) -> Result<Self, DatasetError> {
+        let mut parser = Parser::default();
+        lines::each_of(path, text.as_bytes(), |number, line| parser.take(number, line))?;
+        parser.finish(path)
+    }
+
+    fn gather(path: &Path, raw: Vec<RawPrompt>) -> Result<Self, DatasetError> {
         let names: BTreeSet<&str> = raw
             .iter()
             .flat_map(|prompt| prompt.outcomes.keys().map(String::as_str))
@@ -163,12 +110,20 @@ impl Dataset {
     /// # Errors
     /// When there are none.
     pub fn split(mut self, split: &str, path: &Path) -> Result<Self, DatasetError> {
+        let splits: BTreeSet<String> = self
+            .prompts
+            .iter()
+            .map(|prompt| prompt.split.clone().unwrap_or_else(|| "none".to_owned()))
+            .collect();
         self.prompts
             .retain(|prompt| prompt.split.as_deref() == Some(split));
         if self.prompts.is_empty() {
             return Err(DatasetError::Empty {
                 path: path.to_owned(),
-                what: format!("prompt of split {split:?}"),
+                what: format!(
+                    "prompt of split {split:?}; its splits are {}",
+                    splits.into_iter().collect::<Vec<_>>().join(", ")
+                ),
             });
         }
         Ok(self)
@@ -248,43 +203,45 @@ fn list(models: &[ArmId]) -> String {
     models.iter().map(ArmId::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn parse_line(line: &str) -> Result<RawPrompt, String> {
-    let prompt: RawPrompt = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    for (model, outcome) in &prompt.outcomes {
-        let score = match outcome.score {
-            Score::Number(score) => score,
-            Score::Verdict(verdict) => f64::from(verdict),
-        };
-        if !(0.0..=1.0).contains(&score) {
-            return Err(format!("score {score} of {model} is not in [0, 1]"));
+/// Takes lines in, each id once.
+#[derive(Default)]
+struct Parser {
+    raw: Vec<RawPrompt>,
+    ids: HashMap<String, usize>,
+}
+
+impl Parser {
+    fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
+        let prompt: RawPrompt = serde_json::from_str(line).map_err(|error| lines::json_reason(&error))?;
+        for (model, outcome) in &prompt.outcomes {
+            lines::sound(model, outcome.score, outcome.cost_usd)?;
         }
-        if !outcome.cost_usd.is_finite() || outcome.cost_usd < 0.0 {
+        if let Some(first) = self.ids.insert(prompt.id.clone(), number) {
             return Err(format!(
-                "cost_usd {} of {model} is not an amount",
-                outcome.cost_usd
+                "its id {:?} is that of line {first}; ids are unique",
+                prompt.id
             ));
         }
+        self.raw.push(prompt);
+        Ok(())
     }
-    Ok(prompt)
+
+    fn finish(self, path: &Path) -> Result<Dataset, DatasetError> {
+        Dataset::gather(path, self.raw)
+    }
 }
 
 fn spread(prompt: RawPrompt, index: &HashMap<String, usize>) -> Prompt {
     let mut outcomes = vec![None; index.len()];
     for (model, outcome) in prompt.outcomes {
         outcomes[index[&model]] = Some(Outcome {
-            score: match outcome.score {
-                Score::Number(score) => score,
-                Score::Verdict(verdict) => f64::from(verdict),
-            },
+            score: outcome.score,
             cost_usd: outcome.cost_usd,
             latency_ms: outcome.latency_ms,
         });
     }
     Prompt {
-        id: match prompt.id {
-            serde_json::Value::String(id) => id,
-            other => other.to_string(),
-        },
+        id: prompt.id,
         category: prompt.category,
         split: prompt.split,
         text: prompt.prompt,
@@ -296,6 +253,7 @@ fn spread(prompt: RawPrompt, index: &HashMap<String, usize>) -> Prompt {
 mod tests {
     use super::*;
     use flate2::{Compression, write::GzEncoder};
+    use std::fs::File;
     use std::io::Write;
 
     const LINES: &str = concat!(
@@ -334,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let parse = |text: &str| Dataset::parse(Path::new("x.jsonl"), text.as_bytes());
+        let parse = |text: &str| Dataset::parse(Path::new("x.jsonl"), text);
         let bad = LINES.replace("0.5", "1.5");
         let message = parse(&bad).unwrap_err().to_string();
         assert_eq!(message, "x.jsonl line 3: score 1.5 of m/b is not in [0, 1]");
@@ -345,5 +303,20 @@ mod tests {
                 .starts_with("x.jsonl line 1: ")
         );
         assert!(parse("\n").unwrap_err().to_string().contains("no outcomes"));
+        let twice = LINES.replace("\"id\": 2", "\"id\": \"a\"");
+        let message = parse(&twice).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "x.jsonl line 3: its id \"a\" is that of line 1; ids are unique"
+        );
+        let message = parse(&LINES.replace(", \"cost_usd\": 0.2", ""))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("x.jsonl line 3: missing field `cost_usd` (column "),
+            "{message}"
+        );
+        let message = parse(&LINES.replace("0.5", "NaN")).unwrap_err().to_string();
+        assert!(message.starts_with("x.jsonl line 3: "), "{message}");
     }
 }

@@ -23,6 +23,19 @@ pub struct Course {
     pub steps: Vec<Step>,
     /// Drift alarms raised.
     pub alarms: usize,
+    /// What the audit found.
+    pub audit: Option<Audited>,
+}
+
+/// What an audit has found of the difference between the policy and its reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Audited {
+    /// Quality of the policy less that of the reference, doubly robust.
+    pub difference: f64,
+    /// Half the width of its always-valid interval; infinite while there is too little.
+    pub half_width: f64,
+    /// Factor on the promised margin that it led to.
+    pub margin_scale: f64,
 }
 
 /// The stretches between changes, each with something in it.
@@ -133,6 +146,17 @@ pub fn summary(courses: &[Course], changes: &[Resolved], budget_usd: Option<f64>
         "explored_spend_share".to_owned(),
         json!(mean(&explored) / mean(&spent).max(1e-300)),
     );
+    let audits: Vec<Audited> = courses.iter().filter_map(|course| course.audit).collect();
+    if !audits.is_empty() {
+        let over = |pick: &dyn Fn(&Audited) -> f64| mean(&audits.iter().map(pick).collect::<Vec<_>>());
+        let half = over(&|audit| audit.half_width);
+        let audit = json!({
+            "difference": over(&|audit| audit.difference),
+            "half_width": half.is_finite().then_some(half),
+            "margin_scale": over(&|audit| audit.margin_scale),
+        });
+        object.insert("audit".to_owned(), audit);
+    }
     let alarms: usize = courses.iter().map(|course| course.alarms).sum();
     let decided = courses.iter().map(|course| course.steps.len()).sum::<usize>();
     object.insert(

@@ -39,6 +39,8 @@ pub struct Run {
     pub decide_ns: Vec<u64>,
     /// Drift alarms raised.
     pub alarms: usize,
+    /// What the audit found, where there is one.
+    pub audit: Option<super::dynamics::Audited>,
 }
 
 impl Run {

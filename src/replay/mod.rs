@@ -4,11 +4,13 @@
 pub mod contestants;
 pub mod dataset;
 pub mod dynamics;
+pub mod lines;
 mod meter;
 pub mod metrics;
 mod nearest;
 mod report;
 pub mod scenario;
+pub mod views;
 mod world;
 
 use std::collections::BTreeMap;
@@ -23,14 +25,15 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::features::text::TextView;
+use crate::policy::View;
 use crate::policy::route::Objective;
 use crate::policy::seed::Seed;
-use contestants::{Contestant, Settings, Trial, single_points};
-use dataset::Dataset;
+use contestants::{Contestant, Settings, TextRows, Trial, single_points};
+use dataset::{Dataset, DatasetError};
 use dynamics::Course;
 use metrics::{Point, Run, SeedFigures, figures};
 use scenario::Scenario;
+use views::Looks;
 use world::World;
 
 /// Options of `pointsman replay`.
@@ -88,6 +91,15 @@ pub struct ReplayArgs {
     /// Settings of the policy (TOML with tables route, learning and seed; default: those that `serve` uses)
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
+    /// The view of a prompt that is decided by: text, or embedding (the transformer's, beside the text view)
+    #[arg(long, value_name = "VIEW", default_value = "text", value_parser = view)]
+    pub view: View,
+    /// Share of requests that go to the reference model, to hold the promised margin against what really comes of it
+    #[arg(long, value_name = "P")]
+    pub audit: Option<f64>,
+    /// The audit's reference [default: the dearest model by its recorded mean cost]
+    #[arg(long, value_name = "MODEL", requires = "audit")]
+    pub reference: Option<String>,
     /// Leave the baselines out
     #[arg(long)]
     pub no_baselines: bool,
@@ -111,6 +123,8 @@ struct Plan {
     settings: Settings,
     sweep: Vec<f64>,
     seeds: u64,
+    /// What stands beside the baselines because of the options.
+    beside: Vec<Contestant>,
 }
 
 /// Points of a sweep.
@@ -125,13 +139,11 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
     let policy = parse_policy(&args.policy, &plan.whole)?;
     let mut contestants = vec![policy];
     if !args.no_baselines {
-        contestants.extend(
-            baselines(&plan.whole)
-                .into_iter()
-                .filter(|&baseline| baseline != policy),
-        );
+        let beside = plan.beside.iter().copied();
+        let all = beside.chain(baselines(&plan.whole));
+        contestants.extend(all.filter(|&baseline| baseline != policy));
     }
-    let progress = progress(contestants.len() as u64 * plan.seeds);
+    let progress = progress(contestants.len() as u64 * plan.seeds * plan.passes());
     let measured: Vec<(Contestant, Vec<SeedFigures>)> = contestants
         .iter()
         .map(|&contestant| {
@@ -186,14 +198,11 @@ fn parse_policy(name: &str, dataset: &Dataset) -> Result<Contestant> {
 }
 
 fn plan(args: &ReplayArgs) -> Result<Plan> {
-    let view_path = args.models_dir.join("text-view.bin");
-    let bytes = std::fs::read(&view_path).with_context(|| {
-        format!(
-            "cannot read {}; --models-dir names its folder",
-            view_path.display()
-        )
-    })?;
-    let view = TextView::read(&bytes).with_context(|| format!("{} is not usable", view_path.display()))?;
+    let mut looks = Looks::open(&args.models_dir, args.view)?;
+    let mut text = match args.view {
+        View::Text => None,
+        View::Embedding => Some(Looks::open(&args.models_dir, View::Text)?),
+    };
     let scenario = args
         .scenario
         .as_deref()
@@ -201,7 +210,15 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         .transpose()?
         .unwrap_or_default();
 
+    check_shares(args)?;
     let whole = read(&args.dataset, args.split.as_deref(), &args.models)?;
+    if let [only] = &whole.models[..] {
+        return Err(DatasetError::OneModel {
+            path: args.dataset.clone(),
+            model: only.to_string(),
+        }
+        .into());
+    }
     let pairs = match (args.folds, &args.seed_dataset) {
         (Some(folds), _) => fold(&whole, folds)?,
         (None, Some(path)) => {
@@ -215,15 +232,28 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     let mut feedback = scenario.feedback;
     feedback.rate = args.feedback_rate.unwrap_or(feedback.rate);
     feedback.delay = args.feedback_delay.unwrap_or(feedback.delay);
-    let prior = shipped_prior(&args.models_dir, &view)?;
+    let prior = shipped_prior(&args.models_dir, &looks)?;
+    let mut settings = settings(args)?;
+    audit(args, &whole, &mut settings)?;
     let trials = pairs
         .into_iter()
         .map(|(seed, stream)| {
             let seed = shape(seed, &scenario, args.seed_limit);
+            let text = match &mut text {
+                Some(text) => Some(TextRows {
+                    seed: text.rows(&seed)?,
+                    stream: text.rows(&stream)?,
+                    surface_offset: text.surface_offset(),
+                    prior: shipped_prior(&args.models_dir, text)?,
+                }),
+                None => None,
+            };
             Ok(Trial {
-                seed_features: extract(&view, &seed),
+                text,
+                seed_features: looks.rows(&seed)?,
                 world: World {
-                    features: extract(&view, &stream),
+                    features: looks.rows(&stream)?,
+                    replicas: scenario.replicas,
                     changes: scenario.resolve(&stream, stream.prompts.len())?,
                     feedback,
                     order: scenario.order,
@@ -233,7 +263,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
                 seed: Arc::new(seed),
                 prior: prior.clone(),
                 unseeded: scenario.unseeded(&whole),
-                surface_offset: view.surface_offset(),
+                surface_offset: looks.surface_offset(),
             })
         })
         .collect::<Result<Vec<Trial>>>()?;
@@ -244,8 +274,9 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     };
     Ok(Plan {
         trials,
-        settings: settings(args)?,
+        settings,
         sweep,
+        beside: beside(args, &scenario),
         whole,
         seeds: args.seeds.max(1),
     })
@@ -352,32 +383,94 @@ fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Datase
     seed
 }
 
-fn extract(view: &TextView, dataset: &Dataset) -> Arc<Vec<Arc<[f32]>>> {
-    Arc::new(
-        dataset
-            .prompts
+fn view(name: &str) -> Result<View, String> {
+    match name {
+        "text" => Ok(View::Text),
+        "embedding" => Ok(View::Embedding),
+        _ => Err("there are `text` and `embedding`".to_owned()),
+    }
+}
+
+/// What the options put beside the baselines: the same policy without what they ask for.
+fn beside(args: &ReplayArgs, scenario: &Scenario) -> Vec<Contestant> {
+    let mut beside = Vec::new();
+    if args.view == View::Embedding {
+        beside.push(Contestant::TextView);
+    }
+    if scenario.replicas.count > 1 {
+        beside.extend([Contestant::OneReplica, Contestant::Apart]);
+    }
+    beside
+}
+
+fn check_shares(args: &ReplayArgs) -> Result<()> {
+    for (name, share) in [("--feedback-rate", args.feedback_rate), ("--audit", args.audit)] {
+        if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            bail!("{name} must be a share, from 0 to 1");
+        }
+    }
+    if args
+        .feedback_delay
+        .is_some_and(|delay| !delay.is_finite() || delay < 0.0)
+    {
+        bail!("--feedback-delay must be a number of requests, 0 or more");
+    }
+    Ok(())
+}
+
+/// Sends a share of requests to the reference model.
+fn audit(args: &ReplayArgs, dataset: &Dataset, settings: &mut Settings) -> Result<()> {
+    let Some(share) = args.audit else { return Ok(()) };
+    let singles = single_points(dataset);
+    let reference = match &args.reference {
+        Some(name) => dataset
+            .models
             .iter()
-            .map(|prompt| view.features(&prompt.text).into())
-            .collect(),
-    )
+            .position(|model| model.as_str() == name || model.model() == name)
+            .with_context(|| format!("--reference {name:?} is not a model of the dataset"))?,
+        None => (0..singles.len())
+            .max_by(|&a, &b| singles[a].cost_usd.total_cmp(&singles[b].cost_usd))
+            .unwrap_or(0),
+    };
+    settings.route.reference = Some(dataset.models[reference].clone());
+    settings.route.audit_share = share;
+    Ok(())
+}
+
+impl Plan {
+    /// Passes over the stream that one order of one policy takes at most.
+    fn passes(&self) -> u64 {
+        1 + self.sweep.len() as u64
+    }
 }
 
 /// The prior in the folder, if there is one for this view.
-fn shipped_prior(folder: &Path, view: &TextView) -> Result<Option<Arc<Seed>>> {
+fn shipped_prior(folder: &Path, looks: &Looks) -> Result<Option<Arc<Seed>>> {
     let path = folder.join("seed-prior.json");
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let seed: Seed = serde_json::from_slice(&bytes)
+    let seed = Seed::parse(&bytes)
         .with_context(|| format!("{} is not a seed prior; train it again", path.display()))?;
-    let version = view.version().to_string();
-    let same = seed.view_versions.get(&crate::policy::View::Text) == Some(&version);
+    let version = looks.version().to_string();
+    let same = seed.view_versions.get(&looks.view()) == Some(&version);
     Ok(same.then(|| {
-        Arc::new(Seed {
+        let mut seed = Seed {
             view_versions: BTreeMap::new(),
             ..seed
-        })
+        };
+        // A replay has one view, whichever it is, in the place of the text view.
+        for arm in &mut seed.arms {
+            arm.quality = arm
+                .quality
+                .remove(&looks.view())
+                .map(|prior| (View::Text, prior))
+                .into_iter()
+                .collect();
+            arm.length = arm.length.take().filter(|_| looks.view() == View::Text);
+        }
+        Arc::new(seed)
     }))
 }
 
@@ -409,8 +502,7 @@ fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<S
             if seed >= plan.seeds {
                 return done;
             }
-            done.push((seed, one_seed(contestant, plan, seed)));
-            progress.inc(1);
+            done.push((seed, one_seed(contestant, plan, seed, progress)));
         }
     };
     let mut all: Vec<(u64, SeedFigures)> = std::thread::scope(|scope| {
@@ -425,7 +517,8 @@ fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<S
     all.into_iter().map(|(_, figures)| figures).collect()
 }
 
-fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
+fn one_seed(contestant: Contestant, plan: &Plan, seed: u64, progress: &ProgressBar) -> SeedFigures {
+    let done = std::cell::Cell::new(0);
     let over_trials = |settings: &Settings| {
         let mut whole = Run::default();
         for trial in &plan.trials {
@@ -433,7 +526,10 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
             whole.steps.extend(run.steps);
             whole.decide_ns.extend(run.decide_ns);
             whole.alarms += run.alarms;
+            whole.audit = run.audit.or(whole.audit);
         }
+        progress.inc(1);
+        done.set(done.get() + 1);
         whole
     };
     let singles = single_points(&plan.whole);
@@ -452,10 +548,13 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
             plan.sweep.iter().map(at).collect()
         }
     };
+    // Policies without an objective take one pass.
+    progress.inc(plan.passes() - done.get());
     SeedFigures {
         course: Course {
             steps: main.steps.clone(),
             alarms: main.alarms,
+            audit: main.audit,
         },
         ..figures(
             &main,
@@ -468,7 +567,7 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64) -> SeedFigures {
 }
 
 fn progress(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed}, {eta} to go: {msg}");
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     match style {
         Ok(style) => bar.with_style(style),

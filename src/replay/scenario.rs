@@ -19,8 +19,29 @@ pub struct Scenario {
     pub order: Order,
     /// What the seed is made of.
     pub seed: SeedShape,
+    /// How many routers share the traffic.
+    pub replicas: Replicas,
     /// What changes on the way.
     pub changes: Vec<Change>,
+}
+
+/// How many routers share the traffic by turns, and how often they tell each other what they have learned.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replicas {
+    /// Routers.
+    pub count: usize,
+    /// Requests to all of them between two exchanges; 0: never.
+    pub merge_every: usize,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            merge_every: 0,
+        }
+    }
 }
 
 impl Default for Scenario {
@@ -30,6 +51,7 @@ impl Default for Scenario {
             feedback: Feedback::default(),
             order: Order::Shuffled,
             seed: SeedShape::default(),
+            replicas: Replicas::default(),
             changes: Vec::new(),
         }
     }
@@ -142,6 +164,9 @@ impl Scenario {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let scenario: Self =
             toml::from_str(&text).with_context(|| format!("{} is not a scenario", path.display()))?;
+        if !(1..=64).contains(&scenario.replicas.count) {
+            bail!("{}: replicas.count must be from 1 to 64", path.display());
+        }
         for change in &scenario.changes {
             if !(0.0..=1.0).contains(&change.from) || !(change.from..=1.0).contains(&change.until) {
                 bail!(

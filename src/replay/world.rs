@@ -8,9 +8,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::dataset::Dataset;
+use super::dynamics::Audited;
 use super::meter::Meter;
 use super::metrics::{Run, Step};
-use super::scenario::{Feedback, Order, Resolved, conditions};
+use super::scenario::{Feedback, Order, Replicas, Resolved, conditions};
 use crate::arm::ArmId;
 use crate::policy::{
     self, ArmScore, Candidate, Contexts, Demands, Learner, Logged, Observation, Round, UsageSample,
@@ -34,10 +35,22 @@ pub struct World {
     pub order: Order,
     /// Whether the policy is told a prompt's category.
     pub categories: bool,
+    /// How many routers share the traffic.
+    pub replicas: Replicas,
+}
+
+/// One router: what it learns, and what it expects calls to cost.
+pub struct Router {
+    /// The policy's mutable side.
+    pub learner: Box<dyn Learner>,
+    /// Costs.
+    pub meter: Meter,
 }
 
 /// A score on its way.
 struct Pending {
+    /// The router that decided.
+    router: usize,
     due: usize,
     prompt: usize,
     model: usize,
@@ -62,16 +75,9 @@ impl World {
         stream
     }
 
-    /// One pass: decide, see the chosen model's outcome only, learn, go on. `clock` reads the time around each
-    /// decision; `learns` is false for a policy that must stay as it is.
-    pub fn run(
-        &self,
-        learner: &mut dyn Learner,
-        meter: &mut Meter,
-        learns: bool,
-        seed: u64,
-        clock: fn() -> Instant,
-    ) -> Run {
+    /// One pass: decide, see the chosen model's outcome only, learn, go on. `routers` take the requests by turns. `clock`
+    /// reads the time around each decision; `learns` is false for a policy that must stay as it is.
+    pub fn run(&self, routers: &mut [Router], learns: bool, seed: u64, clock: fn() -> Instant) -> Run {
         let models = &self.dataset.models;
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
         let mut run = Run::default();
@@ -80,7 +86,11 @@ impl World {
         let mut seq = 0;
         for (request, prompt) in self.stream(seed).into_iter().enumerate() {
             let before = std::mem::replace(&mut now, conditions(&self.changes, models.len(), request));
-            announce(learner, models, &before, &now);
+            for router in &mut *routers {
+                announce(&mut *router.learner, models, &before, &now);
+            }
+            let turn = request % routers.len();
+            let Router { learner, meter } = &mut routers[turn];
             let features = &self.features[prompt];
             let record = &self.dataset.prompts[prompt];
             let offered: Vec<usize> = (0..models.len())
@@ -148,6 +158,7 @@ impl World {
             });
             if learns && rng.gen_bool(self.feedback_probability(reward)) {
                 pending.push(Pending {
+                    router: turn,
                     due: request + self.delay(&mut rng),
                     prompt,
                     model,
@@ -164,10 +175,15 @@ impl World {
             pending = waiting;
             for score in arrived {
                 seq += 1;
-                self.deliver(learner, &score, seq);
+                self.deliver(&mut *routers[score.router].learner, &score, seq);
+            }
+            if self.replicas.merge_every > 0 && (request + 1) % self.replicas.merge_every == 0 {
+                exchange(routers);
             }
         }
-        run.alarms = usize::try_from(learner.alarms()).unwrap_or(usize::MAX);
+        let alarms = routers.iter().map(|router| router.learner.alarms()).sum::<u64>();
+        run.alarms = usize::try_from(alarms).unwrap_or(usize::MAX);
+        run.audit = routers.first_mut().and_then(audited);
         run
     }
 
@@ -212,6 +228,37 @@ impl World {
         let success = 1.0 / (1.0 + self.feedback.delay);
         (uniform.ln() / (1.0 - success).ln()) as usize
     }
+}
+
+/// Every router tells every other what it has learned since it last did.
+fn exchange(routers: &mut [Router]) {
+    if routers.len() < 2 {
+        return;
+    }
+    let deltas: Vec<_> = routers
+        .iter_mut()
+        .filter_map(|router| router.learner.contextual()?.take_delta())
+        .collect();
+    for learner in routers
+        .iter_mut()
+        .filter_map(|router| router.learner.contextual())
+    {
+        for delta in &deltas {
+            // Its own is refused, which is right.
+            let _ = learner.merge(delta);
+        }
+    }
+}
+
+/// What the audit of the route has found, where there is one.
+fn audited(router: &mut Router) -> Option<Audited> {
+    let memory = router.learner.contextual()?.route_memory(ROUTE)?;
+    let difference = memory.audit.difference();
+    (difference.mean() != 0.0).then(|| Audited {
+        difference: difference.mean(),
+        half_width: difference.half_width(),
+        margin_scale: memory.audit.scale(),
+    })
 }
 
 /// Tells the learner of changes that a router knows at once: prices and presence.

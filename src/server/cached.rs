@@ -177,7 +177,7 @@ async fn meaning(
     let rule = cache.rule().semantic.as_ref()?;
     let question = cache::question(request)?;
     let telling = cache::telling(question);
-    let (category, vector) = app.features.meaning(request).await?;
+    let (category, vector) = app.features.load_full().meaning(request).await?;
     let category = request.routing.category.as_deref().unwrap_or(category.name());
     Some(Meaning {
         frame: cache::frame(request, asker, route),

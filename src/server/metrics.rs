@@ -364,7 +364,7 @@ fn queues(app: &App, text: &mut Exposition) {
     ] {
         text.sample(name, &[("kind", kind)], count);
     }
-    if let Some(counts) = app.features.embedding_counts() {
+    if let Some(counts) = app.features.load().embedding_counts() {
         let name = "pointsman_embeddings_total";
         text.family(name, "counter", "Prompts by what became of their embedding.");
         for (fate, count) in [

@@ -43,7 +43,8 @@ pub async fn telemetry(State(app): State<App>) -> Json<Value> {
     });
     telemetry["hedge_stock"] = app.dispatcher.hedge_stock().into();
     telemetry["learner"] = serde_json::to_value(app.learner.status()).unwrap_or_default();
-    telemetry["embedding"] = serde_json::to_value(app.features.embedding_counts()).unwrap_or_default();
+    telemetry["embedding"] = serde_json::to_value(app.features.load().embedding_counts()).unwrap_or_default();
+    telemetry["models"] = serde_json::to_value(app.features.load().fingerprint()).unwrap_or_default();
     let policy = app.learner.policy();
     let shares: serde_json::Map<String, Value> = app
         .live

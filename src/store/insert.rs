@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::codec;
 use super::queue::Entry;
-use super::rows::{AttemptRow, DecisionRow, DocRow, StateRow};
+use super::rows::{AttemptRow, DecisionRow, DocRow, LateRow, StateRow};
 
 /// The next free place in each log.
 #[derive(Clone, Copy, Debug)]
@@ -13,10 +13,11 @@ pub(super) struct Sequences {
     pub(super) attempts: i64,
     pub(super) feedback: i64,
     pub(super) events: i64,
+    pub(super) late: i64,
 }
 
 /// The logs that have places, by table name.
-pub(super) const LOGS: [&str; 4] = ["decisions", "attempts", "feedback", "events"];
+pub(super) const LOGS: [&str; 5] = ["decisions", "attempts", "feedback", "events", "late_embeddings"];
 
 impl Sequences {
     /// Goes on after the last place ever used, also if retention has deleted that row since.
@@ -33,12 +34,19 @@ impl Sequences {
             attempts: next(LOGS[1])?,
             feedback: next(LOGS[2])?,
             events: next(LOGS[3])?,
+            late: next(LOGS[4])?,
         })
     }
 
     /// Notes the last places used; called before rows are deleted.
     pub(super) fn save(self, connection: &Connection) -> rusqlite::Result<()> {
-        let last = [self.decisions, self.attempts, self.feedback, self.events];
+        let last = [
+            self.decisions,
+            self.attempts,
+            self.feedback,
+            self.events,
+            self.late,
+        ];
         let mut note = connection.prepare_cached(
             "INSERT INTO sequences (name, last) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last = ?2",
         )?;
@@ -63,6 +71,7 @@ pub(super) fn entry(
     match entry {
         Entry::Decision(row) => decision(connection, &mut sequences.decisions, row),
         Entry::Attempt(row) => attempt(connection, &mut sequences.attempts, row),
+        Entry::Late(row) => late(connection, &mut sequences.late, row),
         Entry::Event(row) => connection
             .prepare_cached(
                 "INSERT INTO events (seq, at, kind, subject, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -168,6 +177,17 @@ fn attempt(connection: &Connection, next: &mut i64, row: &AttemptRow) -> rusqlit
             row.text_bytes as i64,
             row.detail,
         ])
+        .map(drop)
+}
+
+/// Without its decision, which a full queue may have dropped, it says nothing.
+fn late(connection: &Connection, next: &mut i64, row: &LateRow) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO late_embeddings (seq, decision, version, features)
+             SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM decisions WHERE id = ?2)",
+        )?
+        .execute(params![bump(next), row.decision, row.version, row.features])
         .map(drop)
 }
 

@@ -41,7 +41,7 @@ pub use self::read::Reader;
 pub use self::retention::Retention;
 pub use self::rows::{
     AttemptRow, CandidateRow, DecisionRow, DocRow, EventRow, FROM_CACHE, FeedbackAck, FeedbackRow,
-    IdempotentRow, Joined, LoggedAttempt, LoggedFeedback, ScoreRow, Served, StateRow,
+    IdempotentRow, Joined, LateRow, LoggedAttempt, LoggedFeedback, LoggedLate, ScoreRow, Served, StateRow,
 };
 pub use self::stats::StoreStats;
 
@@ -175,6 +175,12 @@ impl Store {
     /// Logs an attempt. Never blocks; false when the queue was full and it was dropped.
     pub fn log_attempt(&self, row: AttemptRow) -> bool {
         self.log(Entry::Attempt(Box::new(row)))
+    }
+
+    /// Logs an embedding that came after its decision, which must have been logged before. Never blocks; false when the
+    /// queue was full and it was dropped.
+    pub fn log_late_embedding(&self, row: LateRow) -> bool {
+        self.log(Entry::Late(Box::new(row)))
     }
 
     /// Logs an event. Never blocks; false when the queue was full and it was dropped.
@@ -357,4 +363,4 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

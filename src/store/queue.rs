@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::error::{RecordError, StoreError};
 use super::rows::{
-    AttemptRow, DecisionRow, DocRow, EventRow, FeedbackAck, FeedbackRow, IdempotentRow, StateRow,
+    AttemptRow, DecisionRow, DocRow, EventRow, FeedbackAck, FeedbackRow, IdempotentRow, LateRow, StateRow,
 };
 use crate::units::UnixMs;
 
@@ -25,6 +25,7 @@ pub(super) type Done = oneshot::Sender<Result<(), StoreError>>;
 pub(super) enum Entry {
     Decision(Box<DecisionRow>),
     Attempt(Box<AttemptRow>),
+    Late(Box<LateRow>),
     Event(Box<EventRow>),
     Idempotent(Box<IdempotentRow>),
     Spend {

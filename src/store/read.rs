@@ -15,8 +15,8 @@ use super::joined::JoinedLog;
 use super::record;
 use super::retention::IDEMPOTENCY;
 use super::rows::{
-    DecisionRow, DocRow, EventRow, IdempotentRow, Joined, LoggedAttempt, LoggedFeedback, ScoreRow, Served,
-    StateRow,
+    DecisionRow, DocRow, EventRow, IdempotentRow, Joined, LateRow, LoggedAttempt, LoggedFeedback, LoggedLate,
+    ScoreRow, Served, StateRow,
 };
 use super::schema;
 use crate::units::{UnixMs, Usd};
@@ -118,24 +118,7 @@ impl Reader {
                 "SELECT seq, at, metric, rater, score, previous, previous_at, decision FROM feedback
                  WHERE seq > ?1 ORDER BY seq LIMIT ?2",
             )?;
-            let rows = query.query_map(params![seq, limit], |row| {
-                let decision: Arc<str> = row.get(7)?;
-                let Some((_, decision)) = columns::decision(connection, &decision)? else {
-                    return Ok(None);
-                };
-                let previous: Option<f64> = row.get(5)?;
-                let previous_at: Option<i64> = row.get(6)?;
-                Ok(Some(LoggedFeedback {
-                    seq: row.get(0)?,
-                    at: UnixMs(row.get(1)?),
-                    metric: row.get(2)?,
-                    rater: row.get(3)?,
-                    score: row.get(4)?,
-                    previous: previous_at.map(UnixMs).zip(previous),
-                    served: served(connection, &decision.id)?,
-                    decision,
-                }))
-            })?;
+            let rows = query.query_map(params![seq, limit], |row| feedback(connection, row))?;
             rows.filter_map(Result::transpose).collect()
         })
     }
@@ -163,6 +146,55 @@ impl Reader {
         })
     }
 
+    /// The log of late embeddings after place `seq`, at most `limit` entries, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn late_since(&self, seq: i64, limit: u32) -> Result<Vec<LoggedLate>, StoreError> {
+        self.with(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT seq, decision, version, features FROM late_embeddings WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            )?;
+            let mut scores = connection.prepare_cached(
+                "SELECT seq, at, metric, rater, score, previous, previous_at, decision FROM feedback
+                 WHERE decision = ?1 ORDER BY seq",
+            )?;
+            let found = query
+                .query_map(params![seq, limit], late)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let join = |(seq, late): (i64, LateRow)| {
+                let rows = scores.query_map([&late.decision], |row| feedback(connection, row))?;
+                let feedback = rows.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
+                Ok(LoggedLate { seq, late, feedback })
+            };
+            found.into_iter().map(join).collect()
+        })
+    }
+
+    /// The late embedding of a decision, with its place in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn late_of(&self, decision: &str) -> Result<Option<(i64, LateRow)>, StoreError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT seq, decision, version, features FROM late_embeddings WHERE decision = ?1 ORDER BY seq LIMIT 1",
+                )?
+                .query_row([decision], late)
+                .optional()
+        })
+    }
+
+    /// The name by which what was trained on this log knows it again.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        let row = self.doc("log", "identity")?;
+        Ok(row.map_or_else(String::new, |row| row.json.trim_matches('"').to_owned()))
+    }
+
     /// The last place of the attempt log that is durable; 0 when it is empty.
     ///
     /// # Errors
@@ -171,6 +203,18 @@ impl Reader {
         self.with(|connection| {
             connection
                 .prepare_cached("SELECT coalesce(max(seq), 0) FROM attempts")?
+                .query_row([], |row| row.get(0))
+        })
+    }
+
+    /// The last place of the log of late embeddings; 0 when it is empty.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn last_late(&self) -> Result<i64, StoreError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT coalesce(max(seq), 0) FROM late_embeddings")?
                 .query_row([], |row| row.get(0))
         })
     }
@@ -327,6 +371,38 @@ impl Reader {
         }
         answer
     }
+}
+
+/// An entry of the feedback log with its decision; `None` when that is gone. Columns: seq, at, metric, rater, score,
+/// previous, previous_at, decision.
+fn feedback(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<LoggedFeedback>> {
+    let decision: Arc<str> = row.get(7)?;
+    let Some((_, decision)) = columns::decision(connection, &decision)? else {
+        return Ok(None);
+    };
+    let previous: Option<f64> = row.get(5)?;
+    let previous_at: Option<i64> = row.get(6)?;
+    Ok(Some(LoggedFeedback {
+        seq: row.get(0)?,
+        at: UnixMs(row.get(1)?),
+        metric: row.get(2)?,
+        rater: row.get(3)?,
+        score: row.get(4)?,
+        previous: previous_at.map(UnixMs).zip(previous),
+        served: served(connection, &decision.id)?,
+        decision,
+    }))
+}
+
+fn late(row: &Row<'_>) -> rusqlite::Result<(i64, LateRow)> {
+    Ok((
+        row.get(0)?,
+        LateRow {
+            decision: row.get(1)?,
+            version: row.get(2)?,
+            features: row.get(3)?,
+        },
+    ))
 }
 
 fn served(connection: &Connection, decision: &str) -> rusqlite::Result<Option<Served>> {

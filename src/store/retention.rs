@@ -91,7 +91,7 @@ fn delete_decisions(connection: &Connection, last: i64) -> rusqlite::Result<()> 
             "SELECT max(a.seq) FROM decisions d JOIN attempts a ON a.decision = d.id WHERE d.seq <= ?1",
         )?
         .query_row([last], |row| row.get(0))?;
-    for table in ["feedback", "scores", "episode_scores"] {
+    for table in ["feedback", "scores", "episode_scores", "late_embeddings"] {
         connection
             .prepare_cached(&format!(
                 "DELETE FROM {table} WHERE decision IN (SELECT id FROM decisions WHERE seq <= ?1)"

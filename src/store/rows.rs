@@ -126,6 +126,28 @@ impl AttemptRow {
     }
 }
 
+/// An embedding that came after its decision was made and logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LateRow {
+    /// The decision.
+    pub decision: Arc<str>,
+    /// Version of the projection.
+    pub version: u32,
+    /// The features, as the learner encodes them.
+    pub features: Vec<u8>,
+}
+
+/// One entry of the log of late embeddings, with its decision and all scores that came for it, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedLate {
+    /// Place in the log.
+    pub seq: i64,
+    /// The embedding.
+    pub late: LateRow,
+    /// The scores.
+    pub feedback: Vec<LoggedFeedback>,
+}
+
 /// A score to be recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedbackRow {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited once released.
-const MIGRATIONS: [&str; 1] = [FIRST];
+const MIGRATIONS: [&str; 2] = [FIRST, SECOND];
 
 /// `seq` numbers are handed out by the writer and never used twice, also after old rows were deleted.
 /// The latest score of each (decision, metric, rater) stands in `scores`; `feedback` only ever grows.
@@ -147,6 +147,18 @@ CREATE TABLE sequences (
     name TEXT PRIMARY KEY,
     last INTEGER NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// Embeddings that came after their decisions, and a name by which what was trained on this log knows it again.
+const SECOND: &str = "
+CREATE TABLE late_embeddings (
+    seq INTEGER PRIMARY KEY,
+    decision TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    features BLOB NOT NULL
+);
+CREATE INDEX late_embeddings_by_decision ON late_embeddings (decision);
+INSERT INTO docs (kind, name, at, json) VALUES ('log', 'identity', 0, '\"' || lower(hex(randomblob(16))) || '\"');
 ";
 
 /// How long a connection waits for a lock of another program.

@@ -13,7 +13,7 @@ fn now() -> UnixMs {
     *NOW.get_or_init(clock::wall)
 }
 
-fn decision(id: &str) -> DecisionRow {
+pub(crate) fn decision(id: &str) -> DecisionRow {
     DecisionRow {
         id: id.into(),
         at: now(),

@@ -42,6 +42,18 @@ pub fn sha256(bytes: &[u8]) -> String {
         })
 }
 
+/// Writes a file whole or not at all: a server that watches the folder must never read half of one.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let (path, fresh) = (folder.join(name), folder.join(format!(".{name}.new")));
+    let written = std::fs::write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, &path));
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    tracing::info!(path = %path.display(), bytes = bytes.len(), "written");
+    Ok(())
+}
+
 impl Card {
     /// Writes `bytes` to `name` in `folder` and notes it.
     ///
@@ -54,9 +66,7 @@ impl Card {
         bytes: &[u8],
         what: &'static str,
     ) -> anyhow::Result<()> {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-        tracing::info!(path = %path.display(), bytes = bytes.len(), "written");
+        put(folder, name, bytes)?;
         self.files
             .push((name.to_owned(), bytes.len(), sha256(bytes), what));
         Ok(())

@@ -22,7 +22,9 @@ pub mod card;
 pub mod categories;
 pub mod classifier;
 pub mod embeddings;
+mod kept;
 pub mod linear_algebra;
+pub mod log;
 pub mod measure;
 pub mod prior;
 pub mod quality;
@@ -39,12 +41,17 @@ const OWN_PROMPTS: &str = "training/categories.jsonl";
 /// What `pointsman train` is told.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
-    /// Recorded outcomes to learn from: JSON Lines, plain or gzip
+    /// What to learn from: recorded outcomes (JSON Lines, plain or gzip), or the data directory of a server, whose own
+    /// log is then learned from
     #[arg(long = "dataset", value_name = "FILE", required = true, num_args = 1..)]
     pub datasets: Vec<PathBuf>,
     /// Folder to write the artefacts and the model card to
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Keep the projections and the classifier of --models-dir and fit the seed prior alone, so that a running server
+    /// keeps what it has learned; a log is always learned from so, because it holds no prompts
+    #[arg(long)]
+    pub keep_features: bool,
     /// Report figures on held-out prompts: N-fold, and with each source left out; 0: none
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub folds: usize,
@@ -71,6 +78,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         args.folds != 1,
         "--folds 1 holds nothing out; give 2 or more, or 0 for no figures"
     );
+    let (logs, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        args.datasets.iter().cloned().partition(|path| log::is_log(path));
+    if args.keep_features || !logs.is_empty() {
+        return kept::run(args, &logs, &files);
+    }
     let sources = args
         .datasets
         .iter()
@@ -82,7 +94,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut card = Card {
         command: command(args),
         seed: args.seed,
-        sources: told(args, &sources)?,
+        sources: told(&args.datasets, &sources)?,
         ..Card::default()
     };
 
@@ -150,8 +162,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             args.seed,
         )?;
     }
-    let path = args.out.join("MODEL_CARD.md");
-    std::fs::write(&path, card.to_markdown()).with_context(|| format!("cannot write {}", path.display()))
+    card::put(&args.out, "MODEL_CARD.md", card.to_markdown().as_bytes())
 }
 
 fn embed(args: &TrainArgs, name: &str, lists: &[Vec<&str>]) -> anyhow::Result<(Vec<Embedded>, Artefact)> {
@@ -213,8 +224,13 @@ fn command(args: &TrainArgs) -> String {
     };
     let datasets: Vec<String> = args.datasets.iter().map(|path| name(path)).collect();
     format!(
-        "pointsman train --dataset {} --out models --folds {} --embedding {} --embedding-sample {} --seed {}",
+        "pointsman train --dataset {}{} --out models --folds {} --embedding {} --embedding-sample {} --seed {}",
         datasets.join(" "),
+        if args.keep_features {
+            " --keep-features"
+        } else {
+            ""
+        },
         args.folds,
         args.embedding,
         args.embedding_sample,
@@ -222,9 +238,9 @@ fn command(args: &TrainArgs) -> String {
     )
 }
 
-fn told(args: &TrainArgs, sources: &[Source]) -> anyhow::Result<Vec<(String, String, usize, usize)>> {
+fn told(files: &[PathBuf], sources: &[Source]) -> anyhow::Result<Vec<(String, String, usize, usize)>> {
     let mut told = Vec::new();
-    for (path, source) in args.datasets.iter().zip(sources) {
+    for (path, source) in files.iter().zip(sources) {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let models: BTreeSet<&String> = source
             .prompts

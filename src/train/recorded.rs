@@ -1,21 +1,20 @@
 //! Recorded outcomes of real models on real prompts: JSON Lines, plain or gzip.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use thiserror::Error;
+
+use crate::replay::lines::{self, DatasetError};
 
 /// One prompt with what each model made of it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recorded {
     /// Unique within the file.
+    #[serde(deserialize_with = "lines::id")]
     pub id: String,
     /// The source's own name for the kind of prompt.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lines::or_empty")]
     pub category: String,
     /// The prompt.
     pub prompt: String,
@@ -29,6 +28,7 @@ pub struct Recorded {
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Outcome {
     /// Quality in [0,1].
+    #[serde(deserialize_with = "lines::score")]
     pub score: f64,
     /// Tokens of the prompt.
     pub input_tokens: Option<f64>,
@@ -47,89 +47,33 @@ pub struct Source {
     pub prompts: Vec<Recorded>,
 }
 
-/// Why recorded outcomes cannot be read.
-#[derive(Debug, Error)]
-pub enum RecordedError {
-    /// The file cannot be opened or read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// A line is not an outcome.
-    #[error("{} line {line}: {cause}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong.
-        cause: String,
-    },
-    /// There is no prompt in it.
-    #[error("{} holds no prompt", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
 /// Reads a source; a prompt that comes twice is kept once, so that no fold can learn its own answers.
 ///
 /// # Errors
 /// When the file cannot be read, a line does not parse, or a score lies outside [0,1].
-pub fn read(path: &Path) -> Result<Source, RecordedError> {
-    let failed = |cause| RecordedError::Read {
-        path: path.to_owned(),
-        cause,
-    };
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
-    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-    let lines: Box<dyn Read> = if gzipped {
-        Box::new(MultiGzDecoder::new(file))
-    } else {
-        Box::new(file)
-    };
+pub fn read(path: &Path) -> Result<Source, DatasetError> {
     let mut prompts = Vec::new();
     let mut seen = HashSet::new();
-    for (index, line) in BufReader::new(lines).lines().enumerate() {
-        let line = line.map_err(failed)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let wrong = |cause: String| RecordedError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            cause,
-        };
-        let recorded: Recorded = serde_json::from_str(&line).map_err(|cause| wrong(cause.to_string()))?;
-        if let Some((model, outcome)) = recorded.outcomes.iter().find(|(_, outcome)| !outcome.is_sound()) {
-            return Err(wrong(format!(
-                "{model}: score {} or cost {} is out of range",
-                outcome.score, outcome.cost_usd
-            )));
+    lines::each(path, |_, line| {
+        let recorded: Recorded = serde_json::from_str(line).map_err(|error| lines::json_reason(&error))?;
+        for (model, outcome) in &recorded.outcomes {
+            lines::sound(model, outcome.score, outcome.cost_usd)?;
         }
         if seen.insert(recorded.prompt.clone()) {
             prompts.push(recorded);
         }
-    }
+        Ok(())
+    })?;
     if prompts.is_empty() {
-        return Err(RecordedError::Empty {
+        return Err(DatasetError::Empty {
             path: path.to_owned(),
+            what: "prompt".to_owned(),
         });
     }
     Ok(Source {
         name: source_name(path),
         prompts,
     })
-}
-
-impl Outcome {
-    fn is_sound(&self) -> bool {
-        (0.0..=1.0).contains(&self.score) && self.cost_usd >= 0.0 && self.cost_usd.is_finite()
-    }
 }
 
 fn source_name(path: &Path) -> String {
@@ -143,6 +87,7 @@ fn source_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::PathBuf;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -182,10 +127,10 @@ mod tests {
         let message = read(&path).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("1.5"), "{message}");
         let (_dir, path) = write("none.jsonl", b"\n");
-        assert!(matches!(read(&path), Err(RecordedError::Empty { .. })));
+        assert!(matches!(read(&path), Err(DatasetError::Empty { .. })));
         assert!(matches!(
             read(Path::new("/nowhere/x")),
-            Err(RecordedError::Read { .. })
+            Err(DatasetError::Read { .. })
         ));
     }
 }

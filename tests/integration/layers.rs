@@ -51,7 +51,10 @@ const ABOVE: [(&str, &[&str]); 17] = [
     ("store", &["*", "clock"]),
     ("learner", &["*", "store", "clock", "embedding"]),
     ("replay", &["*", "clock", "embedding", "learner"]),
-    ("train", &["*", "clock", "embedding", "replay"]),
+    (
+        "train",
+        &["*", "clock", "embedding", "replay", "store", "learner"],
+    ),
     ("hindsight", &["*", "learner", "store"]),
     ("experiments", &["*", "clock", "config", "store"]),
     ("report", &["*", "clock", "config", "store", "experiments"]),

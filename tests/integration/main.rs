@@ -21,6 +21,7 @@ mod money;
 mod order;
 mod program;
 mod providers;
+mod retraining;
 mod sdk;
 mod served;
 mod sessions;

@@ -18,12 +18,22 @@ pub struct Program {
 impl Program {
     /// Serves the configuration `toml`, which is written into `folder`, and waits until it listens.
     pub fn serve(folder: &Path, toml: &str, env: &[(&str, &str)]) -> Self {
+        Self::start(folder, toml, env, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn serve_with(folder: &Path, toml: &str, arguments: &[&str]) -> Self {
+        Self::start(folder, toml, &[], arguments)
+    }
+
+    fn start(folder: &Path, toml: &str, env: &[(&str, &str)], arguments: &[&str]) -> Self {
         let config = folder.join("pointsman.toml");
         fs::write(&config, toml).unwrap();
         let mut command = command();
         command
             .args(["serve", "--config"])
             .arg(&config)
+            .args(arguments)
             .envs(env.iter().copied());
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();
@@ -46,6 +56,15 @@ impl Program {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let told = Command::new("kill")
+            .args(["-HUP", &self.process.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(told.success());
     }
 
     /// SIGTERM.

@@ -1,6 +1,8 @@
 //! The mutable side of the contextual policy, owned by one writer.
 
 mod judge;
+mod renewal;
+mod replicas;
 mod reservoir;
 mod saved;
 
@@ -18,6 +20,7 @@ use super::{Decision, Learner, Observation, Policy, Round, UsageSample, View};
 use crate::arm::ArmId;
 use reservoir::RouteState;
 
+pub use replicas::{Delta, Heard, MergeError, Stamp};
 pub use saved::LoadError;
 
 /// Share of what is known of an arm that an alarm leaves standing.
@@ -46,7 +49,7 @@ pub struct DriftEvent {
 }
 
 /// Learns quality, length and prices of arms, and each route's price of a dollar.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ContextualLearner {
     learning: LearningSettings,
     dimensions: Dimensions,
@@ -59,11 +62,17 @@ pub struct ContextualLearner {
     clock: u64,
     last_reward_seq: u64,
     last_usage_seq: u64,
+    last_late_seq: u64,
+    /// Rewards that the embedding view has learned from.
+    embedded: u64,
     events: Vec<DriftEvent>,
     alarms: u64,
     /// Value of the clock at the last drift alarm.
     doubted_at: Option<u64>,
     signals: Calibration,
+    /// This learner as one of several, and what it has heard from the others.
+    replica: Option<replicas::Replica>,
+    heard: Heard,
 }
 
 impl ContextualLearner {
@@ -93,10 +102,14 @@ impl ContextualLearner {
             clock: 0,
             last_reward_seq: 0,
             last_usage_seq: 0,
+            last_late_seq: 0,
+            embedded: 0,
             events: Vec::new(),
             alarms: 0,
             doubted_at: None,
             signals: Calibration::default(),
+            replica: None,
+            heard: Heard::default(),
         }
     }
 
@@ -117,7 +130,10 @@ impl ContextualLearner {
         self.known_change();
     }
 
-    fn insert(&mut self, id: ArmId, model: ArmModel) -> usize {
+    fn insert(&mut self, id: ArmId, mut model: ArmModel) -> usize {
+        if self.replica.is_some() {
+            model.keep_account();
+        }
         let index = self.arms.len();
         self.indices.insert(id.clone(), index);
         self.names.push(id);
@@ -270,6 +286,7 @@ impl Learner for ContextualLearner {
             return;
         }
         self.last_reward_seq = observation.seq;
+        self.embedded += u64::from(observation.contexts.embedding.is_some());
         if observation.revises.is_none() {
             self.judge(observation);
         }
@@ -315,6 +332,10 @@ impl Learner for ContextualLearner {
 
     fn arms_changed(&mut self) {
         self.known_change();
+    }
+
+    fn contextual(&mut self) -> Option<&mut ContextualLearner> {
+        Some(self)
     }
 
     fn alarms(&self) -> u64 {

@@ -24,7 +24,7 @@ const DOUBTFUL_EXPLORATION: f64 = 4.0;
 /// One recent round: its features and what each arm was expected to cost.
 #[derive(Clone, Debug)]
 pub(super) struct Recent {
-    views: [Option<Box<[f32]>>; 2],
+    pub(super) views: [Option<Box<[f32]>>; 2],
     category: Option<Arc<str>>,
     pub(super) offers: Box<[(u32, f32)]>,
 }
@@ -38,7 +38,7 @@ impl Recent {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RouteState {
     pub(super) settings: Arc<RouteSettings>,
     pub(super) memory: RouteMemory,

@@ -1,11 +1,10 @@
 //! What must outlive a restart.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ContextualLearner;
+use super::{ContextualLearner, Heard};
 use crate::arm::ArmId;
 use crate::policy::View;
 use crate::policy::arm_model::ArmModel;
@@ -23,10 +22,19 @@ struct Saved {
     clock: u64,
     last_reward_seq: u64,
     last_usage_seq: u64,
+    #[serde(default)]
+    last_late_seq: u64,
+    #[serde(default)]
+    embedded: u64,
+    /// Digest of the seed that the arms started from; 0 in states of earlier releases.
+    #[serde(default)]
+    seed: u64,
     arms: BTreeMap<ArmId, ArmModel>,
     routes: BTreeMap<String, RouteMemory>,
     #[serde(default)]
     signals: Calibration,
+    #[serde(default)]
+    heard: Heard,
 }
 
 /// Why a saved state cannot be used.
@@ -61,6 +69,9 @@ impl ContextualLearner {
             clock: self.clock,
             last_reward_seq: self.last_reward_seq,
             last_usage_seq: self.last_usage_seq,
+            last_late_seq: self.last_late_seq,
+            embedded: self.embedded,
+            seed: self.seed.as_ref().map_or(0, |seed| seed.digest),
             arms: self
                 .names
                 .iter()
@@ -69,41 +80,43 @@ impl ContextualLearner {
                 .collect(),
             routes: routes.collect(),
             signals: self.signals,
+            heard: self.heard.clone(),
         })
     }
 
-    /// Takes a saved state up: arms and routes that it knows replace those here. Arms whose statistics belong to
-    /// another projection start from the seed again.
+    /// Takes a saved state up: arms and routes that it knows replace those here. A view whose statistics belong to
+    /// another projection starts from the seed again. True when the state was saved under another seed, which then
+    /// still lies under what was observed.
     ///
     /// # Errors
     /// When the bytes are not a saved state of this release; nothing changes then.
-    pub fn load(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
+    pub fn load(&mut self, bytes: &[u8]) -> Result<bool, LoadError> {
         let saved: Saved = serde_json::from_slice(bytes)?;
         if saved.format != STATE_FORMAT {
             return Err(LoadError::Format { found: saved.format });
         }
         self.clock = saved.clock;
         self.signals = saved.signals;
+        self.heard = saved.heard;
         (self.last_reward_seq, self.last_usage_seq) = (saved.last_reward_seq, saved.last_usage_seq);
-        if saved.view_versions == self.view_versions {
-            for (id, model) in saved.arms {
-                if model.dimensions() != self.dimensions {
-                    continue;
-                }
-                match self.indices.get(&id) {
-                    Some(&index) => self.arms[index] = Arc::new(model),
-                    None => {
-                        self.insert(id, model);
-                    }
-                }
-            }
+        self.last_late_seq = saved.last_late_seq;
+        let kept = self.kept_views(&saved.view_versions);
+        if kept[View::Embedding.index()] {
+            self.embedded = saved.embedded;
         }
-        for (name, memory) in saved.routes {
+        for (id, model) in saved.arms {
+            self.restore(id, model, kept);
+        }
+        for (name, mut memory) in saved.routes {
+            if !kept[View::Text.index()] {
+                self.forget_verdicts(&name, &mut memory);
+            }
             let state = self.routes.entry(name).or_default();
             state.memory = memory;
             state.stale = true;
         }
         self.solve_if_due();
-        Ok(())
+        let own = self.seed.as_ref().map_or(0, |seed| seed.digest);
+        Ok(saved.seed != 0 && saved.seed != own)
     }
 }

@@ -1,0 +1,62 @@
+//! What of an arm's statistics outlives new features, a new seed or a late embedding.
+
+use super::{ArmModel, LearningSettings};
+use crate::policy::{Observation, View};
+
+impl ArmModel {
+    /// Takes over what `old` has observed, where its views in `kept` (by index) are still those here: the weights rest
+    /// on the prior of this arm from now on, and the evidence is the old one's. Views that are not kept stay as they
+    /// start, for statistics never cross versions; so does all that was measured against the text view.
+    pub fn carry(&mut self, old: &Self, kept: [bool; 2]) {
+        let mut carried = false;
+        for view in View::ALL {
+            let index = view.index();
+            let (Some(own), Some(before)) = (&mut self.views[index], &old.views[index]) else {
+                continue;
+            };
+            let mut linear = before.clone();
+            if kept[index] && linear.rebase(own.prior()) {
+                *own = linear;
+                carried |= view == View::Text;
+            }
+        }
+        self.prompt_cache = old.prompt_cache;
+        self.calls = old.calls;
+        if let Some((view, head)) = old.length.clone().filter(|(view, _)| kept[view.index()]) {
+            match &mut self.length {
+                Some((own_view, own)) if *own_view == view => {
+                    let mut carried = head;
+                    if carried.rebase(own) {
+                        *own = carried;
+                    }
+                }
+                Some(_) => {}
+                None => self.length = Some((view, head)),
+            }
+        }
+        if carried {
+            self.drift = old.drift;
+            self.categories.clone_from(&old.categories);
+            self.dispersion = old.dispersion;
+            self.mean_quality = old.mean_quality;
+            self.rewards = old.rewards;
+        }
+    }
+
+    /// Learns a reward on views that came after it was learned on the others: only their weights move.
+    pub fn learn_late(&mut self, observation: &Observation<'_>, clock: u64, settings: &LearningSettings) {
+        if let Some(old) = observation.revises {
+            self.revise(observation, old.reward, old.weight);
+            return;
+        }
+        let offset = self.offset(observation.category);
+        let target = observation.reward - offset - self.drift.shift_at(clock, &settings.drift);
+        for view in View::ALL {
+            if let (Some(features), Some(linear)) =
+                (observation.contexts.of(view), &mut self.views[view.index()])
+            {
+                linear.update(features, target, observation.weight);
+            }
+        }
+    }
+}

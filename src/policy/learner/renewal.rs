@@ -1,0 +1,348 @@
+//! New features and new seeds under a learner that goes on, and embeddings that came late.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ContextualLearner;
+use super::reservoir::RouteState;
+use crate::arm::ArmId;
+use crate::policy::arm_model::ArmModel;
+use crate::policy::guard::{Audit, Guard};
+use crate::policy::route::RouteMemory;
+use crate::policy::{Observation, View};
+
+impl ContextualLearner {
+    /// Which views, by index, have the projection that statistics under `versions` belong to.
+    pub(super) fn kept_views(&self, versions: &BTreeMap<View, String>) -> [bool; 2] {
+        View::ALL.map(|view| self.view_versions.get(&view) == versions.get(&view))
+    }
+
+    /// Takes a saved arm in.
+    pub(super) fn restore(&mut self, id: ArmId, saved: ArmModel, kept: [bool; 2]) {
+        let whole = kept == [true; 2] && saved.dimensions() == self.dimensions;
+        let index = self.index_of(&id);
+        let own = &mut self.arms[index];
+        if whole {
+            *own = Arc::new(saved);
+        } else {
+            Arc::make_mut(own).carry(&saved, kept);
+        }
+    }
+
+    /// What the guard and the audit found was about scores of another projection.
+    pub(super) fn forget_verdicts(&self, route: &str, memory: &mut RouteMemory) {
+        let proven = self.routes.get(route).is_some_and(|state| state.settings.proven);
+        memory.guard = Guard::new(proven);
+        memory.audit = Audit::default();
+    }
+
+    /// Begins at `clock` instead of 0, with the logs read up to these places: for learning a log's end anew.
+    pub fn begin_at(&mut self, clock: u64, feedback_seq: u64, attempt_seq: u64, late_seq: u64) {
+        self.clock = clock;
+        self.last_reward_seq = feedback_seq;
+        self.last_usage_seq = attempt_seq;
+        self.last_late_seq = late_seq;
+    }
+
+    /// Knows no route any more: what follows teaches the arms alone.
+    pub fn forget_routes(&mut self) {
+        self.routes.clear();
+    }
+
+    /// Decided rounds so far.
+    #[must_use]
+    pub const fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// What it starts from.
+    #[must_use]
+    pub const fn seed(&self) -> Option<&Arc<super::Seed>> {
+        self.seed.as_ref()
+    }
+
+    /// Goes on under the features and the seed of `fresh`, which has learned nothing: each arm keeps what it has
+    /// observed on views whose projection is the same.
+    pub fn renew(&mut self, mut fresh: Self) {
+        let kept = fresh.kept_views(&self.view_versions);
+        let names = self.names.clone();
+        for (index, name) in names.iter().enumerate() {
+            let theirs = fresh.index_of(name);
+            let mut model = ArmModel::clone(&fresh.arms[theirs]);
+            model.carry(&self.arms[index], kept);
+            self.arms[index] = Arc::new(model);
+        }
+        self.settle(fresh, kept);
+    }
+
+    /// Goes on with the arms of `relearned`, under its features and seed; what routes have learned of themselves stays.
+    pub fn replace_arms(&mut self, mut relearned: Self) {
+        let kept = relearned.kept_views(&self.view_versions);
+        let names = self.names.clone();
+        for (index, name) in names.iter().enumerate() {
+            let theirs = relearned.index_of(name);
+            self.arms[index] = Arc::clone(&relearned.arms[theirs]);
+        }
+        self.settle(relearned, kept);
+    }
+
+    fn settle(&mut self, from: Self, kept: [bool; 2]) {
+        self.dimensions = from.dimensions;
+        self.view_versions = from.view_versions;
+        self.seed = from.seed;
+        if !kept[View::Embedding.index()] {
+            self.embedded = from.embedded;
+        }
+        if self.replica.is_some() {
+            for arm in &mut self.arms {
+                Arc::make_mut(arm).keep_account();
+            }
+        }
+        let names: Vec<String> = self.routes.keys().cloned().collect();
+        for name in names {
+            if let Some(mut state) = self.routes.remove(&name) {
+                if !kept[View::Text.index()] {
+                    let mut memory = std::mem::take(&mut state.memory);
+                    memory.guard = Guard::new(state.settings.proven);
+                    memory.audit = Audit::default();
+                    state.memory = memory;
+                }
+                forget_features(&mut state, kept);
+                self.routes.insert(name.clone(), state);
+            }
+            // Without a round that can be scored the old price of a dollar is the best there is.
+            if self
+                .routes
+                .get(&name)
+                .is_some_and(|state| !state.recent.is_empty())
+            {
+                self.solve(&name);
+            }
+        }
+    }
+
+    /// Learns on an embedding that came after the reward was learned: the weights of its view alone. `seq` is its place
+    /// in the log of late embeddings; one place may hold several scores.
+    pub fn record_late(&mut self, observation: &Observation<'_>) {
+        let sound = (0.0..=1.0).contains(&observation.reward) && observation.weight > 0.0;
+        if observation.seq <= self.last_late_seq || !sound {
+            return;
+        }
+        self.embedded += u64::from(observation.revises.is_none());
+        let index = self.index_of(observation.arm);
+        let model = Arc::make_mut(&mut self.arms[index]);
+        model.learn_late(observation, self.clock, &self.learning);
+        model.refresh_if_due();
+    }
+
+    /// The log of late embeddings has been read up to `seq`.
+    pub fn late_read(&mut self, seq: u64) {
+        self.last_late_seq = self.last_late_seq.max(seq);
+    }
+
+    /// The last place of the log of late embeddings that was read.
+    #[must_use]
+    pub const fn last_late(&self) -> u64 {
+        self.last_late_seq
+    }
+
+    /// Rewards that the embedding view has learned from.
+    #[must_use]
+    pub const fn embedded(&self) -> u64 {
+        self.embedded
+    }
+}
+
+/// Recent rounds lose what was seen through another projection.
+fn forget_features(state: &mut RouteState, kept: [bool; 2]) {
+    if !kept[View::Text.index()] {
+        state.recent.clear();
+        state.next = 0;
+        state.changed = state.rounds;
+    }
+    if !kept[View::Embedding.index()] {
+        for recent in &mut state.recent {
+            recent.views[View::Embedding.index()] = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::arm_model::LearningSettings;
+    use crate::policy::learner::ArmFacts;
+    use crate::policy::route::RouteSettings;
+    use crate::policy::seed::{LabelledOutcome, Seed, SeedBuilder, SeedSettings};
+    use crate::policy::{Contexts, Learner as _};
+
+    fn arm() -> ArmId {
+        ArmId::new("a/1")
+    }
+
+    fn contexts<'a>(text: &'a [f32], embedding: &'a [f32]) -> Contexts<'a> {
+        Contexts {
+            text: Some(text),
+            embedding: Some(embedding),
+        }
+    }
+
+    /// A seed under which the arm is worth `quality` on both views, with twenty prompts behind it.
+    fn seed(quality: f64, digest: u64) -> Arc<Seed> {
+        let mut builder = SeedBuilder::default();
+        for turn in 0..20 {
+            let features = [1.0, if turn % 2 == 0 { 1.0 } else { -1.0 }];
+            builder.add(&LabelledOutcome {
+                model: "1",
+                category: None,
+                contexts: contexts(&features, &features),
+                reward: quality,
+                length: None,
+                cost_usd: None,
+            });
+        }
+        Arc::new(Seed {
+            digest,
+            ..builder.build(&SeedSettings::default(), BTreeMap::new())
+        })
+    }
+
+    fn learner(versions: [&str; 2], seed: Arc<Seed>) -> ContextualLearner {
+        let versions = View::ALL.into_iter().zip(versions.map(str::to_owned)).collect();
+        let learning = LearningSettings::default();
+        let mut learner = ContextualLearner::new(learning, [Some(2), Some(2)], versions, Some(seed));
+        learner.ensure_arm(&ArmFacts {
+            id: arm(),
+            family: String::new(),
+            typical_cost_usd: 0.0,
+        });
+        learner.ensure_route("auto", RouteSettings::default());
+        learner
+    }
+
+    fn observe(learner: &mut ContextualLearner, count: usize, reward: f64) {
+        let (text, embedding) = ([1.0, 1.0], [1.0, -1.0]);
+        for _ in 0..count {
+            let seq = learner.sequences().0 + 1;
+            learner.record_reward(&Observation {
+                seq,
+                route: "auto",
+                arm: &arm(),
+                contexts: contexts(&text, &embedding),
+                category: None,
+                reward,
+                weight: 1.0,
+                propensity: 1.0,
+                logged: None,
+                late: true,
+                revises: None,
+            });
+        }
+    }
+
+    fn expected(learner: &ContextualLearner, view: View) -> f64 {
+        let (text, embedding) = ([1.0, 1.0], [1.0, -1.0]);
+        let mut contexts = contexts(&text, &embedding);
+        match view {
+            View::Text => contexts.embedding = None,
+            View::Embedding => contexts.text = None,
+        }
+        let settings = LearningSettings::default();
+        learner.arms[0]
+            .estimate(&contexts, None, 0, &settings, false)
+            .mean
+    }
+
+    #[test]
+    fn what_was_observed_stays_under_another_seed() {
+        let mut running = learner(["1", "1"], seed(0.4, 1));
+        observe(&mut running, 200, 0.9);
+        let before = expected(&running, View::Text);
+        assert!(before > 0.85, "{before}");
+        let fresh = learner(["1", "1"], seed(0.8, 2));
+        assert!((expected(&fresh, View::Text) - 0.8).abs() < 0.02);
+        running.renew(fresh);
+        // 21 prompts at .8 and 200 at .9 in place of 21 at .4.
+        let after = expected(&running, View::Text);
+        assert!(after > before && after < 0.9, "{before} {after}");
+        assert_eq!(running.arms[0].rewards(), 200);
+        let bytes = running.save().unwrap();
+        let mut again = learner(["1", "1"], seed(0.8, 2));
+        assert!(!again.load(&bytes).unwrap(), "the seed is the same");
+        assert!((expected(&again, View::Text) - after).abs() < 1e-4);
+        let mut other = learner(["1", "1"], seed(0.1, 3));
+        assert!(other.load(&bytes).unwrap(), "the seed is another one");
+    }
+
+    #[test]
+    fn statistics_never_cross_versions_and_each_view_has_its_own() {
+        let mut running = learner(["1", "1"], seed(0.4, 1));
+        observe(&mut running, 200, 0.9);
+        let bytes = running.save().unwrap();
+        let kept = expected(&running, View::Embedding);
+        running.renew(learner(["2", "1"], seed(0.4, 1)));
+        let mut restarted = learner(["2", "1"], seed(0.4, 1));
+        restarted.load(&bytes).unwrap();
+        for learner in [&running, &restarted] {
+            let text = expected(learner, View::Text);
+            assert!(
+                (text - 0.4).abs() < 0.02,
+                "the new text view starts from the seed: {text}"
+            );
+            let embedding = expected(learner, View::Embedding);
+            assert!((embedding - kept).abs() < 1e-3, "{embedding} {kept}");
+            assert_eq!(learner.embedded(), 200);
+        }
+        running.renew(learner(["2", "2"], seed(0.4, 1)));
+        assert!((expected(&running, View::Embedding) - 0.4).abs() < 0.02);
+        assert_eq!(running.embedded(), 0);
+    }
+
+    #[test]
+    fn a_late_embedding_moves_its_own_view_alone_and_once() {
+        let mut learner = learner(["1", "1"], seed(0.4, 1));
+        let embedding = [1.0, -1.0];
+        let late = |seq, reward, revises| Observation {
+            seq,
+            route: "auto",
+            arm: Box::leak(Box::new(arm())),
+            contexts: Contexts {
+                text: None,
+                embedding: Some(&embedding),
+            },
+            category: None,
+            reward,
+            weight: 1.0,
+            propensity: 1.0,
+            logged: None,
+            late: false,
+            revises,
+        };
+        let (text, before) = (
+            expected(&learner, View::Text),
+            expected(&learner, View::Embedding),
+        );
+        learner.record_late(&late(1, 1.0, None));
+        learner.late_read(1);
+        let after = expected(&learner, View::Embedding);
+        assert!(after > before);
+        assert_eq!(expected(&learner, View::Text), text);
+        assert_eq!(
+            learner.arms[0].rewards(),
+            0,
+            "the reward itself was learned before"
+        );
+        learner.record_late(&late(1, 1.0, None));
+        assert_eq!(
+            expected(&learner, View::Embedding),
+            after,
+            "a place is learned from once"
+        );
+        let revision = crate::policy::Revision {
+            reward: 1.0,
+            weight: 1.0,
+        };
+        learner.record_late(&late(2, 0.4, Some(revision)));
+        assert!(expected(&learner, View::Embedding) < after);
+    }
+}
