@@ -2,17 +2,20 @@
 //!
 //! For twenty pairs of models of each recorded source the mean difference over all their common prompts is the
 //! truth. The experiment sees one prompt after the other, drawn with replacement, in one arm at a time, looks after
-//! each score, and stops by its own rule. See `ab_on_recorded_outcomes.md` for the result.
+//! each score, and stops by its own rule. A source with fewer pairs is filled up with the same pairs on parts of their
+//! prompts. See `ab_on_recorded_outcomes.md` for the result.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use pointsman::app::enrol::covariate;
 use pointsman::arm::ArmId;
 use pointsman::evaluation::sequence::fixed_horizon_samples;
 use pointsman::experiments::{
-    Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Table, Unit, Variant,
+    Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Split, Unit, Variant,
 };
 use pointsman::replay::dataset::Dataset;
 use pointsman::units::UnixMs;
@@ -32,7 +35,7 @@ struct Args {
     /// Recorded outcomes, one file a source
     #[arg(required = true)]
     datasets: Vec<PathBuf>,
-    /// Pairs of models of each source
+    /// Pairs of models of each source, or pairs on a part of the prompts where there are fewer models
     #[arg(long, default_value_t = 20)]
     pairs: usize,
     /// Experiments on each pair
@@ -43,11 +46,15 @@ struct Args {
     out: PathBuf,
 }
 
-/// One prompt that both models answered: scores, costs, and what the control was expected to score.
+/// One prompt that both models answered: the control's score and cost, the treatment's, and what each was expected to
+/// score.
+#[derive(Clone)]
 struct Common {
+    category: String,
+    length: usize,
     scores: [f64; 2],
     costs: [f64; 2],
-    expected: f64,
+    expected: [f64; 2],
 }
 
 /// What the experiments of one hypothesis on one source came to.
@@ -67,8 +74,8 @@ struct Tally {
 fn main() -> Result<()> {
     let args = Args::parse();
     let mut out = String::from(
-        "| source | hypothesis | pairs | experiments | wrong | undecided | power where the difference is real | mean samples | fixed horizon, planned for ±0.03 | fixed horizon, true difference known |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| source | hypothesis | pairs | experiments | wrong | undecided | power where the difference is real | mean samples | fixed horizon, true difference known | of it | fixed horizon, planned for ±0.03 |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for path in &args.datasets {
         let source = path
@@ -109,26 +116,58 @@ fn line(source: &str, hypothesis: &str, pairs: usize, tally: &Tally) -> String {
     };
     let mean = |sum: u64| sum / tally.runs.max(1);
     format!(
-        "| {source} | {hypothesis} | {pairs} | {} | {} | {} | {} | {} | {} | {} |\n",
+        "| {source} | {hypothesis} | {pairs} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
         tally.runs,
         share(tally.wrong, tally.runs),
         share(tally.undecided, tally.runs),
         share(tally.found, tally.real),
         mean(tally.samples),
-        mean(tally.fixed_planned),
         mean(tally.fixed_oracle),
+        share(tally.samples, tally.fixed_oracle),
+        mean(tally.fixed_planned),
     )
 }
 
-/// Pairs of models in random order, the cheaper one as the treatment.
+/// Pairs of models in random order, the cheaper one as the treatment. Where there are fewer than wanted, the same
+/// pairs on the prompts of one category, then on those of like length.
 fn pairs(dataset: &Dataset, wanted: usize) -> Vec<Vec<Common>> {
     let k = dataset.models.len();
     let mut all: Vec<(usize, usize)> = (0..k).flat_map(|a| (a + 1..k).map(move |b| (a, b))).collect();
     all.shuffle(&mut ChaCha8Rng::seed_from_u64(20));
-    all.into_iter()
+    let enough = |prompts: &Vec<Common>| prompts.len() >= MIN_PROMPTS;
+    let whole: Vec<Vec<Common>> = all
+        .into_iter()
         .map(|(a, b)| common(dataset, a, b))
-        .filter(|prompts| prompts.len() >= MIN_PROMPTS)
-        .take(wanted)
+        .filter(enough)
+        .collect();
+    let by_category = || whole.iter().flat_map(|pair| parts_by_category(pair));
+    let mut parts: Vec<Vec<Common>> = by_category().filter(enough).collect();
+    parts.shuffle(&mut ChaCha8Rng::seed_from_u64(21));
+    let mut narrow: Vec<Vec<Common>> = by_category()
+        .flat_map(|pair| parts_by_length(&pair))
+        .filter(enough)
+        .collect();
+    narrow.shuffle(&mut ChaCha8Rng::seed_from_u64(22));
+    let mut chosen: Vec<Vec<Common>> = whole.iter().cloned().chain(parts).chain(narrow).collect();
+    chosen.truncate(wanted);
+    chosen
+}
+
+fn parts_by_category(pair: &[Common]) -> Vec<Vec<Common>> {
+    let mut parts = BTreeMap::<&str, Vec<Common>>::new();
+    for prompt in pair {
+        parts.entry(&prompt.category).or_default().push(prompt.clone());
+    }
+    parts.into_values().collect()
+}
+
+/// Ten parts of equal size, by the length of the prompt.
+fn parts_by_length(pair: &[Common]) -> Vec<Vec<Common>> {
+    let mut sorted = pair.to_vec();
+    sorted.sort_by_key(|prompt| prompt.length);
+    sorted
+        .chunks(sorted.len().div_ceil(10))
+        .map(<[Common]>::to_vec)
         .collect()
 }
 
@@ -145,28 +184,28 @@ fn common(dataset: &Dataset, a: usize, b: usize) -> Vec<Common> {
             .sum::<f64>()
     };
     let swap = cost(true) < cost(false);
-    let mut by_category = std::collections::BTreeMap::<&str, (f64, f64)>::new();
     let order = |x: f64, y: f64| if swap { [y, x] } else { [x, y] };
-    for (prompt, x, y) in both() {
-        let (sum, count) = by_category
-            .entry(prompt.category.as_deref().unwrap_or(""))
-            .or_default();
-        *sum += order(x.score, y.score)[0];
+    let mut prompts: Vec<Common> = both()
+        .map(|(prompt, x, y)| Common {
+            category: prompt.category.as_deref().unwrap_or_default().to_owned(),
+            length: prompt.text.len(),
+            scores: order(x.score, y.score),
+            costs: order(x.cost_usd, y.cost_usd),
+            expected: [0.0; 2],
+        })
+        .collect();
+    let mut by_category = BTreeMap::<String, ([f64; 2], f64)>::new();
+    for prompt in &prompts {
+        let (sums, count) = by_category.entry(prompt.category.clone()).or_default();
+        (0..2).for_each(|arm| sums[arm] += prompt.scores[arm]);
         *count += 1.0;
     }
-    both()
-        .map(|(prompt, x, y)| {
-            let (sum, count) = by_category
-                .get(prompt.category.as_deref().unwrap_or(""))
-                .copied()
-                .unwrap_or((0.0, 1.0));
-            Common {
-                scores: order(x.score, y.score),
-                costs: order(x.cost_usd, y.cost_usd),
-                expected: sum / count,
-            }
-        })
-        .collect()
+    for prompt in &mut prompts {
+        if let Some((sums, count)) = by_category.get(&prompt.category) {
+            prompt.expected = sums.map(|sum| sum / count);
+        }
+    }
+    prompts
 }
 
 fn mean_and_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
@@ -216,9 +255,11 @@ fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
         "auto",
         variants,
         hypothesis,
-        Origin::Config,
+        Origin::NewModel,
         UnixMs(seed as i64),
     );
+    // As the router starts its own.
+    definition.split = Split::Adaptive;
     // Recorded costs are plain sums; what is judged here is the verdict on quality.
     definition.design.guardrails.cost_ratio = None;
     let mut experiments = Experiments::default();
@@ -226,8 +267,7 @@ fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
         return (Phase::Stopped, 0);
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let table: Table = experiments.table();
-    let started = experiments.generation();
+    let (mut table, mut generation) = (experiments.table(), experiments.generation());
     for sample in 1.. {
         let request = format!("{seed}-{sample}");
         let prompt = &pair[rng.gen_range(0..pair.len())];
@@ -236,9 +276,9 @@ fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
             ..Unit::default()
         };
         let Some(mut enrolment) = table.assign(&unit, "auto", None) else {
-            continue;
+            break;
         };
-        enrolment.covariate = prompt.expected;
+        enrolment.covariate = covariate(&enrolment.shares, &prompt.expected);
         let now = UnixMs(sample);
         experiments.enrolled(&enrolment);
         let exposure = Exposure {
@@ -248,8 +288,8 @@ fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
         };
         experiments.exposed(&enrolment, &exposure, now);
         experiments.scored(&enrolment, "quality", prompt.scores[enrolment.arm], None, now);
-        if experiments.generation() != started {
-            break;
+        if experiments.generation() != generation {
+            (table, generation) = (experiments.table(), experiments.generation());
         }
     }
     experiments

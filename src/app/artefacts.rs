@@ -43,6 +43,7 @@ pub async fn take_up(app: &App, models_dir: &Path) -> Result<Taken, String> {
     if before == after {
         return Ok(Taken::Same);
     }
+    super::keep_features(&app.live.load().config, models_dir, &features, &app.store);
     let (told, hears) = oneshot::channel();
     let (parts, ready) = (Arc::clone(app), Arc::clone(&features));
     app.learner.renew(Renewal {
@@ -57,6 +58,7 @@ pub async fn take_up(app: &App, models_dir: &Path) -> Result<Taken, String> {
         }),
     });
     hears.await.map_err(|_| "the learner has stopped".to_owned())??;
+    app.describe();
     app.notice();
     app.log_event("models", "reload", json!({"before": before, "after": after}));
     tracing::info!(?before, ?after, "the models were read again and are in force");

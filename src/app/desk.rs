@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::dispatch::Cancellation;
 use crate::experiments::{
     Definition, DefinitionError, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError,
-    Origin, Table, Terms, Trigger,
+    Origin, Table, Terms, Trigger, Variant,
 };
 use crate::failure::FailureKind;
 use crate::report::Provenance;
@@ -112,12 +112,16 @@ impl Desk {
             }
         });
         let seen = Seen::read(reader)?;
+        let mut experiments: Experiments = experiments.unwrap_or_default();
+        if let Some(features) = about.features {
+            experiments.look_with(features);
+        }
         let desk = Self {
             telemetry,
             store,
             table: ArcSwap::default(),
             books: Mutex::new(Books {
-                experiments: experiments.unwrap_or_default(),
+                experiments,
                 ledger: Ledger::new(env!("CARGO_PKG_VERSION"), about.simulated, now),
                 about,
                 references: HashMap::new(),
@@ -204,6 +208,12 @@ impl Desk {
         (books.seen.as_ref() != Some(seen)).then(|| books.seen.replace(seen.clone()))
     }
 
+    /// Whether `variant` is asked for by an experiment that runs, or can be asked for by taking back what one did.
+    #[must_use]
+    pub fn may_need(&self, variant: &Variant) -> bool {
+        self.books().experiments.may_need(variant)
+    }
+
     /// Does what somebody asks of an experiment.
     ///
     /// # Errors
@@ -267,8 +277,23 @@ impl Desk {
         std::mem::take(&mut self.books().fresh)
     }
 
+    /// Saves what changed, so that what somebody was told has happened is still so after a crash.
+    ///
+    /// # Errors
+    /// When the database cannot be written; it is tried again with the next save.
+    pub async fn keep(&self) -> Result<(), StoreError> {
+        let Some(row) = self.unsaved(clock::wall()) else {
+            return Ok(());
+        };
+        let saved = self.store.save_state(row).await;
+        if saved.is_err() {
+            self.books().unsaved = true;
+        }
+        saved
+    }
+
     /// The state to save, if it changed since the last call.
-    fn unsaved(&self, now: UnixMs) -> Option<StateRow> {
+    pub(super) fn unsaved(&self, now: UnixMs) -> Option<StateRow> {
         let mut books = self.books();
         if !std::mem::take(&mut books.unsaved) {
             return None;
@@ -285,14 +310,7 @@ impl Desk {
     }
 
     fn provenance(&self, now: UnixMs) -> Provenance {
-        let about = self.books().about.clone();
-        Provenance {
-            generated: now,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: about.config_hash,
-            seed: Some(about.seed),
-            simulated: about.simulated,
-        }
+        self.books().about.provenance(now)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -303,6 +321,7 @@ impl Desk {
     /// hypothesis stands in it before the first decision that it concerns.
     fn publish(&self, books: &mut Books) {
         let changes = books.experiments.take_events();
+        books.unsaved |= !changes.is_empty();
         books.unlogged.extend(changes);
         while let Some(event) = books.unlogged.first() {
             let taken = self.store.log_event(EventRow {

@@ -24,6 +24,14 @@ pub fn allowed(table: &Table, route: &str, category: Option<&str>, arm: &Arm, ar
     })
 }
 
+/// Whether an arm that is not drawn, by what finished experiments ruled, may still stand in when others fail: another
+/// took its place, but nothing was found against it.
+#[must_use]
+pub fn stands_in(table: &Table, route: &str, category: Option<&str>, arm: &Arm) -> bool {
+    let excluded = |ruling: &Ruling| matches!(ruling, Ruling::Exclude { variant } if variant.names(arm));
+    !table.rulings(route, category).any(excluded)
+}
+
 /// The request's place in an experiment, if each of its arms can take it. A request that wants nothing explored takes
 /// part in nothing, and one that asks for a quality of its own in no comparison of margins.
 #[must_use]
@@ -129,8 +137,11 @@ pub fn settle(
             .for_each(|(sum, probability)| *sum += share * probability);
     }
     let draw = proposals.get(enrolment.arm)?.pmf.draw(rng);
-    let control = by_arm.first()?.iter().zip(&base.scores);
-    enrolment.covariate = control.map(|(probability, score)| probability * score.mean).sum();
+    let expected = by_arm.iter().map(|own| {
+        let scores = own.iter().zip(&base.scores);
+        scores.map(|(probability, score)| probability * score.mean).sum()
+    });
+    enrolment.covariate = covariate(&enrolment.shares, &expected.collect::<Vec<f64>>());
     enrolment.slices = traits.slices();
     Some(Decision {
         chosen: draw.index,
@@ -141,6 +152,24 @@ pub fn settle(
         lambda: base.lambda,
         strategy: base.strategy,
     })
+}
+
+/// What the prompt was worth before the draw, for CUPED: the quality expected of each arm, weighted by the share of
+/// the others. That is the covariate which leaves the difference of two arms the least variance: an arm with few
+/// samples gains most from knowing what its prompts were like (Robins, Rotnitzky and Zhao, *Estimation of regression
+/// coefficients when some regressors are not always observed*, JASA 1994). The draw has no influence on it.
+#[must_use]
+pub fn covariate(shares: &[f64], expected: &[f64]) -> f64 {
+    let others = shares.iter().map(|share| 1.0 - share);
+    let weight: f64 = others.clone().sum();
+    if weight <= 0.0 {
+        return 0.0;
+    }
+    let sum: f64 = others
+        .zip(expected)
+        .map(|(others, quality)| others * quality)
+        .sum();
+    sum / weight
 }
 
 #[cfg(test)]

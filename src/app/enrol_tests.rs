@@ -100,6 +100,7 @@ fn with_asked<T>(test: impl FnOnce(&Choosing<'_>) -> T) -> T {
         policy: &Weighted,
         question: &question,
         expected: &expected,
+        former: None,
     })
 }
 
@@ -195,9 +196,12 @@ fn the_decision_becomes_the_experiments() {
     assert_eq!((decision.propensity, decision.explored), (0.5, false));
     assert_eq!(decision.chosen, enrolment.arm);
     assert!(
-        (enrolment.covariate - 0.9).abs() < 1e-12,
-        "the control's expected quality"
+        (enrolment.covariate - 0.75).abs() < 1e-12,
+        "half of each arm's expected quality, .9 and .6"
     );
+    // The arm with a fifth of the requests has four fifths of the weight.
+    assert!((covariate(&[0.8, 0.2], &[0.9, 0.6]) - 0.66).abs() < 1e-12);
+    assert!((covariate(&[1.0], &[0.9])).abs() < 1e-12);
     assert_eq!(
         enrolment.slices,
         ["length=long", "category=code", "language=de", "tenant=key-1"]
@@ -252,6 +256,10 @@ fn what_was_shipped_takes_the_controls_place_where_it_can() {
             "the treatment cannot take it"
         );
         assert!(allowed(&table, "other", None, &control, &both));
+        assert!(
+            stands_in(&table, "auto", None, &control),
+            "nothing was found against it"
+        );
         assert_eq!(table.way("auto", None), None);
     }
     let table = shipped("a/1", "b/2");

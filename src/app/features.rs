@@ -12,6 +12,7 @@ use crate::app::late::Late;
 use crate::config::{Embedding, EmbeddingModel};
 use crate::context::Features;
 use crate::embedding::{EmbeddingCounts, EmbeddingPool, LocalEmbedder, OpenError, PoolSettings, StartError};
+use crate::experiments::FeatureVersions;
 use crate::features::Category;
 use crate::features::Embedder;
 use crate::features::artefact::ArtefactError;
@@ -234,10 +235,15 @@ impl FeatureSet {
         }
     }
 
-    /// Version of the category classifier.
+    /// Versions of all that looks at prompts.
     #[must_use]
-    pub fn classifier_version(&self) -> u32 {
-        self.classifier.version()
+    pub fn all_versions(&self) -> FeatureVersions {
+        let Versions { text, embedding } = self.versions();
+        FeatureVersions {
+            text,
+            embedding,
+            classifier: self.classifier.version(),
+        }
     }
 
     /// The same by view, as the policy's statistics name them.
@@ -283,6 +289,12 @@ impl FeatureSet {
             .await?;
         let words = self.text.words(&prompt, &Surface::of(request, &prompt));
         Some((self.classifier.classify(&words).category, vector))
+    }
+
+    /// The embedding of a prompt's words, if that is there in time.
+    pub async fn embed(&self, prompt: &PromptText) -> Option<Arc<[f32]>> {
+        let embedding = self.embedding.as_ref()?;
+        embedding.pool.try_embed(prompt, embedding.budget, |_| {}).await
     }
 
     /// Looks at a request. The text view and the category are there at once; the embedding is waited for no longer

@@ -6,6 +6,7 @@ pub mod demonstration;
 pub mod desk;
 pub mod enrol;
 pub mod features;
+pub mod former;
 pub mod late;
 pub mod live;
 pub mod money;
@@ -21,12 +22,12 @@ pub mod sessions;
 pub mod triggers;
 pub mod variants;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use uuid::{Builder, Uuid};
@@ -34,18 +35,20 @@ use uuid::{Builder, Uuid};
 use crate::app::books::Books;
 use crate::app::desk::{Desk, Detail};
 use crate::app::features::{FeatureError, FeatureSet};
+use crate::app::former::Former;
 use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
 use crate::app::prepare::Prepared;
 use crate::app::prices::Prices;
 use crate::app::reports::About;
 use crate::app::sessions::Sessions;
-use crate::app::triggers::FeatureVersions;
+use crate::app::triggers::AtHand;
 use crate::cache::Caches;
 use crate::clock;
 use crate::config::{Config, DEFAULT_CONNECT_TIMEOUT_MS};
 use crate::dispatch::idempotency::Idempotency;
 use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
+use crate::experiments::{FORMER, Variant};
 use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
 use crate::learner::{LearnerError, LearnerHandle, Setup};
 use crate::pricing::budget::Budgets;
@@ -96,6 +99,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What looks at prompts.
     pub features: ArcSwap<FeatureSet>,
+    /// What looked at them before the last change, while an experiment asks for it.
+    pub former: ArcSwapOption<Former>,
     /// The provider clients' connection pool.
     pub http: reqwest::Client,
     /// When it was started.
@@ -174,7 +179,7 @@ impl Parts {
         let now = clock::wall();
         let desk = {
             let config = &live.load().config;
-            let about = About::of(config, options.seed);
+            let about = About::of(config, options.seed, features.all_versions());
             Arc::new(Desk::restore(
                 store.clone(),
                 Arc::clone(&telemetry),
@@ -183,6 +188,7 @@ impl Parts {
                 now,
             )?)
         };
+        keep_features(&live.load().config, &options.models_dir, &features, &store);
         let budgets = Budgets::new(live.load().config.budgets.clone());
         money::restore(&budgets, store.reader(), now)?;
         let learner = LearnerHandle::start(Setup {
@@ -210,6 +216,7 @@ impl Parts {
             pending,
             sessions,
             features: ArcSwap::from_pointee(features),
+            former: ArcSwapOption::empty(),
             http,
             started: clock::wall(),
             seed: options.seed,
@@ -233,22 +240,43 @@ impl Parts {
 
     /// Has the desk look at what the router is like now.
     pub fn notice(&self) {
-        let features = self.features.load();
-        let versions = features.versions();
-        let versions = FeatureVersions {
-            text: versions.text,
-            embedding: versions.embedding,
-            classifier: features.classifier_version(),
-        };
+        let live = self.live.load();
+        let data_dir = &live.config.server.data_dir;
+        let former = former::exists(data_dir);
+        let versions = self.features.load().all_versions();
         let proven = self.learner.status().embedded_scores >= COMPARED_AFTER;
-        self.desk
-            .notice(&self.live.load().config, versions, proven, clock::wall());
+        let at_hand = AtHand { former, proven };
+        self.desk.notice(&live.config, versions, at_hand, clock::wall());
+        if former && !self.desk.may_need(&Variant::Features(FORMER.to_owned())) {
+            former::forget(data_dir);
+        }
+        self.load_former(&live.config);
+    }
+
+    /// Has the former look at prompts at hand while an experiment or a ruling goes by it, and only then.
+    fn load_former(&self, config: &Config) {
+        let wanted = self.desk.table().goes_by(&Variant::Features(FORMER.to_owned()));
+        if wanted == self.former.load().is_some() {
+            return;
+        }
+        let former = wanted.then(|| {
+            let now = self.features.load().all_versions();
+            Former::load(&config.server.data_dir, now, config, self.store.reader())
+        });
+        match former.transpose() {
+            Ok(former) => self.former.store(former.flatten().map(Arc::new)),
+            Err(error) => tracing::warn!(%error, "new features cannot be compared with the former ones"),
+        }
     }
 
     /// Keeps in the database what reports must know of the configuration in force.
     pub fn describe(&self) {
         let now = clock::wall();
-        let about = About::of(&self.live.load().config, self.seed);
+        let about = About::of(
+            &self.live.load().config,
+            self.seed,
+            self.features.load().all_versions(),
+        );
         self.desk.describe(about.clone());
         let kept = self.store.put_doc(about.row(now));
         tokio::spawn(async move {
@@ -335,6 +363,15 @@ impl Parts {
         if stopped.await.is_err() {
             tracing::error!("the learner did not end; the log's tail is learned at the next start");
         }
+    }
+}
+
+/// Keeps what looks at prompts, so that the next version of it can be compared with this one.
+fn keep_features(config: &Config, models_dir: &Path, features: &FeatureSet, store: &Store) {
+    let data_dir = &config.server.data_dir;
+    let versions = features.all_versions();
+    if let Err(error) = former::keep_up(data_dir, models_dir, versions, store.reader()) {
+        tracing::warn!(%error, "the features in use are not kept; the next ones will lack what to compare them with");
     }
 }
 

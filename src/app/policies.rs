@@ -1,9 +1,14 @@
 //! From the configuration to what the learner is told: arms, routes, objectives.
 
+use std::collections::BTreeMap;
+
 use crate::app::features::FeatureSet;
 use crate::arm::ArmId;
 use crate::completion::Usage;
 use crate::config::{self, Config, QualityRule, Route};
+use crate::features::embedding::EmbeddingView;
+use crate::features::text::TextView;
+use crate::policy::View;
 use crate::policy::arm_model::LearningSettings;
 use crate::policy::learner::{ArmFacts, ContextualLearner};
 use crate::policy::route::{Objective, RouteSettings};
@@ -24,6 +29,21 @@ pub fn learner(config: &Config, features: &FeatureSet) -> ContextualLearner {
         features.view_versions(),
         Some(features.seed()),
     );
+    configure(&mut learner, config, UnixMs(i64::MAX));
+    learner
+}
+
+/// The same for views that are no longer in use, without the seed, which is of those that are.
+#[must_use]
+pub fn former_learner(
+    config: &Config,
+    text: &TextView,
+    embedding: Option<&EmbeddingView>,
+) -> ContextualLearner {
+    let mut versions = BTreeMap::from([(View::Text, text.version().to_string())]);
+    versions.extend(embedding.map(|view| (View::Embedding, view.version().to_string())));
+    let dimensions = [Some(text.dimensions()), embedding.map(EmbeddingView::dimensions)];
+    let mut learner = ContextualLearner::new(LearningSettings::default(), dimensions, versions, None);
     configure(&mut learner, config, UnixMs(i64::MAX));
     learner
 }

@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use crate::app::enrol::Traits;
 use crate::app::features::Looked;
+use crate::app::former::{Former, FormerLook};
 use crate::app::late::Late;
 use crate::app::live::{Live, Served, Target};
 use crate::app::outlook::{Look, Outlook, saved};
 use crate::app::pending::Account;
 use crate::app::sessions::{self, Conversation};
-use crate::app::variants::Choosing;
+use crate::app::variants::{Choosing, Formerly};
 use crate::app::{App, Parts, enrol, money, purpose};
 use crate::arm::{Arm, ArmId};
 use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
@@ -23,7 +24,7 @@ use crate::config::Route;
 use crate::content::ContentFacts;
 use crate::context::Features;
 use crate::dispatch::{HedgeRule, Plan, PlannedArm};
-use crate::experiments::{Enrolment, Unit, Variant};
+use crate::experiments::{Enrolment, FORMER, Unit, Variant};
 use crate::failure::FailureKind;
 use crate::features::content;
 use crate::policy::simple::Fixed;
@@ -43,6 +44,9 @@ use crate::units::{UnixMs, Usd};
 const DIRECT_DEADLINE: Duration = Duration::from_secs(600);
 /// Why an arm is no candidate that a finished experiment left out.
 const RULED_OUT: &str = "left out by what an experiment came to; see /v1/experiments";
+/// The same, of one whose place another took.
+const REPLACED: &str =
+    "its place was taken by what an experiment came to; it answers when others fail; see /v1/experiments";
 /// Samples of an arm's latency below which it is not counted.
 const LATENCY_SAMPLES: u64 = 20;
 
@@ -194,7 +198,7 @@ pub async fn prepare(
         .sessions
         .look(request, wishes, live.config.sessions.warm, clock::wall());
     let standing = money::standing(app, request, wishes, named, clock::wall())?;
-    let asked = Asked {
+    let mut asked = Asked {
         standing,
         app,
         live: &live,
@@ -207,6 +211,7 @@ pub async fn prepare(
         policy: &**policy,
         conversation: conversation.as_ref(),
         corrections: &corrections,
+        former: None,
     };
     let rule = asked.rule(wishes);
     let (pool, own) = asked.pool(target, rule);
@@ -271,22 +276,32 @@ pub async fn prepare(
             arm,
             enrolment.as_ref(),
         );
-        let out = drawn.iter().filter(|index| !left.contains(index));
-        refused.extend(out.map(|&index| (arm(index).id.clone(), RULED_OUT.to_owned())));
+        for &index in drawn.iter().filter(|index| !left.contains(index)) {
+            let stands_in = enrol::stands_in(&table, route, category.as_deref(), arm(index));
+            if stands_in {
+                spare.push(index);
+            }
+            let why = if stands_in { REPLACED } else { RULED_OUT };
+            refused.push((arm(index).id.clone(), why.to_owned()));
+        }
         drawn = left;
     }
     let options: Vec<Offer<'_>> = drawn.iter().map(|&index| offers[index].clone()).collect();
     let estimates: Vec<Expected> = drawn.iter().map(|&index| expected[index]).collect();
+    let way = concerned.and_then(|route| table.way(route, category.as_deref()));
+    if by_former(enrolment.as_ref(), way)
+        && let Some(former) = app.former.load_full()
+    {
+        let look = former.look(request, &looking_at).await;
+        asked.former = Some((former, look));
+    }
     let settled = enrolment
         .as_mut()
         .and_then(|enrolment| asked.settle(enrolment, &options, &estimates, wishes));
     if settled.is_none() {
         enrolment = None;
     }
-    let mut decision = settled.unwrap_or_else(|| {
-        let way = concerned.and_then(|route| table.way(route, category.as_deref()));
-        asked.choose(&options, &estimates, way)
-    });
+    let mut decision = settled.unwrap_or_else(|| asked.choose(&options, &estimates, way));
     let session = conversation.as_ref().and_then(|conversation| {
         let hold = route.filter(|_| enrolment.is_none());
         sessions::go_on(
@@ -368,6 +383,12 @@ pub async fn prepare(
     })
 }
 
+/// Whether an arm of the request's experiment, or the way that one has shipped, goes by the former features.
+fn by_former(enrolment: Option<&Enrolment>, way: Option<&Variant>) -> bool {
+    let former = |variant: &Variant| matches!(variant, Variant::Features(view) if view == FORMER);
+    enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(former)) || way.is_some_and(former)
+}
+
 /// One request with what it is decided by.
 struct Asked<'a> {
     app: &'a Parts,
@@ -383,6 +404,8 @@ struct Asked<'a> {
     standing: Standing,
     /// The conversation that it goes on with, if it names one.
     conversation: Option<&'a Conversation>,
+    /// What the former features saw, where an experiment asks for them.
+    former: Option<(Arc<Former>, FormerLook)>,
 }
 
 impl<'a> Asked<'a> {
@@ -526,6 +549,7 @@ impl<'a> Asked<'a> {
                 policy,
                 question: &question,
                 expected,
+                former: self.formerly(),
             };
             let base = choosing.propose();
             let proposal = choosing.by(way, &base).unwrap_or(base);
@@ -533,6 +557,15 @@ impl<'a> Asked<'a> {
         }
         self.app
             .draw(|rng| routing::decide(policy, &question, expected, rng))
+    }
+
+    fn formerly(&self) -> Option<Formerly<'_>> {
+        let (former, look) = self.former.as_ref()?;
+        Some(Formerly {
+            policy: former.policy(self.policy),
+            contexts: look.contexts(),
+            category: self.request.routing.category.as_deref().or(Some(&*look.category)),
+        })
     }
 
     /// The decision of the experiment that the request is in; `None` if it cannot be made.
@@ -548,6 +581,7 @@ impl<'a> Asked<'a> {
             policy: self.policy,
             question: &question,
             expected,
+            former: self.formerly(),
         };
         let tenant = (!self.live.keys.is_open()).then_some(&*wishes.client.0);
         let traits = Traits {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Objective, ProviderKind, QualityRule};
+use crate::experiments::FeatureVersions;
 use crate::report::Provenance;
 use crate::report::command::{self, CommandError, DEFAULT_MARGIN};
 use crate::store::{DocRow, Reader, StoreError};
@@ -29,12 +30,15 @@ pub struct About {
     pub simulated: bool,
     /// Quality that routing may lose.
     pub margin: f64,
+    /// What looks at prompts.
+    #[serde(default)]
+    pub features: Option<FeatureVersions>,
 }
 
 impl About {
-    /// Of a configuration.
+    /// Of a configuration and what looks at prompts.
     #[must_use]
-    pub fn of(config: &Config, seed: u64) -> Self {
+    pub fn of(config: &Config, seed: u64, features: FeatureVersions) -> Self {
         let margin = config.routes.iter().find_map(|route| match route.objective {
             Objective::CheapestCapable {
                 quality: QualityRule::Margin(margin),
@@ -50,6 +54,20 @@ impl About {
                 .iter()
                 .all(|provider| provider.kind == ProviderKind::Simulated),
             margin: margin.unwrap_or(DEFAULT_MARGIN),
+            features: Some(features),
+        }
+    }
+
+    /// What a report states of it.
+    #[must_use]
+    pub fn provenance(&self, now: UnixMs) -> Provenance {
+        Provenance {
+            generated: now,
+            version: env!("CARGO_PKG_VERSION").into(),
+            config_hash: self.config_hash.clone(),
+            seed: Some(self.seed),
+            features: self.features,
+            simulated: self.simulated,
         }
     }
 
@@ -78,14 +96,7 @@ impl About {
 /// When the database cannot be read.
 pub fn provenance(reader: &Reader, now: UnixMs) -> Result<(Provenance, f64), StoreError> {
     let about = About::read(reader)?;
-    let provenance = Provenance {
-        generated: now,
-        version: env!("CARGO_PKG_VERSION").into(),
-        config_hash: about.config_hash,
-        seed: Some(about.seed),
-        simulated: about.simulated,
-    };
-    Ok((provenance, about.margin))
+    Ok((about.provenance(now), about.margin))
 }
 
 /// Writes the routing report of the last [`SPAN`] under `data_dir`.

@@ -11,7 +11,7 @@ use crate::app::desk::Desk;
 use crate::app::policies;
 use crate::arm::ArmId;
 use crate::config::{Config, Objective, QualityRule, Route};
-use crate::experiments::{Terms, Trigger};
+use crate::experiments::{FORMER, FeatureVersions, Terms, Trigger};
 use crate::store::{DocRow, Reader, StoreError};
 use crate::telemetry::{InputSize, Question};
 use crate::units::UnixMs;
@@ -23,17 +23,6 @@ const SLOW_MS: f64 = 5_000.0;
 /// Where the router's last state is kept.
 const KIND: &str = "experiments";
 const NAME: &str = "seen";
-
-/// Versions of what looks at prompts; 0 for what is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeatureVersions {
-    /// The text view's projection.
-    pub text: u32,
-    /// The embedding view's.
-    pub embedding: u32,
-    /// The category classifier's.
-    pub classifier: u32,
-}
 
 /// What changes are told by.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -116,21 +105,40 @@ impl SeenRoute {
     }
 }
 
+/// What new features can be compared with, or by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtHand {
+    /// What looked at prompts before is kept.
+    pub former: bool,
+    /// The embedding view has learned enough here to be judged.
+    pub proven: bool,
+}
+
 impl Desk {
     /// Looks at what the router is like now, and starts an experiment on each change that is worth one: a model that
     /// is new in a route, prices that turned the ranking over, another margin, new features or a new classifier.
-    /// The embedding view of a new version counts once `compared`: when it has learned enough here to be judged.
-    pub fn notice(&self, config: &Config, mut features: FeatureVersions, compared: bool, now: UnixMs) {
+    /// The embedding view of a new version counts once it is proven: when it has learned enough here to be judged.
+    pub fn notice(&self, config: &Config, mut features: FeatureVersions, at_hand: AtHand, now: UnixMs) {
         let known = self.known_embedding();
-        if !compared && known != Some(features.embedding) {
+        if !at_hand.proven && known != Some(features.embedding) {
             features.embedding = 0;
         }
         let seen = Seen::of(config, features, now);
         let Some(before) = self.remember(&seen) else {
             return;
         };
+        if let Some(before) = before {
+            self.ask_about(config, &before, &seen, at_hand.former, now);
+        }
+        // In this order, which is the writer's too: what was asked is never lost while its cause counts as seen.
+        if let Some(row) = self.unsaved(now) {
+            drop(self.store.save_state(row));
+        }
         drop(self.store.put_doc(seen.row(now)));
-        let Some(before) = before else { return };
+    }
+
+    /// Starts what the changes from `before` to `seen` are worth.
+    fn ask_about(&self, config: &Config, before: &Seen, seen: &Seen, former: bool, now: UnixMs) {
         for route in &config.routes {
             let Some((old, new)) = before.routes.get(&route.name).zip(seen.routes.get(&route.name)) else {
                 continue;
@@ -152,7 +160,7 @@ impl Desk {
                 };
                 self.ask(config, route, &trigger, None, now);
             }
-            if let Some(trigger) = features_changed(&route.name, before.features, seen.features) {
+            if let Some(trigger) = features_changed(&route.name, before.features, seen.features, former) {
                 self.ask(config, route, &trigger, None, now);
             }
         }
@@ -256,14 +264,23 @@ impl Desk {
     }
 }
 
-/// What the new versions are compared with: what did not change of what is known of a prompt.
-fn features_changed(route: &str, before: FeatureVersions, now: FeatureVersions) -> Option<Trigger> {
+/// What the new versions are compared with: the former ones where they are at hand, else what did not change of what is
+/// known of a prompt.
+fn features_changed(
+    route: &str,
+    before: FeatureVersions,
+    now: FeatureVersions,
+    former: bool,
+) -> Option<Trigger> {
+    let by = |fallback: &'static str| if former { FORMER } else { fallback };
     let (current, fresh, version) = if (before.text, before.classifier) != (now.text, now.classifier) {
         // Statistics never cross versions: all that the router knows by the text view starts anew.
-        let version = format!("text{}-classifier{}", now.text, now.classifier);
-        ("none", "text", version)
+        let version = format!("text{:08x}-classifier{:08x}", now.text, now.classifier);
+        let fresh = if now.embedding == 0 { "text" } else { "embedding" };
+        (by("none"), fresh, version)
     } else if before.embedding != now.embedding && now.embedding != 0 {
-        ("text", "embedding", format!("embedding{}", now.embedding))
+        let current = if before.embedding == 0 { "text" } else { by("text") };
+        (current, "embedding", format!("embedding{:08x}", now.embedding))
     } else {
         return None;
     };
@@ -309,29 +326,37 @@ mod tests {
     }
 
     #[test]
-    fn new_features_are_compared_with_what_did_not_change() {
+    fn new_features_are_compared_with_the_former_ones_or_what_did_not_change() {
         let before = FeatureVersions {
             text: 3,
             embedding: 0,
             classifier: 1,
         };
-        assert_eq!(features_changed("auto", before, before), None);
+        assert_eq!(features_changed("auto", before, before, true), None);
+        let found = |before, now, former| match features_changed("auto", before, now, former) {
+            Some(Trigger::NewFeatures { current, fresh, .. }) => (current, fresh),
+            other => panic!("{other:?}"),
+        };
+        let pair = |current: &str, fresh: &str| (current.to_owned(), fresh.to_owned());
         let with = FeatureVersions {
             embedding: 2,
             ..before
         };
-        let found = |now| match features_changed("auto", before, now) {
-            Some(Trigger::NewFeatures { current, fresh, .. }) => (current, fresh),
-            other => panic!("{other:?}"),
+        assert_eq!(found(before, with, false), pair("text", "embedding"));
+        let other = FeatureVersions {
+            embedding: 3,
+            ..before
         };
-        assert_eq!(found(with), ("text".to_owned(), "embedding".to_owned()));
+        assert_eq!(found(with, other, true), pair("former", "embedding"));
+        assert_eq!(found(with, other, false), pair("text", "embedding"));
         let classifier = FeatureVersions {
             classifier: 2,
             ..before
         };
-        assert_eq!(found(classifier), ("none".to_owned(), "text".to_owned()));
+        assert_eq!(found(before, classifier, true), pair("former", "text"));
+        assert_eq!(found(before, classifier, false), pair("none", "text"));
         assert_eq!(
-            features_changed("auto", with, before),
+            features_changed("auto", with, before, false),
             None,
             "going without the embedding is nobody's question"
         );

@@ -1,6 +1,6 @@
 //! How each arm of an experiment chooses among the candidates of a request.
 
-use crate::experiments::Variant;
+use crate::experiments::{FORMER, Variant};
 use crate::policy::simple::Random;
 use crate::policy::{Contexts, Pmf, Policy, Proposal};
 use crate::routing::{self, Expected, Offer, Question};
@@ -14,6 +14,19 @@ pub struct Choosing<'a> {
     pub question: &'a Question<'a>,
     /// What each of its offers is expected to use and cost.
     pub expected: &'a [Expected],
+    /// The request as the former features saw it, where an arm goes by them.
+    pub former: Option<Formerly<'a>>,
+}
+
+/// The router before the last change of what looks at prompts.
+#[derive(Clone, Copy)]
+pub struct Formerly<'a> {
+    /// What had been learned by then.
+    pub policy: &'a dyn Policy,
+    /// The views of the request.
+    pub contexts: Contexts<'a>,
+    /// The request's category.
+    pub category: Option<&'a str>,
 }
 
 impl Choosing<'_> {
@@ -41,6 +54,7 @@ impl Choosing<'_> {
                 question.demands.quality_margin = Some(f64::from(*milli) / 1000.0);
                 Some(routing::propose(self.policy, &question, self.expected))
             }
+            Variant::Features(view) if view == FORMER => self.formerly(),
             Variant::Features(view) => Some(self.seeing(view, base)),
             Variant::Categories(table) => {
                 let model = self.question.category.and_then(|category| table.get(category));
@@ -65,6 +79,14 @@ impl Choosing<'_> {
             "random" => Some(routing::propose(&Random, self.question, self.expected)),
             _ => None,
         }
+    }
+
+    /// As before the last change of what looks at prompts.
+    fn formerly(&self) -> Option<Proposal> {
+        let former = self.former?;
+        let mut question = self.question.clone();
+        (question.contexts, question.category) = (former.contexts, former.category);
+        Some(routing::propose(former.policy, &question, self.expected))
     }
 
     /// With less of the prompt than is known.

@@ -180,6 +180,8 @@ pub struct Experiment {
     pub error_rate: Option<f64>,
     /// Scores after which it ends without a verdict.
     pub max_samples: Option<u64>,
+    /// Chance of a verdict by then below which it ends at once, in [0, 0.5].
+    pub futility: Option<f64>,
     /// What must not get worse.
     pub guards: Guards,
 }
@@ -266,6 +268,7 @@ pub(super) fn raw(section: &Section<'_>) -> RawExperiment {
         layer: section.string("layer"),
         error_rate: section.number("error_rate", 0.000_1..=0.5),
         max_samples: section.integer("max_samples", 100..=10_000_000),
+        futility: section.number("futility", 0.0..=0.5),
         guards: guards(section),
     };
     raw.experiment = Some(experiment(

@@ -3,10 +3,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::special::{chi_square_tail, normal_two_sided};
+use super::special::chi_square_tail;
 
-/// Below this p-value a mismatch is an alarm. Strict, because it is looked at all the time.
-pub const ALARM_P: f64 = 0.001;
+/// Below this p-value a mismatch is an alarm: what a check may raise in error over all time, however often it is looked
+/// at.
+pub const ALARM_P: f64 = 0.01;
+/// The same for a check that is looked at once.
+const ALARM_ONCE_P: f64 = 0.001;
+/// Variance at which [`always_valid`] is tightest: that of a hundred assignments to two even arms.
+const TIGHTEST: f64 = 25.0;
 /// Expected samples per arm below which a chi-square test says nothing.
 pub const MIN_EXPECTED: f64 = 8.0;
 /// Share of units seen in more than one arm above which assignment is broken.
@@ -42,8 +47,8 @@ impl Check {
         p_value: 1.0,
     };
 
-    fn at(statistic: f64, p_value: f64) -> Self {
-        let health = if p_value < ALARM_P {
+    fn at(statistic: f64, p_value: f64, alarm: f64) -> Self {
+        let health = if p_value < alarm {
             Health::Failed
         } else {
             Health::Passed
@@ -90,7 +95,8 @@ pub fn sample_ratio(counts: &[u64], shares: &[f64]) -> Check {
         .iter()
         .map(|(count, expected)| (count - expected).powi(2) / expected)
         .sum();
-    Check::at(statistic, chi_square_tail(statistic, cells.len() as f64 - 1.0))
+    let p_value = chi_square_tail(statistic, cells.len() as f64 - 1.0);
+    Check::at(statistic, p_value, ALARM_ONCE_P)
 }
 
 /// One arm's count beside the sum of the probabilities with which it was chosen.
@@ -114,26 +120,43 @@ impl Propensities {
 }
 
 /// Sample-ratio mismatch against logged propensities, for a split that moves: `z_a = (n_a - Σ π_a) /
-/// sqrt(Σ π_a(1-π_a))` for each arm; the largest counts, Bonferroni over the arms. Too few while the variance is
-/// below [`MIN_EXPECTED`] in every arm.
+/// sqrt(Σ π_a(1-π_a))` for each arm, whose p-value holds at every sample at once; the smallest counts, Bonferroni over
+/// the arms. Too few while the variance is below [`MIN_EXPECTED`] in every arm.
 #[must_use]
 pub fn propensity_ratio(arms: &[Propensities]) -> Check {
-    let tested: Vec<f64> = arms
+    let tested: Vec<(f64, f64)> = arms
         .iter()
         .filter(|arm| arm.variance >= MIN_EXPECTED)
-        .map(|arm| (arm.chosen - arm.expected).abs() / arm.variance.sqrt())
+        .map(|arm| {
+            (
+                (arm.chosen - arm.expected).abs() / arm.variance.sqrt(),
+                arm.variance,
+            )
+        })
         .collect();
-    let Some(largest) = tested.iter().copied().reduce(f64::max) else {
+    let Some(largest) = tested.iter().map(|(z, _)| *z).reduce(f64::max) else {
         return Check::TOO_FEW;
     };
-    Check::at(
-        largest,
-        (normal_two_sided(largest) * tested.len() as f64).min(1.0),
-    )
+    Check::at(largest, smallest_of(&tested), ALARM_P)
 }
 
-/// Whether the arms' rates (scores per exposure, exposures per assignment) differ: chi-square of the 2 × K table
-/// of hits and misses. Each arm is `(hits, trials)`.
+/// An always-valid p-value of the standardised sum `z` of variance `variance` (Robbins' normal mixture, inverted):
+/// under the null hypothesis it falls below α at any time with probability α at most.
+fn always_valid(z: f64, variance: f64) -> f64 {
+    let grown = variance / TIGHTEST;
+    ((1.0 + grown).sqrt() * (-0.5 * z * z * grown / (1.0 + grown)).exp()).min(1.0)
+}
+
+/// The smallest p-value of the arms' (z, variance), Bonferroni over them; two arms are one test, seen from both sides.
+fn smallest_of(tested: &[(f64, f64)]) -> f64 {
+    let tests = if tested.len() == 2 { 1 } else { tested.len() } as f64;
+    let smallest = tested.iter().map(|(z, variance)| always_valid(*z, *variance));
+    (smallest.fold(1.0, f64::min) * tests).min(1.0)
+}
+
+/// Whether the arms' rates (scores per exposure, exposures per assignment) differ. The statistic is the chi-square of
+/// the 2 × K table of hits and misses; the p-value that of each arm against all, which holds at every sample at once.
+/// Each arm is `(hits, trials)`.
 #[must_use]
 pub fn equal_rates(arms: &[(u64, u64)]) -> Check {
     let (hits, trials) = arms
@@ -164,7 +187,16 @@ pub fn equal_rates(arms: &[(u64, u64)]) -> Check {
             (*hit as f64 - expected).powi(2) / (expected * (1.0 - rate))
         })
         .sum();
-    Check::at(statistic, chi_square_tail(statistic, arms.len() as f64 - 1.0))
+    let tested: Vec<(f64, f64)> = arms
+        .iter()
+        .map(|(hit, trial)| {
+            let of_all = *trial as f64 / trials as f64;
+            let variance = *trial as f64 * (1.0 - of_all) * rate * (1.0 - rate);
+            let off = *hit as f64 - *trial as f64 * rate;
+            (off.abs() / variance.sqrt(), variance)
+        })
+        .collect();
+    Check::at(statistic, smallest_of(&tested), ALARM_P)
 }
 
 /// Whether too many units were seen in more than one arm: above [`MAX_MULTIPLE_EXPOSURE`] of `units`.
@@ -214,10 +246,11 @@ mod tests {
         }
         assert!((arm.expected - 100.0).abs() < 1e-9 && (arm.variance - 18.0).abs() < 1e-9);
         assert_eq!(propensity_ratio(&[arm]).health, Health::Passed);
-        // Four deviations of 4.243 more.
-        let off = Propensities { chosen: 117.0, ..arm };
+        // 22 more, of which each is .2357 deviations: z² = 26.89, of which 18 / (18 + 25) counts: sqrt(1.72) e^-5.628.
+        let off = Propensities { chosen: 122.0, ..arm };
         let check = propensity_ratio(&[off]);
-        assert!((check.statistic - 17.0 / 18f64.sqrt()).abs() < 1e-9);
+        assert!((check.statistic - 22.0 / 18f64.sqrt()).abs() < 1e-9);
+        assert!((check.p_value - 0.00471).abs() < 1e-5, "{check:?}");
         assert_eq!(check.health, Health::Failed);
     }
 
@@ -226,6 +259,8 @@ mod tests {
         // Pooled rate .35; (300-350)²/(350·.65)·2 = 21.98.
         let check = equal_rates(&[(300, 1000), (400, 1000)]);
         assert!((check.statistic - 21.978).abs() < 0.01, "{check:?}");
+        // Variance 1000 · ½ · .35 · .65 = 113.75; sqrt(5.55) · e^(-.5 · 21.978 · 113.75 / 138.75) = 2.87e-4.
+        assert!((check.p_value - 2.87e-4).abs() < 2e-6, "{check:?}");
         assert_eq!(check.health, Health::Failed);
         assert_eq!(equal_rates(&[(300, 1000), (310, 1000)]).health, Health::Passed);
         assert_eq!(equal_rates(&[(3, 10), (4, 10)]).health, Health::TooFew);

@@ -17,10 +17,15 @@ const PLANNED: u64 = 500;
 const MAX_SAMPLES: u64 = 10_000;
 /// Half-width below which nothing worth knowing is left to learn.
 const MIN_EFFECT: f64 = 0.005;
+/// Chance of a verdict below which an experiment ends without one.
+const FUTILITY: f64 = 0.1;
 /// A first token later than this is slow, unless something better is known.
 pub(super) const SLOW_MS: f64 = 5_000.0;
 /// Least share of an arm.
 const FLOOR: f64 = 0.1;
+
+/// The features, classifier and learned policy that were in use before the last change of them.
+pub const FORMER: &str = "former";
 
 /// What an arm of an experiment does with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +39,7 @@ pub enum Variant {
     Policy(String),
     /// Routes with this quality margin, in thousandths of a quality point.
     MarginMilli(u32),
-    /// Routes by this much of the prompt: `embedding` (all that is ready in time), `text`, `none`.
+    /// Routes by this much of the prompt: `embedding` (all that is ready in time), `text`, `none`; or by [`FORMER`].
     Features(String),
     /// Calls this model for each category, and for others does as the router does.
     Categories(BTreeMap<String, ArmId>),
@@ -50,6 +55,7 @@ impl std::fmt::Display for Variant {
             Self::Policy(policy) => write!(f, "policy {policy}"),
             Self::MarginMilli(milli) => write!(f, "a quality margin of {}", f64::from(*milli) / 1000.0),
             Self::Features(view) => match view.as_str() {
+                FORMER => f.write_str("routing by the former look at prompts"),
                 "none" => f.write_str("routing that looks at no prompt"),
                 "text" => f.write_str("routing by words and surface alone"),
                 _ => f.write_str("routing by everything known of the prompt"),
@@ -150,6 +156,32 @@ impl Origin {
     }
 }
 
+/// Versions of what looks at prompts; 0 for what is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureVersions {
+    /// The text view's projection.
+    pub text: u32,
+    /// The embedding view's.
+    pub embedding: u32,
+    /// The category classifier's.
+    pub classifier: u32,
+}
+
+impl std::fmt::Display for FeatureVersions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = |version: u32| match version {
+            0 => "off".to_owned(),
+            version => format!("{version:08x}"),
+        };
+        let (text, embedding) = (part(self.text), part(self.embedding));
+        write!(
+            f,
+            "text view {text}, embedding view {embedding}, category classifier {}",
+            part(self.classifier)
+        )
+    }
+}
+
 /// An experiment as defined before its first sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
@@ -180,6 +212,9 @@ pub struct Definition {
     pub origin: Origin,
     /// When it was defined.
     pub defined: UnixMs,
+    /// What looked at prompts when it was defined; `None` where that was not kept.
+    #[serde(default)]
+    pub features: Option<FeatureVersions>,
 }
 
 /// Why a definition is refused.
@@ -255,6 +290,7 @@ impl Definition {
                 planned: PLANNED,
                 max_samples: MAX_SAMPLES,
                 min_effect: MIN_EFFECT,
+                futility: FUTILITY,
                 guardrails,
                 slow_ms: Some(SLOW_MS),
                 floor: FLOOR,
@@ -267,6 +303,7 @@ impl Definition {
             coverage: 1.0,
             origin,
             defined: now,
+            features: None,
         }
     }
 
@@ -309,6 +346,7 @@ impl Definition {
         let design = &mut definition.design;
         design.alpha = experiment.error_rate.unwrap_or(design.alpha);
         design.max_samples = experiment.max_samples.unwrap_or(design.max_samples);
+        design.futility = experiment.futility.unwrap_or(design.futility);
         let (guards, limits) = (&experiment.guards, &mut design.guardrails);
         limits.errors = guards.errors.unwrap_or(limits.errors);
         limits.slow = guards.slow.unwrap_or(limits.slow);
@@ -351,11 +389,13 @@ impl Definition {
         Ok(())
     }
 
-    /// The same experiment, whatever its dates: a configuration read again does not restart it.
+    /// The same experiment, whatever its dates and what looks at prompts: a configuration read again does not restart
+    /// it.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         Self {
             defined: other.defined,
+            features: other.features,
             ..self.clone()
         } == *other
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, DefinitionError, Origin};
+use super::definition::{Definition, DefinitionError, FeatureVersions, Origin, Variant};
 use super::event::{Event, EventKind};
 use super::intervention::{Intervention, InterventionError};
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
 use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
-use crate::evaluation::ab::{AbSums, Exposure};
+use crate::evaluation::ab::{AbSums, Exposure, Reading};
 use crate::evaluation::assignment::Ramp;
 use crate::units::UnixMs;
 
@@ -32,6 +32,9 @@ pub(super) struct Record {
     pub(super) unhealthy: bool,
     /// Every how many scored units a point is added to the series.
     pub(super) stride: u64,
+    /// What it said when it ended by its own rule. Scores that come later are counted and decide nothing.
+    #[serde(default)]
+    pub(super) decided: Option<Reading>,
 }
 
 /// Every experiment: running, waiting and finished.
@@ -45,6 +48,9 @@ pub struct Experiments {
     overridden: Vec<(String, i64, Intervention)>,
     #[serde(skip)]
     events: Vec<Event>,
+    /// What looks at prompts now.
+    #[serde(skip)]
+    features: Option<FeatureVersions>,
 }
 
 impl Experiments {
@@ -52,8 +58,9 @@ impl Experiments {
     ///
     /// # Errors
     /// If it is not valid, or its name is taken by one that has not ended.
-    pub fn start(&mut self, definition: Definition, now: UnixMs) -> Result<(), DefinitionError> {
+    pub fn start(&mut self, mut definition: Definition, now: UnixMs) -> Result<(), DefinitionError> {
         definition.check()?;
+        definition.features = definition.features.or(self.features);
         let taken = self.waiting.iter().any(|waiting| waiting.name == definition.name)
             || self
                 .records
@@ -80,6 +87,11 @@ impl Experiments {
         }
         self.open(definition, now);
         Ok(())
+    }
+
+    /// From now on prompts are looked at by these: noted with each experiment that is defined.
+    pub fn look_with(&mut self, features: FeatureVersions) {
+        self.features = Some(features);
     }
 
     /// Starts what an event in the router asks for. An automatic experiment on the same question that runs or waits
@@ -314,6 +326,19 @@ impl Experiments {
             .iter()
             .find(|record| record.definition.name == name)
             .map(view)
+    }
+
+    /// Whether `variant` is in an experiment that waits, runs, or changed something that can be taken back.
+    #[must_use]
+    pub fn may_need(&self, variant: &Variant) -> bool {
+        let open = self
+            .records
+            .iter()
+            .filter(|record| record.ended.is_none() || record.ruling.is_some())
+            .map(|record| record.definition.as_ref());
+        open.chain(&self.waiting)
+            .flat_map(|definition| &definition.variants)
+            .any(|(_, asked)| asked == variant)
     }
 
     /// Names of those that wait for room in their layer.

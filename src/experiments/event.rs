@@ -84,7 +84,7 @@ impl std::fmt::Display for EventKind {
                 let what = match verdict {
                     Verdict::Ship { .. } => "ship",
                     Verdict::Harm => "stop for harm",
-                    _ => "no difference that matters",
+                    _ => "no verdict, and going on is not worth it",
                 };
                 write!(f, "decided after {units} scores: {what}")
             }

@@ -74,6 +74,7 @@ impl Experiments {
             reallocated_at: 0,
             unhealthy: false,
             stride: 1,
+            decided: None,
         });
         self.generation += 1;
     }
@@ -153,15 +154,10 @@ impl Experiments {
             self.log(now, name, EventKind::Reallocated { shares, coverage });
         }
         if let Some(phase) = ended {
+            let (verdict, units) = (reading.verdict, reading.units);
+            self.records[index].decided = Some(reading);
             self.end(index, phase, now);
-            self.log(
-                now,
-                name,
-                EventKind::Decided {
-                    verdict: reading.verdict,
-                    units: reading.units,
-                },
-            );
+            self.log(now, name, EventKind::Decided { verdict, units });
         }
     }
 }

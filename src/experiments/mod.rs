@@ -19,7 +19,9 @@ mod trigger;
 mod view;
 
 pub use crate::evaluation::ab::{Exposure, Guardrails, Hypothesis};
-pub use definition::{Definition, DefinitionError, Origin, Split, StickyBy, Variant};
+pub use definition::{
+    Definition, DefinitionError, FORMER, FeatureVersions, Origin, Split, StickyBy, Variant,
+};
 pub use engine::Experiments;
 pub use event::{Event, EventKind};
 pub use intervention::{Intervention, InterventionError};

@@ -42,7 +42,7 @@ pub struct Enrolment {
     pub shares: Vec<f64>,
     /// Hash of the unit if it may come again.
     pub unit: Option<u64>,
-    /// Quality that the control was expected to reach on this prompt: set by routing, for CUPED. 0 if unknown.
+    /// Quality that the arms were expected to reach on this prompt: set by routing, for CUPED. 0 if unknown.
     #[serde(default)]
     pub covariate: f64,
     /// `dimension=value` slices: category, language, length, tenant. Set by routing.
@@ -183,6 +183,16 @@ impl Table {
                 _ => None,
             })
             .last()
+    }
+
+    /// Whether an experiment that runs, or a ruling that stands, asks for `variant`.
+    #[must_use]
+    pub fn goes_by(&self, variant: &Variant) -> bool {
+        let running = self.entries.iter().flat_map(|entry| &entry.definition.variants);
+        running.map(|(_, asked)| asked).any(|asked| asked == variant)
+            || self.rulings.iter().any(
+                |ruled| matches!(&ruled.ruling, Ruling::Replace { of, by } if of == variant || by == variant),
+            )
     }
 
     /// Whether nothing runs and nothing was ruled.

@@ -58,7 +58,7 @@ pub enum Trigger {
     NewFeatures {
         /// The route.
         route: String,
-        /// What is compared with: the views that did not change, `text` or `none`.
+        /// What is compared with: the former features, or the views that did not change (`text`, `none`).
         current: String,
         /// The views that the new ones are among: `text` or `embedding`.
         fresh: String,

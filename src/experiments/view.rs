@@ -119,8 +119,11 @@ pub struct ExperimentView {
     pub started: UnixMs,
     /// When it ended.
     pub ended: Option<UnixMs>,
-    /// Health, differences and verdict.
+    /// Health, differences and verdict, with every score that has come.
     pub reading: Reading,
+    /// The same when it ended by its own rule: what the decision rests on.
+    #[serde(default)]
+    pub decided: Option<Reading>,
     /// The arms, control first.
     pub arms: Vec<ArmView>,
     /// The slices.
@@ -134,6 +137,14 @@ pub struct ExperimentView {
     pub ruling: Option<Ruling>,
     /// Share of the layer's traffic that takes part.
     pub coverage: f64,
+}
+
+impl ExperimentView {
+    /// What its end rests on, or what it says now while it runs or where somebody ended it.
+    #[must_use]
+    pub fn telling(&self) -> &Reading {
+        self.decided.as_ref().unwrap_or(&self.reading)
+    }
 }
 
 pub(super) fn view(record: &Record) -> ExperimentView {
@@ -161,6 +172,7 @@ pub(super) fn view(record: &Record) -> ExperimentView {
         started: record.started,
         ended: record.ended,
         reading: read(&definition.design, sums).unwrap_or_else(|_| nothing()),
+        decided: record.decided.clone(),
         arms,
         slices: sequence
             .as_ref()

@@ -23,7 +23,7 @@ use crate::policy::Learner as _;
 use crate::policy::Policy;
 use crate::policy::learner::{ContextualLearner, DriftEvent};
 use crate::pricing::Corrections;
-use crate::store::{Store, StoreError};
+use crate::store::{Reader, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::units::UnixMs;
 
@@ -41,7 +41,7 @@ const CHUNKS: u32 = 8;
 /// Decisions that fill the reservoir again after a start.
 const REHEARSAL: u32 = 512;
 /// Name of the saved state.
-const STATE: &str = "policy";
+pub const STATE: &str = "policy";
 /// Name of the saved token corrections.
 const CORRECTIONS: &str = "token-corrections";
 /// Version of what is saved under either.
@@ -279,23 +279,9 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Fills the routes' reservoirs from the newest decisions, so that the first request has a price of a dollar.
     fn rehearse(&mut self) -> Result<(), StoreError> {
-        let first = self.status.attempt_seq.saturating_sub(i64::from(REHEARSAL));
-        for logged in self.store.reader().attempts_since(first, REHEARSAL)? {
-            if logged.seq <= self.status.attempt_seq
-                && let Some(lesson) = logged
-                    .decision
-                    .as_ref()
-                    .and_then(|row| Lesson::read(row, &self.versions))
-            {
-                let offers: Vec<_> = lesson.offers().collect();
-                self.learner
-                    .rehearse(lesson.route(), &lesson.contexts(), lesson.category(), &offers);
-            }
-        }
-        self.learner.solve_if_due();
-        Ok(())
+        let reader = self.store.reader();
+        rehearse(&mut self.learner, reader, self.status.attempt_seq, &self.versions)
     }
 
     fn run(mut self, shared: &Shared) {
@@ -456,6 +442,50 @@ impl Worker {
             self.status.error = Some(text);
         }
     }
+}
+
+/// What the saved state `bytes` decides, without learning on. `learner` is as it was before anything was learned, and
+/// `attempt_seq` how far of the log the state had learned. `None` if the state is of another release.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn recall(
+    mut learner: ContextualLearner,
+    bytes: &[u8],
+    attempt_seq: i64,
+    reader: &Reader,
+    versions: &Versions,
+) -> Result<Option<Arc<dyn Policy>>, StoreError> {
+    if let Err(error) = learner.load(bytes) {
+        tracing::warn!(%error, "what was learned by the former features cannot be used");
+        return Ok(None);
+    }
+    rehearse(&mut learner, reader, attempt_seq, versions)?;
+    Ok(Some(learner.snapshot()))
+}
+
+/// Fills the routes' reservoirs from the newest decisions up to `attempt_seq`, so that the first request has a price of
+/// a dollar.
+fn rehearse(
+    learner: &mut ContextualLearner,
+    reader: &Reader,
+    attempt_seq: i64,
+    versions: &Versions,
+) -> Result<(), StoreError> {
+    let first = attempt_seq.saturating_sub(i64::from(REHEARSAL));
+    for logged in reader.attempts_since(first, REHEARSAL)? {
+        if logged.seq <= attempt_seq
+            && let Some(lesson) = logged
+                .decision
+                .as_ref()
+                .and_then(|row| Lesson::read(row, versions))
+        {
+            let offers: Vec<_> = lesson.offers().collect();
+            learner.rehearse(lesson.route(), &lesson.contexts(), lesson.category(), &offers);
+        }
+    }
+    learner.solve_if_due();
+    Ok(())
 }
 
 /// The corrections as they were saved, and how far they had read; without any, they begin where the policy is.

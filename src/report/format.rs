@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::evaluation::sequence::Interval;
 use crate::units::UnixMs;
 
-/// Dollars with three significant digits at least: `$1,234.50`, `$0.0123`, `-$0.000082`.
+/// Dollars with three significant digits at least: `$12,345`, `$1,234.50`, `$0.0123`, `-$0.000082`.
 #[must_use]
 pub fn usd(dollars: f64) -> String {
     if !dollars.is_finite() {
@@ -13,15 +13,19 @@ pub fn usd(dollars: f64) -> String {
     }
     let sign = if dollars < 0.0 { "-" } else { "" };
     let size = dollars.abs();
-    let decimals = if size == 0.0 || size >= 10.0 {
+    let decimals = if size >= 10_000.0 {
+        0
+    } else if size == 0.0 || size >= 10.0 {
         2
     } else {
         // Three significant digits.
         (2 - size.log10().floor() as i32).clamp(2, 9) as usize
     };
     let text = format!("{size:.decimals$}");
-    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
-    format!("{sign}${}.{part}", thousands(whole))
+    match text.split_once('.') {
+        Some((whole, part)) => format!("{sign}${}.{part}", thousands(whole)),
+        None => format!("{sign}${}", thousands(&text)),
+    }
 }
 
 /// A whole number with separated thousands: `12,345`.
@@ -49,6 +53,13 @@ pub fn percent(share: f64) -> String {
     } else {
         "–".to_owned()
     }
+}
+
+/// A level that somebody chose, with the decimals that it has: `95 %`, `99.5 %`.
+#[must_use]
+pub fn level(share: f64) -> String {
+    let hundredths = (1e4 * share).round() / 100.0;
+    format!("{hundredths} %")
 }
 
 /// A score with three decimals, or a dash.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::experiments::FeatureVersions;
 use crate::units::UnixMs;
 
 /// What every report states about itself.
@@ -35,8 +36,30 @@ pub struct Provenance {
     pub config_hash: String,
     /// Seed of the random draws, where one was set.
     pub seed: Option<u64>,
+    /// What looks at prompts.
+    #[serde(default)]
+    pub features: Option<FeatureVersions>,
     /// Whether the answers, prices, speeds and scores come from simulated providers.
     pub simulated: bool,
+}
+
+impl Provenance {
+    /// In one line, for the foot of a report as text.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let features = self.features.map_or_else(String::new, |features| {
+            format!(", prompts looked at by {features}")
+        });
+        let seed = self
+            .seed
+            .map_or_else(String::new, |seed| format!(", seed {seed}"));
+        format!(
+            "pointsman {}, made {}, configuration {}{seed}{features}. Plots are in report.html, figures in report.json.\n",
+            self.version,
+            format::moment(self.generated),
+            self.config_hash
+        )
+    }
 }
 
 /// A report in its three forms.

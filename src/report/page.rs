@@ -71,6 +71,7 @@ pub fn page(title: &str, provenance: &Provenance, body: &Markup) -> String {
                             "pointsman " (provenance.version) " · made " (format::moment(provenance.generated))
                             " · configuration " code { (provenance.config_hash) }
                             @if let Some(seed) = provenance.seed { " · seed " code { (seed) } }
+                            @if let Some(features) = provenance.features { " · prompts looked at by " (features) }
                         }
                         p { "The same figures for programs: " a href="report.json" { "report.json" } "; as text: " a href="report.md" { "report.md" } "." }
                     }
@@ -107,24 +108,49 @@ pub fn figures(figures: &[Figure]) -> Markup {
     }
 }
 
-/// A table whose first column is text and whose others are figures. `caption` says what it shows.
+/// A table of figures, and of words where a column holds them. `caption` says what it shows.
 #[must_use]
 pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
+    let class = |column: usize| {
+        let words = column == 0
+            || rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .any(|cell| !is_figure(cell));
+        words.then_some("text")
+    };
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table {
-                caption { (caption) }
-                thead { tr { @for name in head { th scope="col" { (name) } } } }
+                caption { span { (caption) } }
+                thead { tr { @for (index, name) in head.iter().enumerate() { th class=[class(index)] scope="col" { (name) } } } }
                 tbody {
                     @for row in rows {
                         tr {
                             @for (index, cell) in row.iter().enumerate() {
-                                @if index == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                                @if index == 0 { th scope="row" { (cell) } } @else { td class=[class(index)] { (with_interval(cell)) } }
                             }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// Whether a cell holds a figure, or the dash of one that is not known.
+fn is_figure(cell: &str) -> bool {
+    let bare = cell.trim_start_matches(['+', '-', '$', '≥', ' ']);
+    cell == "–" || bare.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// `estimate [low, high]` with the interval in a line of its own, so that estimates stand below each other.
+fn with_interval(cell: &str) -> Markup {
+    let parts = cell.strip_suffix(']').and_then(|cell| cell.split_once(" ["));
+    html! {
+        @match parts {
+            Some((estimate, interval)) => { (estimate) span.interval { (interval.replace(", ", " to ")) } }
+            None => (cell)
         }
     }
 }
@@ -194,7 +220,7 @@ pub fn facts(caption: &str, rows: &[Vec<String>]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table.checks {
-                caption { (caption) }
+                caption { span { (caption) } }
                 tbody {
                     @for row in rows {
                         tr { @for (index, cell) in row.iter().enumerate() {
@@ -233,6 +259,17 @@ mod tests {
         let rows = vec![vec!["<script>alert(1)</script>".to_owned(), "a|b".to_owned()]];
         let shown = table("x", &["model", "n"], &rows).into_string();
         assert!(!shown.contains("<script>"));
+        let rows = vec![vec![
+            "a".to_owned(),
+            "0.9 [0.8, 1.0]".to_owned(),
+            "p/model".to_owned(),
+        ]];
+        let shown = table("x", &["arm", "score", "model"], &rows).into_string();
+        assert!(
+            shown.contains("0.9<span class=\"interval\">0.8 to 1.0</span>"),
+            "{shown}"
+        );
+        assert!(shown.contains("<td class=\"text\">p/model</td>"), "{shown}");
         assert!(markdown_table(&["model", "n"], &rows).contains("a\\|b"));
     }
 

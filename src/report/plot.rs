@@ -44,6 +44,8 @@ pub enum Scale {
 
 impl Scale {
     fn write(self, value: f64, span: f64) -> String {
+        // No "-0.00".
+        let value = if value.abs() < span * 1e-6 { 0.0 } else { value };
         match self {
             Self::Time => format::tick(UnixMs(value as i64), span as i64),
             Self::Count => format::count(value.max(0.0) as u64),
@@ -319,7 +321,7 @@ pub fn intervals(label: &str, scale: Scale, rows: &[Row], marks: &[f64]) -> Resu
             .margin_top(20)
             .margin_right(90)
             .set_label_area_size(LabelAreaPosition::Bottom, 90)
-            .margin_left(20)
+            .margin_left(90)
             .build_cartesian_2d(low..high, 0.0..rows.len() as f64)
             .map_err(told)?;
         let text = TextStyle::from(("sans-serif", TEXT)).color(&INK);

@@ -114,6 +114,7 @@ pub async fn start(
     app.desk
         .start(&experiment, clock::wall())
         .map_err(|error| ApiError::invalid(error.to_string(), None))?;
+    keep(&app).await?;
     let view = self::experiment(State(app), Path(experiment.name.clone())).await;
     // One that waits for room in its layer has nothing to show yet.
     let body =
@@ -145,7 +146,24 @@ pub async fn intervene(
     app.desk
         .intervene(&name, &ask.intervention, &ask.reason, clock::wall())
         .map_err(|error| ApiError::invalid(error.to_string(), None))?;
-    experiment(State(app), Path(name)).await
+    keep(&app).await?;
+    // What is ruled now may go by former features, which are read from the disk.
+    let noticing = app.clone();
+    drop(tokio::task::spawn_blocking(move || noticing.notice()).await);
+    let view = experiment(State(app), Path(name.clone())).await;
+    // One that waited for room has nothing to show.
+    Ok(view.unwrap_or_else(|_| Json(serde_json::json!({"name": name, "phase": "stopped"}))))
+}
+
+/// What is acknowledged outlives a crash.
+async fn keep(app: &App) -> Result<(), ApiError> {
+    app.desk.keep().await.map_err(|error| {
+        tracing::error!(%error, "an experiment's change is in force and could not be saved");
+        ApiError::new(
+            FailureKind::Server,
+            "The change is in force but could not be saved: after a crash it would have to be made again. Is the disk full?",
+        )
+    })
 }
 
 /// A report's file.

@@ -8,6 +8,7 @@
 
 use pointsman::evaluation::ab::{AbSums, Design, Exposure, Guardrails, Hypothesis, Sample, Verdict, read};
 use pointsman::evaluation::allocation::neyman;
+use pointsman::evaluation::health::{ALARM_P, Health, Propensities, equal_rates, propensity_ratio};
 use pointsman::evaluation::moments::{Moments, UnitTotals, difference};
 use pointsman::evaluation::off_policy::{LoggedDecision, estimate};
 use pointsman::evaluation::sequence::ConfidenceSequence;
@@ -288,6 +289,7 @@ fn verdicts_are_wrong_no_more_often_than_stated() {
             planned: 500,
             max_samples: 1_000,
             min_effect: 0.005,
+            futility: 0.0,
             guardrails: Guardrails::default(),
             slow_ms: None,
             floor: 0.1,
@@ -332,4 +334,106 @@ fn verdicts_are_wrong_no_more_often_than_stated() {
         println!("{name}: wrong verdicts {:.2} %", 100.0 * rate);
         assert!(rate <= ALPHA, "{name}: {rate}");
     }
+}
+
+/// The checks of health are looked at after each sample too: healthy experiments must not raise an alarm more often than
+/// stated over all their time, and a split that is off by three points in a hundred must be found.
+#[test]
+fn health_checks_under_peeking_alarm_no_more_often_than_stated() {
+    let alarms = |share: f64, rates: [f64; 2], samples: u64, experiments: u64| {
+        let mut raised = [0u64; 2];
+        for seed in 0..experiments {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let (mut arms, mut counts) = ([Propensities::default(); 2], [(0, 0); 2]);
+            let mut failed = [false; 2];
+            for _ in 0..samples {
+                let arm = usize::from(rng.gen_bool(share));
+                for (index, sums) in arms.iter_mut().enumerate() {
+                    sums.record(index == arm, 0.5);
+                }
+                counts[arm].0 += u64::from(rng.gen_bool(rates[arm]));
+                counts[arm].1 += 1;
+                failed[0] |= propensity_ratio(&arms).health == Health::Failed;
+                failed[1] |= equal_rates(&counts).health == Health::Failed;
+            }
+            (0..2).for_each(|check| raised[check] += u64::from(failed[check]));
+        }
+        raised.map(|count| count as f64 / experiments as f64)
+    };
+    let healthy = alarms(0.5, [0.3, 0.3], SAMPLES, EXPERIMENTS);
+    println!(
+        "healthy, {SAMPLES} looks: split alarms {:.2} %, feedback alarms {:.2} %",
+        100.0 * healthy[0],
+        100.0 * healthy[1]
+    );
+    assert!(healthy.iter().all(|rate| *rate <= ALARM_P), "{healthy:?}");
+    // .03 of 10,000 is six deviations of the split; .05 against a rate of .3 are 5.4 of the feedback's.
+    let broken = alarms(0.53, [0.3, 0.35], 10_000, 200);
+    println!(
+        "off by 3 points: found {:.1} %; feedback off by 5: {:.1} %",
+        100.0 * broken[0],
+        100.0 * broken[1]
+    );
+    assert!(broken.iter().all(|rate| *rate >= 0.9), "{broken:?}");
+}
+
+/// Ending when a verdict has become improbable: experiments without a difference end long before their size, one whose
+/// difference they were made to find hardly ever ends without it, and none is wrong more often than stated.
+#[test]
+fn hopeless_experiments_end_early_and_good_ones_do_not() {
+    let end = |rates: [f64; 2], futility: f64, experiments: u64| {
+        let (mut samples, mut found, mut wrong) = (0, 0, 0);
+        for seed in 0..experiments {
+            let design = Design {
+                arms: 2,
+                hypothesis: Hypothesis::Superior,
+                alpha: ALPHA,
+                planned: 500,
+                max_samples: 10_000,
+                min_effect: 0.005,
+                futility,
+                guardrails: Guardrails::default(),
+                slow_ms: None,
+                floor: 0.1,
+            };
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut sums = AbSums::new(2);
+            let verdict = loop {
+                let arm = usize::from(rng.gen_bool(0.5));
+                let sample = Sample {
+                    arm,
+                    probability: 0.5,
+                    unit: None,
+                    covariate: 0.0,
+                    slices: Vec::new(),
+                };
+                sums.score(&sample, f64::from(u8::from(rng.gen_bool(rates[arm]))), None);
+                samples += 1;
+                let verdict = read(&design, &sums).unwrap().verdict;
+                if !matches!(verdict, Verdict::Running { .. } | Verdict::Unhealthy) {
+                    break verdict;
+                }
+            };
+            found += u64::from(verdict == Verdict::Ship { arm: 1 });
+            wrong += u64::from(rates[0] == rates[1] && verdict != Verdict::Futile);
+        }
+        let share = |count: u64| count as f64 / experiments as f64;
+        (samples as f64 / experiments as f64, share(found), share(wrong))
+    };
+    let (even, _, wrong) = end([0.8, 0.8], 0.1, 500);
+    let (mean, power, _) = end([0.8, 0.85], 0.1, 300);
+    let (patient_mean, patient_power, _) = end([0.8, 0.85], 0.0, 300);
+    println!(
+        "no difference: {even:.0} samples of 10,000, wrong {:.2} %",
+        100.0 * wrong
+    );
+    println!(
+        "a gain of .05: power {power:.3} after {mean:.0}; without the rule {patient_power:.3} after {patient_mean:.0}"
+    );
+    assert!(even < 4_000.0, "{even}");
+    assert!(wrong <= ALPHA, "{wrong}");
+    assert!(
+        power >= 0.95 && power >= patient_power - 0.05,
+        "{power} {patient_power}"
+    );
 }

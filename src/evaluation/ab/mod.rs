@@ -79,6 +79,10 @@ pub struct Design {
     pub max_samples: u64,
     /// Half-width of the interval below which nothing worth knowing is left to learn.
     pub min_effect: f64,
+    /// It also ends without a verdict when the chance that it comes to one by `max_samples` falls below this, in
+    /// [0, 1). 0: never.
+    #[serde(default)]
+    pub futility: f64,
     /// What must not get worse.
     pub guardrails: Guardrails,
     /// A first token later than this is slow. `None`: not guarded.

@@ -6,6 +6,7 @@ use super::{AbSums, Design, UNIT_RANGE};
 use crate::evaluation::health::{Check, Health};
 use crate::evaluation::moments::{Difference, difference};
 use crate::evaluation::sequence::{ConfidenceSequence, SequenceError};
+use crate::evaluation::special::normal_cdf;
 
 /// Samples needed are not forecast beyond this.
 const HORIZON: u64 = 1_000_000;
@@ -48,6 +49,9 @@ pub struct Comparison {
     pub guardrails: Vec<GuardrailResult>,
     /// Where it stands.
     pub standing: Standing,
+    /// Chance that the interval decides by the end of the experiment; `None` while there are too few scores.
+    #[serde(default)]
+    pub chance: Option<f64>,
 }
 
 /// What to do.
@@ -66,7 +70,8 @@ pub enum Verdict {
     },
     /// Every treatment is refuted or harmful: keep the control.
     Harm,
-    /// The end was reached, or nothing worth knowing is left to learn: keep the control.
+    /// The end was reached, or is hardly worth reaching: nothing that matters is left to learn, or a verdict has
+    /// become improbable. Keep the control.
     Futile,
     /// A health check failed: no verdict until it is understood.
     Unhealthy,
@@ -165,13 +170,35 @@ fn compare(design: &Design, sums: &AbSums, arm: usize, sequence: &ConfidenceSequ
         });
     }
     let standing = standing(design, quality.as_ref(), &guardrails);
+    let chance = quality
+        .as_ref()
+        .map(|found| chance(design, found, sums.units(), sequence));
     Comparison {
         arm,
         quality,
         cost,
         guardrails,
         standing,
+        chance,
     }
+}
+
+/// The chance that the interval decides by the end of the experiment, when the difference may be anything to begin
+/// with: what is seen then lies around what is seen now with the variance `V · (1/n - 1/N)`, and decides if it is
+/// further from the threshold than the half-width at N (predictive power; Spiegelhalter, Freedman and Blackburn,
+/// *Monitoring clinical trials: conditional or predictive power?*, Controlled Clinical Trials 1986). `units`: in all
+/// arms.
+fn chance(design: &Design, found: &Difference, units: f64, sequence: &ConfidenceSequence) -> f64 {
+    let end = found.units * (design.max_samples as f64 / units.max(1.0));
+    if end <= found.units {
+        return 0.0;
+    }
+    let half_width = sequence.half_width(end, found.variance);
+    let spread = (found.variance * (1.0 / found.units - 1.0 / end))
+        .sqrt()
+        .max(1e-12);
+    let distance = found.interval.estimate - design.hypothesis.threshold();
+    normal_cdf((distance - half_width) / spread) + normal_cdf(-(distance + half_width) / spread)
 }
 
 fn standing(design: &Design, quality: Option<&Difference>, guardrails: &[GuardrailResult]) -> Standing {
@@ -222,6 +249,7 @@ fn verdict(
         comparison
             .quality
             .is_some_and(|quality| quality.interval.half_width() < design.min_effect)
+            || comparison.chance.is_some_and(|chance| chance < design.futility)
     };
     if units >= design.max_samples || open.iter().all(settled) {
         return Verdict::Futile;

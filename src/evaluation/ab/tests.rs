@@ -11,6 +11,7 @@ fn design(hypothesis: Hypothesis) -> Design {
         planned: 500,
         max_samples: 10_000,
         min_effect: 0.005,
+        futility: 0.0,
         guardrails: Guardrails::default(),
         slow_ms: Some(1_000.0),
         floor: 0.1,
@@ -103,6 +104,28 @@ fn it_ends_when_there_is_nothing_left_to_learn() {
         read(&coarse, &filled(300, [80, 80], [0, 0])).unwrap().verdict,
         Verdict::Futile
     );
+}
+
+#[test]
+fn it_ends_when_a_verdict_has_become_improbable() {
+    let design = Design {
+        futility: 0.1,
+        ..design(Hypothesis::Superior)
+    };
+    // 1,500 a side, both at .80: the step's variance is 2 · (.16 + .16) = .64. At 10,000 the half-width is
+    // sqrt(.64 · 2 · 159.8 / (10^8 · .01588) · (ln 159.8 / 2 + 2.996)) = .0267; until then the difference moves by
+    // sqrt(.64 · (1/3000 - 1/10000)) = .0122: 2 · P(Z > 2.18) = .029.
+    let even = read(&design, &filled(1_500, [80, 80], [0, 0])).unwrap();
+    let chance = even.comparisons[0].chance.unwrap();
+    assert!((chance - 0.029).abs() < 0.003, "{chance}");
+    assert_eq!(even.verdict, Verdict::Futile);
+    // The same at a difference of .03, where the half-width now is .045: more likely than not that it is found yet.
+    let lead = read(&design, &filled(1_500, [80, 83], [0, 0])).unwrap();
+    assert!(lead.comparisons[0].chance.unwrap() > 0.5);
+    assert!(matches!(lead.verdict, Verdict::Running { .. }), "{lead:?}");
+    // 500 a side and no difference yet: too early to give up.
+    let early = read(&design, &filled(500, [80, 80], [0, 0])).unwrap();
+    assert!(matches!(early.verdict, Verdict::Running { .. }), "{early:?}");
 }
 
 #[test]

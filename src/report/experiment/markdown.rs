@@ -7,7 +7,6 @@ use super::text::{
     design_rows, guard_rows, happened, key_figures, off_policy_rows, slice_rows, small_slices, speed_rows,
     standing, subtitle, total_rows,
 };
-use crate::report::format::moment;
 use crate::report::page::{SIMULATED, check_word, markdown_table};
 
 pub(super) fn render(report: &ExperimentReport) -> String {
@@ -69,12 +68,6 @@ pub(super) fn render(report: &ExperimentReport) -> String {
     for paragraph in METHOD {
         out += &format!("{paragraph}\n\n");
     }
-    let provenance = &report.provenance;
-    out += &format!(
-        "pointsman {}, made {}, configuration {}. Plots are in report.html, figures in report.json.\n",
-        provenance.version,
-        moment(provenance.generated),
-        provenance.config_hash
-    );
+    out += &report.provenance.line();
     out
 }

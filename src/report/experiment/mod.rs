@@ -51,6 +51,9 @@ pub struct Outcome {
     pub more_needed: Option<u64>,
     /// The same in days at today's rate.
     pub days_needed: Option<f64>,
+    /// Chance that a running one comes to a verdict by its end.
+    #[serde(default)]
+    pub chance: Option<f64>,
 }
 
 /// Dollars that the treatment saves against the control; negative if it costs more.
@@ -127,6 +130,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         sentence,
         more_needed: None,
         days_needed: None,
+        chance: None,
     };
     let name = |arm: usize| {
         view.arms
@@ -144,9 +148,9 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
     match view.phase {
         Phase::Shipped { arm }
             if view
-                .reading
-                .comparisons
+                .decided
                 .iter()
+                .flat_map(|decided| &decided.comparisons)
                 .any(|c| c.arm == arm && c.standing == Standing::Holds) =>
         {
             let holds = match view.definition.design.hypothesis {
@@ -173,7 +177,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         ),
         Phase::StoppedForHarm => {
             let broken = view
-                .reading
+                .telling()
                 .comparisons
                 .iter()
                 .flat_map(|c| &c.guardrails)
@@ -196,9 +200,10 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         Phase::Futile => say(
             "futile",
             format!(
-                "It is over without a verdict: {} scored requests found no difference that matters ({}). {} stays.{saves} Choose by cost, or widen the margin and ask again.",
-                count(view.reading.units),
+                "It is over without a verdict: {} scored requests did not settle it ({}){}. {} stays.{saves} Choose by cost, or widen the margin and ask again.",
+                count(view.telling().units),
                 found(1),
+                improbable(view),
                 name(0)
             ),
         ),
@@ -218,10 +223,25 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
     }
 }
 
-/// The difference of an arm to the control, in words.
+/// Why one without a verdict ended before its size.
+fn improbable(view: &ExperimentView) -> String {
+    let max = view.definition.design.max_samples;
+    let ended = view.telling();
+    let chance = ended.comparisons.iter().filter_map(|c| c.chance).reduce(f64::max);
+    match chance.filter(|_| ended.units < max) {
+        Some(chance) => format!(
+            ", and the chance that {} would was down to {}",
+            count(max),
+            percent(chance)
+        ),
+        None => String::new(),
+    }
+}
+
+/// The difference of an arm to the control, in words: what the end rests on.
 fn found(view: &ExperimentView, arm: usize) -> String {
     let comparison = view
-        .reading
+        .telling()
         .comparisons
         .iter()
         .find(|comparison| comparison.arm == arm);
@@ -243,6 +263,7 @@ fn running(view: &ExperimentView, provenance: &Provenance, found: &str) -> Outco
                     .to_owned(),
             more_needed: None,
             days_needed: None,
+            chance: None,
         };
     }
     let exposures: u64 = view.arms.iter().map(|arm| arm.exposures).sum();
@@ -266,14 +287,26 @@ fn running(view: &ExperimentView, provenance: &Provenance, found: &str) -> Outco
     let when = days.map_or_else(String::new, |days| {
         format!(", {} at today's rate", span(days * 86_400_000.0))
     });
+    let chance = view
+        .reading
+        .comparisons
+        .iter()
+        .filter_map(|c| c.chance)
+        .reduce(f64::max);
+    let likely = chance.map_or_else(String::new, |chance| {
+        format!(
+            " The chance that it comes to a verdict by its end is {}.",
+            percent(chance)
+        )
+    });
     let sentence = if decides {
         format!(
-            "Not enough data: about {} more requests{when}. So far: {found}. Nothing needs to be done.",
+            "Not enough data: about {} more requests{when}, if the difference stays as it is. So far: {found}.{likely} Nothing needs to be done.",
             count(requests)
         )
     } else {
         format!(
-            "Not enough data. So far: {found}. It ends after about {} more requests{when}, at the latest.",
+            "Not enough data. So far: {found}. It ends after about {} more requests{when}, at the latest.{likely} Nothing needs to be done.",
             count(requests)
         )
     };
@@ -282,6 +315,7 @@ fn running(view: &ExperimentView, provenance: &Provenance, found: &str) -> Outco
         sentence,
         more_needed: Some(requests),
         days_needed: days,
+        chance,
     }
 }
 

@@ -1,10 +1,10 @@
 //! A newcomer's questions, answered in the order in which they come up.
 
-use super::text::usd_signed;
+use super::text::{later, usd_signed};
 use super::{ExperimentReport, Savings, found};
 use crate::evaluation::health::Health;
 use crate::experiments::{ArmView, Phase, StickyBy};
-use crate::report::format::{count, moment, percent, usd};
+use crate::report::format::{count, level, moment, percent, span, usd};
 
 /// Questions with their answers.
 pub(super) fn questions(report: &ExperimentReport) -> Vec<(&'static str, String)> {
@@ -38,7 +38,7 @@ fn compared(report: &ExperimentReport) -> String {
         "{} on the route “{}”{what}. {unit} was given to one of them by lot, on {} of the traffic.",
         arms.join(" and "),
         view.definition.route,
-        percent(view.definition.coverage)
+        level(view.definition.coverage)
     )
 }
 
@@ -48,16 +48,25 @@ fn over(report: &ExperimentReport) -> String {
         .ended
         .map_or_else(String::new, |ended| format!(" since {}", moment(ended)));
     match view.phase {
-        Phase::Running => match report.outcome.more_needed {
-            Some(more) => format!("No. About {} more requests are needed.", count(more)),
-            None => "No.".to_owned(),
-        },
+        Phase::Running => {
+            let outcome = &report.outcome;
+            let Some(more) = outcome.more_needed else {
+                return "No.".to_owned();
+            };
+            let when = outcome.days_needed.map_or_else(String::new, |days| {
+                format!(", {} at today's rate", span(days * 86_400_000.0))
+            });
+            let likely = outcome.chance.map_or_else(String::new, |chance| {
+                format!("; it comes to a verdict with a chance of {}", percent(chance))
+            });
+            format!("No. About {} more requests{when}{likely}.", count(more))
+        }
         Phase::Shipped { arm } => {
             let name = view.arms.get(arm).map_or("", |arm| arm.variant.as_str());
             format!("Yes{when}: {name} is in use.")
         }
         Phase::StoppedForHarm => format!("Yes{when}: it was stopped, because the treatment did harm."),
-        Phase::Futile => format!("Yes{when}: no difference that matters was found."),
+        Phase::Futile => format!("Yes{when}, without a verdict: the scores did not settle it."),
         Phase::Stopped => format!("Yes{when}: it was ended before it came to a verdict."),
         Phase::Undone => format!("Yes{when}, and what it had changed was taken back."),
     }
@@ -116,10 +125,11 @@ fn sure(report: &ExperimentReport) -> String {
     }
     let scored: u64 = view.arms.iter().map(|arm: &ArmView| arm.scored).sum();
     format!(
-        "Mean score of treatment minus control: {}, from {} scores. The interval holds with {} however often one looks.",
+        "Mean score of treatment minus control: {}, from {} scores{}. The interval holds with {} however often one looks.",
         found(view, 1),
-        count(scored),
-        percent(1.0 - view.definition.design.alpha)
+        count(view.decided.as_ref().map_or(scored, |decided| decided.units)),
+        later(report).map_or_else(String::new, |later| format!("; {later}")),
+        level(1.0 - view.definition.design.alpha)
     )
 }
 

@@ -3,7 +3,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::arm::ArmId;
-use crate::experiments::{Experiments, Exposure, Terms, Trigger, Unit};
+use crate::experiments::{Experiments, Exposure, FeatureVersions, Terms, Trigger, Unit};
 use crate::units::UnixMs;
 
 /// An automatic experiment on a new model, run until it ends or `limit` requests have come.
@@ -65,6 +65,11 @@ fn provenance(generated: UnixMs) -> Provenance {
         version: "0.1.0".into(),
         config_hash: "f00d".into(),
         seed: Some(9),
+        features: Some(FeatureVersions {
+            text: 3,
+            embedding: 0,
+            classifier: 2,
+        }),
         simulated: true,
     }
 }
@@ -84,6 +89,8 @@ fn a_verdict_tells_a_newcomer_what_to_do() {
             "Simulated data",
             "category=code",
             "f00d",
+            "seed 9",
+            "text view 00000003, embedding view off, category classifier 00000002",
         ] {
             assert!(form.contains(needed), "{needed}");
         }

@@ -1,11 +1,12 @@
 //! The words and rows that the page and the text have in common.
 
 use super::{ExperimentReport, dollars, scores, signed};
-use crate::evaluation::ab::{Hypothesis, Standing};
-use crate::evaluation::health::{Check, Health};
+use crate::evaluation::ab::{Hypothesis, Reading, Standing};
+use crate::evaluation::health::{ALARM_P, Check, Health};
+use crate::evaluation::moments::Difference;
 use crate::evaluation::sequence::Interval;
 use crate::experiments::{ArmView, Event, EventKind, Split, StickyBy};
-use crate::report::format::{count, millis, moment, percent, score, span, usd};
+use crate::report::format::{count, level, millis, moment, percent, score, span, usd};
 use crate::report::page::{Figure, Tone};
 
 pub(super) fn subtitle(report: &ExperimentReport) -> String {
@@ -33,11 +34,7 @@ pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
         note,
         tone,
     };
-    let quality = view
-        .reading
-        .comparisons
-        .first()
-        .and_then(|comparison| comparison.quality);
+    let quality = of_first(view.telling());
     let difference = match quality {
         Some(found) => {
             let interval = found.interval;
@@ -48,9 +45,10 @@ pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
             } else {
                 Tone::Plain
             };
-            let level = percent(1.0 - view.definition.design.alpha);
+            let level = level(1.0 - view.definition.design.alpha);
+            let since = later(report).map_or_else(String::new, |later| format!("; {later}"));
             let note = format!(
-                "{level} interval {:+.3} to {:+.3}; must lie above {threshold}",
+                "{level} interval {:+.3} to {:+.3}; must lie above {threshold}{since}",
                 interval.low, interval.high
             );
             figure(
@@ -114,6 +112,29 @@ pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
     );
     figures.push(figure("Scored", count(scored), note, Tone::Plain));
     figures
+}
+
+fn of_first(reading: &Reading) -> Option<Difference> {
+    reading.comparisons.first()?.quality
+}
+
+/// What the scores have come to since the end, if any came: they are counted and decide nothing.
+pub(super) fn later(report: &ExperimentReport) -> Option<String> {
+    let view = &report.experiment;
+    let decided = view.decided.as_ref()?;
+    let more = view
+        .reading
+        .units
+        .checked_sub(decided.units)
+        .filter(|more| *more > 0)?;
+    let now = of_first(&view.reading)?.interval;
+    Some(format!(
+        "with {} more that came after the end {:+.3} ({:+.3} to {:+.3})",
+        count(more),
+        now.estimate,
+        now.low,
+        now.high
+    ))
 }
 
 pub(super) fn usd_signed(dollars: f64) -> String {
@@ -212,7 +233,10 @@ fn missing(report: &ExperimentReport) -> Option<(&'static str, Health, String)> 
 }
 
 fn p(check: &Check) -> String {
-    format!("p = {:.4}; alarm below 0.001", check.p_value)
+    format!(
+        "p = {:.4}; alarm below {ALARM_P}, however often one looks",
+        check.p_value
+    )
 }
 
 pub(super) const ARM_HEAD: &[&str] = &[
@@ -413,7 +437,7 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
     };
     let split = match definition.split {
         Split::Fixed => "even".to_owned(),
-        Split::Adaptive => format!("adaptive, at least {} an arm", percent(design.floor)),
+        Split::Adaptive => format!("adaptive, at least {} an arm", level(design.floor)),
     };
     let started = serde_json::to_value(definition.origin)
         .ok()
@@ -434,25 +458,32 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
         row("split", split),
         row(
             "traffic",
-            format!("{} of layer “{}”", percent(view.coverage), definition.layer),
+            format!("{} of layer “{}”", level(view.coverage), definition.layer),
         ),
         row(
             "error rate",
             format!(
                 "{} for the whole experiment, however often one looks",
-                percent(design.alpha)
+                level(design.alpha)
             ),
         ),
         row(
             "size",
             format!(
-                "at most {} scores; also ends when the interval is narrower than ±{}",
+                "at most {} scores; also ends when the interval is narrower than ±{}{}",
                 count(design.max_samples),
-                design.min_effect
+                design.min_effect,
+                if design.futility > 0.0 {
+                    let chance = level(design.futility);
+                    format!(", or when the chance of a verdict by then is below {chance}")
+                } else {
+                    String::new()
+                }
             ),
         ),
         row("started by", started.unwrap_or_default().replace('_', " ")),
         row("written down", moment(definition.defined)),
+        row("prompts looked at by", looked_at_by(report)),
     ];
     if let Some(quality) = view
         .reading
@@ -471,6 +502,17 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
         ));
     }
     rows
+}
+
+/// What looked at prompts when it was defined, and what does now if that is something else.
+fn looked_at_by(report: &ExperimentReport) -> String {
+    let Some(then) = report.experiment.definition.features else {
+        return "not kept".to_owned();
+    };
+    match report.provenance.features.filter(|now| *now != then) {
+        Some(now) => format!("{then}; when this report was made: {now}"),
+        None => then.to_string(),
+    }
 }
 
 pub(super) fn standing(standing: Standing) -> &'static str {

@@ -5,7 +5,6 @@ use super::text::{
     ARM_HEAD, METHOD, OPE_HEAD, PROVIDER_HEAD, arm_rows, key_figures, ope_rows, provider_rows, subtitle,
     total_rows,
 };
-use crate::report::format;
 use crate::report::page::{SIMULATED, check_word, markdown_table};
 
 pub(super) fn render(report: &RoutingReport) -> String {
@@ -37,15 +36,6 @@ pub(super) fn render(report: &RoutingReport) -> String {
     for paragraph in METHOD {
         out += &format!("{paragraph}\n\n");
     }
-    let provenance = &report.provenance;
-    let seed = provenance
-        .seed
-        .map_or(String::new(), |seed| format!(", seed {seed}"));
-    out += &format!(
-        "pointsman {}, made {}, configuration {}{seed}. Plots are in report.html, figures in report.json.\n",
-        provenance.version,
-        format::moment(provenance.generated),
-        provenance.config_hash
-    );
+    out += &report.provenance.line();
     out
 }

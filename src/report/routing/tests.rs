@@ -67,6 +67,7 @@ fn question() -> Question {
             version: "0.1.0".into(),
             config_hash: "6f1a604c".into(),
             seed: Some(7),
+            features: None,
             simulated: true,
         },
         reference: Some(ArmId::new("anthropic/large")),

@@ -141,9 +141,11 @@ fn panels(page: &mut Browser) {
     page.wait("document.querySelectorAll('#plots svg').length === 3");
     page.wait("document.querySelector('#experiments .track') !== null");
     for (id, what) in [
+        ("headline", "Routing costs"),
         ("figures", "Saved so far"),
         ("figures", "Mean score"),
         ("experiments", "it must lie above -0.01"),
+        ("experiments", "a request costs"),
         ("budgets", "route auto"),
         ("budgets", "$5.00"),
         ("quality", "mistral-large-2512"),
@@ -197,6 +199,16 @@ fn by_keyboard(page: &mut Browser) {
         }
         reached.push(what.as_str().unwrap().to_owned());
     }
+    // The page is drawn anew every other second; what has the focus keeps it.
+    page.js("document.querySelector('#experiments a').focus()");
+    let state = page.js("document.getElementById('state').textContent");
+    page.wait(&format!(
+        "document.getElementById('state').textContent !== {state}"
+    ));
+    assert_eq!(
+        page.js("document.activeElement === document.querySelector('#experiments a')"),
+        true
+    );
     for wanted in [
         "pause",
         "budgets",

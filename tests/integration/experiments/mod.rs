@@ -1,8 +1,13 @@
 //! Experiments through the whole server: they start by themselves, run on requests and scores that come over HTTP,
 //! and end with a report.
 
+mod crash;
+mod features;
+mod kinds;
+mod priorities;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +63,10 @@ impl House {
 
     async fn of(folder: Arc<tempfile::TempDir>, config: Config) -> Self {
         let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        Self::looking_with(folder, config, models_dir).await
+    }
+
+    async fn looking_with(folder: Arc<tempfile::TempDir>, config: Config, models_dir: PathBuf) -> Self {
         let app = Parts::start(config, &Options { models_dir, seed: 1 }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -104,6 +113,11 @@ impl House {
 
     /// Asks once, and rates the answer if there is a score; (header of the experiment, model).
     async fn ask(&self, i: u64, score: Option<f64>) -> (String, String) {
+        self.ask_and_rate(i, |_, _| score).await
+    }
+
+    /// The same, rated by the experiment's arm and the model that answered.
+    async fn ask_and_rate(&self, i: u64, score: impl Fn(&str, &str) -> Option<f64>) -> (String, String) {
         let body = json!({
             "model": "auto", "user": format!("user-{}", i % 50),
             "messages": [{"role": "user", "content": format!("How many sheep are {i} sheep?")}],
@@ -124,7 +138,7 @@ impl House {
         };
         let (experiment, model) = (header("x-router-experiment"), header("x-router-model"));
         let answer = json_of(response).await;
-        if let Some(score) = score {
+        if let Some(score) = score(&experiment, &model) {
             let feedback = json!({"id": answer["id"], "metric": "quality", "score": score});
             let (status, _) = self.post("/v1/feedback", &feedback).await;
             assert_eq!(status, 200);

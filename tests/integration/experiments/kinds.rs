@@ -1,0 +1,227 @@
+//! Every kind of experiment from its start to its end through the whole server: it is routed, comes to a verdict by
+//! scores alone, its winner is taken up, and that is taken back.
+
+use std::collections::BTreeMap;
+
+use pointsman::app::reload;
+use serde_json::{Value, json};
+
+use super::{House, LLAMA, MISTRAL, PRO};
+
+/// The probabilities with which a request that wants nothing explored is drawn, and the models left out.
+pub async fn chances(
+    house: &House,
+    prompt: &str,
+    category: Option<&str>,
+) -> (BTreeMap<String, f64>, Vec<String>) {
+    let mut body = json!({
+        "model": "auto", "routing": {"explore": false},
+        "messages": [{"role": "user", "content": prompt}],
+    });
+    if let Some(category) = category {
+        body["routing"]["category"] = json!(category);
+    }
+    let (status, route) = house.post("/v1/route", &body).await;
+    assert_eq!(status, 200, "{route}");
+    assert_eq!(route["experiment"], Value::Null);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let candidates = route["candidates"].as_array().unwrap().iter();
+    let left_out = route["excluded"].as_array().unwrap().iter();
+    (
+        candidates
+            .map(|one| (text(&one["model"]), one["propensity"].as_f64().unwrap()))
+            .collect(),
+        left_out.map(|one| text(&one["model"])).collect(),
+    )
+}
+
+/// Rates the treatment's answers `good`, all others `bad`, until the experiment is over.
+pub async fn to_its_end(house: &House, name: &str, [good, bad]: [f64; 2], phase: &str) -> Value {
+    let treated = format!("{name}=treatment");
+    let score = |experiment: &str, _: &str| Some(if experiment == treated { good } else { bad });
+    for round in 0..20 {
+        for i in 0..40 {
+            house.ask_and_rate(round * 40 + i, score).await;
+        }
+        let view = house.get(&format!("/v1/experiments/{name}")).await;
+        if view["phase"] != "running" {
+            break;
+        }
+    }
+    let view = house
+        .experiment_when(name, |view| view["phase"] != "running")
+        .await;
+    assert_eq!(view["phase"], phase, "{}", view["reading"]);
+    view
+}
+
+pub async fn undo(house: &House, name: &str) {
+    let path = format!("/v1/experiments/{name}");
+    let (status, view) = house
+        .post(&path, &json!({"action": "undo", "reason": "we want it back"}))
+        .await;
+    assert_eq!((status, view["phase"].as_str()), (200, Some("undone")), "{view}");
+    let events = house.events(name).await;
+    assert_eq!(events.first().map(String::as_str), Some("defined"));
+    let end: Vec<&str> = events.iter().rev().take(2).map(String::as_str).collect();
+    assert_eq!(end, ["overridden", "decided"], "{events:?}");
+}
+
+const QUIET: fn(String) -> String = |toml| toml.replace("traffic = 0.5", "enabled = false, traffic = 0.5");
+pub const EASY: &str = "What is two and two?";
+pub const HARD: &str =
+    "Prove that there are infinitely many primes p for which p + 2 has at most two prime factors.";
+
+/// A server with one experiment of these arms, driven to the treatment's victory.
+async fn shipped(control: &str, treatment: &str) -> House {
+    let more = format!(
+        "[[experiments]]\nname = \"ab\"\nroute = \"auto\"\n\
+         arms = {{ control = \"{control}\", treatment = \"{treatment}\" }}\n"
+    );
+    let house = House::open(&more, QUIET).await;
+    to_its_end(&house, "ab", [1.0, 0.2], "shipped").await;
+    house
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_family_takes_the_others_place_until_it_is_undone() {
+    let house = shipped("family:llama", "family:gemini").await;
+    let (drawn, left_out) = chances(&house, EASY, None).await;
+    assert!(!drawn.contains_key(LLAMA) && drawn.contains_key(PRO), "{drawn:?}");
+    assert!(left_out.contains(&LLAMA.to_owned()), "{left_out:?}");
+    undo(&house, "ab").await;
+    assert!(chances(&house, EASY, None).await.0.contains_key(LLAMA));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_is_gone_by_until_it_is_undone() {
+    let even = |drawn: &BTreeMap<String, f64>| {
+        let share = 1.0 / drawn.len() as f64;
+        drawn.len() > 1 && drawn.values().all(|chance| (chance - share).abs() < 0.01)
+    };
+    let house = shipped("router", "policy:random").await;
+    let (drawn, _) = chances(&house, EASY, None).await;
+    assert!(even(&drawn), "{drawn:?}");
+    undo(&house, "ab").await;
+    let (drawn, _) = chances(&house, EASY, None).await;
+    assert!(!even(&drawn), "{drawn:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_categories_is_gone_by_until_it_is_undone() {
+    let house = shipped(MISTRAL, &format!("categories:creative={PRO},maths={LLAMA}")).await;
+    let chance = async |category: &str, model: &str| {
+        let (drawn, _) = chances(&house, EASY, Some(category)).await;
+        drawn.get(model).copied().unwrap_or(0.0)
+    };
+    assert!(chance("creative", PRO).await > 0.99);
+    assert!(chance("maths", LLAMA).await > 0.99);
+    undo(&house, "ab").await;
+    assert!(chance("creative", PRO).await < 0.99 || chance("maths", LLAMA).await < 0.99);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_look_at_prompts_is_gone_by_until_it_is_undone() {
+    let house = shipped("features:text", "features:none").await;
+    let both = async || {
+        let easy = chances(&house, EASY, Some("maths")).await.0;
+        (easy, chances(&house, HARD, Some("reasoning")).await.0)
+    };
+    // What looks at no prompt draws alike for every prompt but for what it costs: the same model leads.
+    let leader = |drawn: &BTreeMap<String, f64>| {
+        let best = drawn.iter().max_by(|a, b| a.1.total_cmp(b.1));
+        best.map(|(model, _)| model.clone()).unwrap()
+    };
+    let (easy, hard) = both().await;
+    assert_eq!(leader(&easy), leader(&hard), "{easy:?} {hard:?}");
+    let blind = easy;
+    undo(&house, "ab").await;
+    let (easy, hard) = both().await;
+    assert!(easy != blind || hard != blind, "{easy:?} {hard:?}");
+    house.close().await;
+}
+
+/// The configuration asks for a wider margin: the experiment starts by itself, saves, and what it found is in use until
+/// somebody takes it back; then the old margin is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_margin_asks_its_question_and_is_shipped_and_undone() {
+    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0");
+    let house = House::open("", open).await;
+    let (before, _) = chances(&house, HARD, None).await;
+    let wider = |toml: String| open(toml).replace("quality_margin = 0.01", "quality_margin = 0.9");
+    reload::apply(&house.app, House::config(&house.folder, "", wider)).unwrap();
+    let name = "margin-auto-0.9";
+    let view = to_its_end(&house, name, [0.9, 0.9], "shipped").await;
+    assert_eq!(view["ruling"]["ruling"], "adopt", "{view}");
+    assert_eq!(view["definition"]["origin"], "margin");
+    let (wide, _) = chances(&house, HARD, None).await;
+    assert!(wide[LLAMA] > 0.9, "the cheapest is good enough: {wide:?}");
+    undo(&house, name).await;
+    let (after, _) = chances(&house, HARD, None).await;
+    assert!(after[LLAMA] < 0.9, "{after:?}, before {before:?}");
+    house.close().await;
+}
+
+/// Prices turn the ranking over; the experiment starts by itself and is shipped. Taken back, the model is left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_price_that_turns_the_ranking_over_is_shipped_and_undone() {
+    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0, margin = 0.5");
+    let house = House::open("", open).await;
+    let cheap = |toml: String| {
+        let toml = open(toml);
+        let at = toml.find(&format!("id = \"{PRO}\"")).unwrap();
+        let (before, after) = toml.split_at(at);
+        let mut left = 2;
+        let lines: Vec<String> = after
+            .lines()
+            .map(|line| match line.split_once(" = ") {
+                Some((key @ ("input_per_mtok" | "output_per_mtok"), _)) if left > 0 => {
+                    left -= 1;
+                    format!("{key} = 0.0001")
+                }
+                _ => line.to_owned(),
+            })
+            .collect();
+        format!("{before}{}\n", lines.join("\n"))
+    };
+    reload::apply(&house.app, House::config(&house.folder, "", cheap)).unwrap();
+    let name = "price-sim-google-gemini-2.5-pro";
+    let view = to_its_end(&house, name, [0.9, 0.9], "shipped").await;
+    assert_eq!(view["definition"]["origin"], "price_change");
+    assert!(chances(&house, EASY, None).await.0.contains_key(PRO));
+    undo(&house, name).await;
+    let (drawn, left_out) = chances(&house, EASY, None).await;
+    assert!(
+        !drawn.contains_key(PRO) && left_out.contains(&PRO.to_owned()),
+        "{drawn:?}"
+    );
+    house.close().await;
+}
+
+/// A model's scores fall: the alarm starts an experiment by itself, which finds the harm and leaves the model out, until
+/// somebody takes that back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
+    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0");
+    let house = House::open("", open).await;
+    let name = "drift-sim-mistral-mistral-large-2512";
+    let fallen = |_: &str, model: &str| Some(if model == MISTRAL { 0.0 } else { 0.95 });
+    for i in 0..1_500 {
+        house.ask_and_rate(i, fallen).await;
+        if i % 25 == 24 && house.get(&format!("/v1/experiments/{name}")).await["phase"] == "stopped_for_harm"
+        {
+            break;
+        }
+    }
+    let view = house
+        .experiment_when(name, |view| view["phase"] == "stopped_for_harm")
+        .await;
+    assert_eq!(view["definition"]["origin"], "drift");
+    assert!(!chances(&house, EASY, None).await.0.contains_key(MISTRAL));
+    undo(&house, name).await;
+    assert!(chances(&house, EASY, None).await.0.contains_key(MISTRAL));
+    house.close().await;
+}
