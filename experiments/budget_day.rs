@@ -17,7 +17,8 @@ use pointsman::policy::arm_model::LearningSettings;
 use pointsman::policy::route::{Objective, RouteSettings};
 use pointsman::policy::seed::{LabelledOutcome, SeedBuilder, SeedSettings};
 use pointsman::policy::{
-    self, ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Observation, Policy, Round, UsageSample,
+    self, ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Observation, Policy, Round,
+    UsageSample,
 };
 use pointsman::pricing::budget::{BudgetRule, Budgets, OnExhausted, Parties, Period, Scope};
 use pointsman::replay::dataset::{Dataset, Prompt};
@@ -29,8 +30,8 @@ use rand_chacha::ChaCha8Rng;
 const ROUTE: &str = "auto";
 /// Requests of an average day in each hour: a quiet night, a morning rush, a lunch lull, an evening storm.
 const HOURS: [f64; 24] = [
-    5.0, 3.0, 2.0, 2.0, 3.0, 10.0, 40.0, 150.0, 400.0, 300.0, 120.0, 90.0, 60.0, 80.0, 110.0, 130.0, 160.0, 220.0,
-    500.0, 900.0, 450.0, 150.0, 60.0, 20.0,
+    5.0, 3.0, 2.0, 2.0, 3.0, 10.0, 40.0, 150.0, 400.0, 300.0, 120.0, 90.0, 60.0, 80.0, 110.0, 130.0, 160.0,
+    220.0, 500.0, 900.0, 450.0, 150.0, 60.0, 20.0,
 ];
 const HOUR_MS: i64 = 3_600_000;
 /// Midnight of a Monday.
@@ -146,7 +147,7 @@ fn run(seed: &Dataset, test: &Dataset, usd: f64, paced: bool, order: u64) -> Vec
                 };
                 let asked = Asked {
                     target: standing.target.filter(|_| paced).map(Usd::dollars),
-                    cheapest_only: standing.cheapest_only,
+                    room: standing.room.map_or(f64::INFINITY, Usd::dollars),
                     seq,
                 };
                 let call = ask(&mut learner, &*snapshot, &costs, test, prompt, &asked, &mut rng);
@@ -159,7 +160,7 @@ fn run(seed: &Dataset, test: &Dataset, usd: f64, paced: bool, order: u64) -> Vec
                 day.cost[hour] += call.cost;
                 day.quality[hour] += call.reward;
                 day.requests[hour] += 1.0;
-                day.exhausted += f64::from(u8::from(standing.cheapest_only));
+                day.exhausted += f64::from(u8::from(standing.cheapest_only()));
             }
         }
         days.push(day);
@@ -172,8 +173,10 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 }
 
 struct Asked {
+    /// Dollars that the request should cost on average.
     target: Option<f64>,
-    cheapest_only: bool,
+    /// Dollars left.
+    room: f64,
     seq: u64,
 }
 
@@ -197,11 +200,13 @@ fn ask(
     let mut offered: Vec<usize> = (0..test.models.len())
         .filter(|&model| prompt.outcomes[model].is_some())
         .collect();
-    if asked.cheapest_only {
-        let cost = |model: &usize| costs.expect(*model, category);
-        offered.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-        offered.truncate(1);
-    }
+    // As the server offers them: what fits into what is left, and the cheapest in any case.
+    let cost = |model: usize| costs.expect(model, category);
+    let cheapest = offered
+        .iter()
+        .copied()
+        .min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
+    offered.retain(|&model| Some(model) == cheapest || cost(model) <= asked.room);
     let candidates: Vec<Candidate<'_>> = offered
         .iter()
         .map(|&model| Candidate {
@@ -355,17 +360,20 @@ impl Day {
         self.requests.iter().sum()
     }
 
-    /// The least mean of an hour with enough requests, over the day's mean.
-    fn least(&self, of: &[f64; 24]) -> f64 {
-        let whole = of.iter().sum::<f64>() / self.all();
-        let busy = (0..24).filter(|&hour| self.requests[hour] >= BUSY);
-        busy.map(|hour| of[hour] / self.requests[hour] / whole)
-            .fold(f64::INFINITY, f64::min)
-    }
-
     fn mean_quality(&self) -> f64 {
         self.quality.iter().sum::<f64>() / self.all()
     }
+}
+
+/// The least mean of an hour over these days, over the mean of all hours: hours with enough requests a day. An hour of a
+/// single day is mostly the luck of a few dear draws.
+fn least(days: &[&Day], of: impl Fn(&Day) -> &[f64; 24]) -> f64 {
+    let sum = |hour: usize| days.iter().map(|day| of(day)[hour]).sum::<f64>();
+    let asked = |hour: usize| days.iter().map(|day| day.requests[hour]).sum::<f64>();
+    let whole = (0..24).map(sum).sum::<f64>() / (0..24).map(asked).sum::<f64>();
+    let busy = (0..24).filter(|&hour| asked(hour) >= BUSY * days.len() as f64);
+    busy.map(|hour| sum(hour) / asked(hour) / whole)
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn line(usd: f64, paced: bool, runs: &[Vec<Day>]) -> String {
@@ -387,22 +395,18 @@ fn line(usd: f64, paced: bool, runs: &[Vec<Day>]) -> String {
         }
         format!("{:.3} ({worst:.3})", mean(&mut days(first).map(|day| day.spent)))
     };
-    let starved = |first: bool| {
-        days(first)
-            .map(|day| day.least(&day.cost))
-            .fold(f64::INFINITY, f64::min)
-    };
+    let starved = |first: bool| least(&days(first).collect::<Vec<_>>(), |day| &day.cost);
+    let quality = mean(&mut all().map(Day::mean_quality));
+    let lowest = least(&all().collect::<Vec<_>>(), |day| &day.quality) * quality;
     let requests: f64 = all().map(Day::all).sum();
     let exhausted: f64 = all().map(|day| day.exhausted).sum();
     format!(
-        "| {usd:.2e} | {} | {}, {} | {:.2}, {:.2} | {:.1} % | {:.4} | {:.3} |\n",
+        "| {usd:.2e} | {} | {}, {} | {:.2}, {:.2} | {:.1} % | {quality:.4} | {lowest:.3} |\n",
         if paced { "paced" } else { "cap only" },
         spent(true),
         spent(false),
         starved(true),
         starved(false),
         100.0 * exhausted / requests,
-        mean(&mut all().map(Day::mean_quality)),
-        mean(&mut all().map(|day| day.least(&day.quality) * day.mean_quality())),
     )
 }

@@ -498,7 +498,7 @@ impl<'a> Asked<'a> {
             preferences: &self.request.provider,
             max_cost: self.max_cost(),
             under_budget: self.standing.under_budget(),
-            cheapest_only: self.standing.cheapest_only,
+            room: self.standing.room,
             allowed: None,
         };
         candidates::filter(&demand, &means)

@@ -67,7 +67,9 @@ pub fn streamed(entry: &Arc<Entry>) -> Option<Arc<Entry>> {
     let mut said = Vec::new();
     let mut ends = Vec::new();
     for choice in serde_json::from_str::<Vec<Value>>(completion.choices.get()).ok()? {
-        let Value::Object(mut choice) = choice else { return None };
+        let Value::Object(mut choice) = choice else {
+            return None;
+        };
         let Some(Value::Object(mut delta)) = choice.shift_remove("message") else {
             return None;
         };
@@ -123,7 +125,9 @@ struct Choice {
 
 impl Choice {
     fn add(&mut self, choice: Value) -> Option<()> {
-        let Value::Object(choice) = choice else { return None };
+        let Value::Object(choice) = choice else {
+            return None;
+        };
         for (name, value) in choice {
             match (name.as_str(), value) {
                 ("index", _) | (_, Value::Null) => {}
@@ -314,12 +318,18 @@ mod tests {
                  "logprobs": null, "finish_reason": "stop"},
             ])
         );
-        assert_eq!((whole.cost, whole.body.usage().unwrap().input), (streamed.cost, 3));
+        assert_eq!(
+            (whole.cost, whole.body.usage().unwrap().input),
+            (streamed.cost, 3)
+        );
         let Body::Whole(completion) = &whole.body else {
             panic!("not whole");
         };
         assert_eq!(completion.extra[0].0, "system_fingerprint");
-        assert_eq!((completion.signals.text_bytes, completion.signals.tool_calls), (10, 1));
+        assert_eq!(
+            (completion.signals.text_bytes, completion.signals.tool_calls),
+            (10, 1)
+        );
     }
 
     #[test]
@@ -349,6 +359,11 @@ mod tests {
         ] {
             assert!(whole(&stream(&[json!([{"index": 0, "delta": delta}])])).is_none());
         }
-        assert!(whole(&stream(&[json!([{"index": 0, "delta": {"something_new": null}}])])).is_some());
+        assert!(
+            whole(&stream(&[
+                json!([{"index": 0, "delta": {"something_new": null}}])
+            ]))
+            .is_some()
+        );
     }
 }

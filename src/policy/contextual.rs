@@ -203,7 +203,10 @@ impl Snapshot {
         let whole: f64 = weights.iter().sum();
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let cost: f64 = weights.iter().zip(costs).map(|(share, cost)| share * cost).sum();
-        let affordable = round.demands.target_usd.is_none_or(|target| cost <= target * whole);
+        let affordable = round
+            .demands
+            .target_usd
+            .is_none_or(|target| cost <= target * whole);
         (whole > 0.0 && affordable).then(|| Pmf::from_weights(weights))
     }
 

@@ -375,7 +375,11 @@ mod tests {
             let spent = rounds.at(low).cost_usd * (1.0 - share) + rounds.at(high).cost_usd * share;
             assert!((spent - target).abs() < 1e-9, "{spent} for {target}");
         }
-        assert_eq!(solution.prices_for_cost(9.0), (0.0, 0.0, 0.0), "nothing costs more");
+        assert_eq!(
+            solution.prices_for_cost(9.0),
+            (0.0, 0.0, 0.0),
+            "nothing costs more"
+        );
         let (low, high, share) = solution.prices_for_cost(0.5);
         assert!(low > 1e5 && high > 1e5 && share == 1.0, "nothing costs so little");
         assert_eq!(Solution::default().prices_for_cost(1.0), (0.0, 0.0, 1.0));

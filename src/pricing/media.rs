@@ -408,10 +408,31 @@ mod tests {
         let flash = arm("gemini", "gemini-3.8-flash");
         let of = |content: ContentFacts| media_tokens(&flash, &content);
         let empty = ContentFacts::default;
-        assert_eq!(of(ContentFacts { video: vec![clip], ..empty() }), 10 * (70 + 32));
-        assert_eq!(of(ContentFacts { audio: vec![clip], ..empty() }), 320);
-        assert_eq!(of(ContentFacts { pdfs: vec![pdf], ..empty() }), 3 * 560);
-        let heard = ContentFacts { audio: vec![clip], ..empty() };
+        assert_eq!(
+            of(ContentFacts {
+                video: vec![clip],
+                ..empty()
+            }),
+            10 * (70 + 32)
+        );
+        assert_eq!(
+            of(ContentFacts {
+                audio: vec![clip],
+                ..empty()
+            }),
+            320
+        );
+        assert_eq!(
+            of(ContentFacts {
+                pdfs: vec![pdf],
+                ..empty()
+            }),
+            3 * 560
+        );
+        let heard = ContentFacts {
+            audio: vec![clip],
+            ..empty()
+        };
         assert_eq!(media_tokens(&arm("gpt", "gpt-4o-audio-preview"), &heard), 100);
     }
 

@@ -13,7 +13,9 @@ use http::{HeaderMap, header};
 use crate::app::App;
 use crate::app::live::Target;
 use crate::app::prepare::Wishes;
-use crate::cache::{self, Asker, Begin, Entry, Found, Lead, Meaning, Mode, Origin, Playback, RouteCache, Wish};
+use crate::cache::{
+    self, Asker, Begin, Entry, Found, Lead, Meaning, Mode, Origin, Playback, RouteCache, Wish,
+};
 use crate::clock;
 use crate::config::Route;
 use crate::dispatch::Served;

@@ -260,10 +260,14 @@ fn caches(app: &App, text: &mut Exposition) {
         text.sample(name, &[("route", route)], cache.saved_usd.nanos());
     }
     let sizes: [(&str, &str, Figure); 2] = [
-        ("pointsman_cache_entries", "Answers kept now.", |cache| cache.entries),
-        ("pointsman_cache_bytes", "About the bytes that they take.", |cache| {
-            cache.bytes
+        ("pointsman_cache_entries", "Answers kept now.", |cache| {
+            cache.entries
         }),
+        (
+            "pointsman_cache_bytes",
+            "About the bytes that they take.",
+            |cache| cache.bytes,
+        ),
     ];
     for (name, help, figure) in sizes {
         text.family(name, "gauge", help);

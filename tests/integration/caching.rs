@@ -252,7 +252,10 @@ async fn whole_and_streamed_answers_stand_for_each_other() {
         assert_eq!((first.word(), other.word()), ("miss", "hit"));
         assert_eq!(upstream.requests(), asked + 1);
         assert_eq!(other.text, full_answer("up", ask));
-        assert_eq!((&other.usage["cost"], other.frames.len() > 1), (&json!(0.0), !stream));
+        assert_eq!(
+            (&other.usage["cost"], other.frames.len() > 1),
+            (&json!(0.0), !stream)
+        );
         assert_eq!(first.usage["total_tokens"], other.usage["total_tokens"]);
         assert_ne!(first.id, other.id);
     }
@@ -260,10 +263,8 @@ async fn whole_and_streamed_answers_stand_for_each_other() {
     for stream in [false, true] {
         let upstream = Upstream::always("up", Wire::OpenAi, Fault::Trickle(30)).await;
         let house = House::open(&upstream, "{ ttl_seconds = 60 }").await;
-        let (leader, follower) = tokio::join!(
-            see(house.ask("ask-1", stream)),
-            see(house.ask("ask-1", !stream)),
-        );
+        let (leader, follower) =
+            tokio::join!(see(house.ask("ask-1", stream)), see(house.ask("ask-1", !stream)),);
         assert_eq!(upstream.requests(), 1, "{} {}", leader.word(), follower.word());
         assert_eq!(leader.text, follower.text);
         assert_eq!(leader.text, full_answer("up", "ask-1"));

@@ -35,11 +35,18 @@ pub struct Standing {
     pub target: Option<Usd>,
     /// Most that it may cost at all; what is left under budgets that refuse.
     pub most: Option<Usd>,
-    /// A budget is spent, and only the cheapest candidate may serve.
-    pub cheapest_only: bool,
+    /// What is left under budgets that fall back to the cheapest candidate: what costs more may serve only if nothing is
+    /// cheaper.
+    pub room: Option<Usd>,
 }
 
 impl Standing {
+    /// Whether a budget is spent, so that only the cheapest candidate may serve.
+    #[must_use]
+    pub fn cheapest_only(&self) -> bool {
+        self.room.is_some_and(|room| room <= Usd::ZERO)
+    }
+
     /// Whether any budget counts the request.
     #[must_use]
     pub const fn under_budget(&self) -> bool {
@@ -215,7 +222,9 @@ impl Budgets {
             let target = account.target(rule, now);
             standing.target = Some(standing.target.map_or(target, |least| least.min(target)));
             match rule.on_exhausted {
-                OnExhausted::Cheapest => standing.cheapest_only |= left <= Usd::ZERO,
+                OnExhausted::Cheapest => {
+                    standing.room = Some(standing.room.map_or(left, |least| least.min(left)));
+                }
                 OnExhausted::Reject if left <= Usd::ZERO => return Err(account.exhausted(rule, subject)),
                 OnExhausted::Reject => {
                     standing.most = Some(standing.most.map_or(left, |least| least.min(left)));

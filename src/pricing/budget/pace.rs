@@ -148,7 +148,12 @@ impl Aim {
         let prior = AIM_GAIN * AIM_PRIOR * target;
         let factor = (self.aimed + prior) / (self.spent + prior);
         let (least, most) = CORRECTION;
-        target * if factor.is_finite() { factor.clamp(least, most) } else { 1.0 }
+        target
+            * if factor.is_finite() {
+                factor.clamp(least, most)
+            } else {
+                1.0
+            }
     }
 }
 

@@ -79,7 +79,10 @@ fn usage_comes_to_our_rule() {
         ];
         assert_eq!(counts, expected, "{name}");
     }
-    assert_eq!(super::answer::read_usage(&json!({"candidatesTokenCount": 7})), None);
+    assert_eq!(
+        super::answer::read_usage(&json!({"candidatesTokenCount": 7})),
+        None
+    );
 }
 
 #[test]

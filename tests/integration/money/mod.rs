@@ -8,5 +8,5 @@ mod houses;
 mod place;
 mod shock;
 mod shop;
-mod surfaces;
 mod support_bot;
+mod surfaces;

@@ -36,7 +36,8 @@ async fn providers() -> Providers {
         let digits: String = call.chars().take_while(char::is_ascii_digit).collect();
         let used = used(house, digits.parse().unwrap());
         if got.streams {
-            let events = house.opening(Some(&used)) + &house.piece("Done.", Some(&used)) + &house.closing(Some(&used));
+            let events =
+                house.opening(Some(&used)) + &house.piece("Done.", Some(&used)) + &house.closing(Some(&used));
             Reply::Stream(events)
         } else {
             Reply::Whole(house.whole("Done.", Some(&used)))
@@ -67,7 +68,9 @@ fn body(path: &str, model: &str, call: u64, stream: bool) -> Value {
     match path {
         "/v1/messages" => json!({"model": model, "max_tokens": 100, "stream": stream,
             "messages": [{"role": "user", "content": prompt}]}),
-        "/v1/responses" => json!({"model": model, "input": [{"role": "user", "content": prompt}], "stream": stream}),
+        "/v1/responses" => {
+            json!({"model": model, "input": [{"role": "user", "content": prompt}], "stream": stream})
+        }
         _ => json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}),
     }
 }
@@ -101,9 +104,21 @@ fn told(answer: &Told, stream: bool) -> Vec<i64> {
 
 /// Sum of the lines of a metric.
 async fn metric(place: &Place, name: &str) -> i64 {
-    let text = place.http.get(place.url("/metrics")).send().await.unwrap().text().await.unwrap();
-    let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum()
+    let text = place
+        .http
+        .get(place.url("/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let lines = text
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap())
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +144,12 @@ async fn a_cost_is_one_number_wherever_it_is_told() {
         }
     }
     // 8,191 tokens at $0.13 a million, rounded to the nano-dollar once.
-    let words = place.post("/v1/embeddings", &json!({"model": "openai/embedder", "input": "words"})).await;
+    let words = place
+        .post(
+            "/v1/embeddings",
+            &json!({"model": "openai/embedder", "input": "words"}),
+        )
+        .await;
     assert_eq!(told(&words, false), [1_064_830]);
     assert_eq!(words.header("x-router-cost-usd"), "0.00106483");
     billed += 1_064_830;
@@ -142,7 +162,10 @@ async fn a_cost_is_one_number_wherever_it_is_told() {
     assert_eq!(metric(&place, "pointsman_cost_nanodollars_total").await, billed);
     assert_eq!(metric(&place, "pointsman_budget_spent_nanodollars").await, billed);
     let budgets = place.get("/v1/budgets").await;
-    assert_eq!((budgets["budgets"][0]["spent_usd"].as_f64().unwrap() * 1e9).round() as i64, billed);
+    assert_eq!(
+        (budgets["budgets"][0]["spent_usd"].as_f64().unwrap() * 1e9).round() as i64,
+        billed
+    );
     assert_eq!(budgets["budgets"][0]["reserved_usd"], 0.0);
 }
 
@@ -165,8 +188,19 @@ async fn an_answer_that_is_there_costs_nothing_anywhere_and_its_saving_is_counte
     place.settle().await;
     assert_eq!(metric(&place, "pointsman_cost_nanodollars_total").await, bill);
     assert_eq!(metric(&place, "pointsman_budget_spent_nanodollars").await, bill);
-    assert_eq!(metric(&place, "pointsman_cache_saved_nanodollars_total").await, 2 * bill);
-    let text = place.http.get(place.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(
+        metric(&place, "pointsman_cache_saved_nanodollars_total").await,
+        2 * bill
+    );
+    let text = place
+        .http
+        .get(place.url("/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     for line in [
         r#"pointsman_cache_requests_total{route="kept",result="exact"} 2"#,
         r#"pointsman_cache_requests_total{route="kept",result="miss"} 1"#,
@@ -202,12 +236,28 @@ async fn what_a_providers_prompt_cache_saves_and_costs_is_counted() {
     })
     .await;
     let place = Place::open(&toml(&providers)).await;
-    let answer = place.post("/v1/chat/completions", &ask("anthropic/m", "call 1")).await;
+    let answer = place
+        .post("/v1/chat/completions", &ask("anthropic/m", "call 1"))
+        .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     place.settle().await;
-    assert_eq!(metric(&place, "pointsman_prompt_cache_saved_nanodollars_total").await, 2_700_000);
+    assert_eq!(
+        metric(&place, "pointsman_prompt_cache_saved_nanodollars_total").await,
+        2_700_000
+    );
     let paid = 500 * 750 + 200 * 3_000;
-    assert_eq!(metric(&place, "pointsman_prompt_cache_paid_nanodollars_total").await, paid);
-    let text = place.http.get(place.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(
+        metric(&place, "pointsman_prompt_cache_paid_nanodollars_total").await,
+        paid
+    );
+    let text = place
+        .http
+        .get(place.url("/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert!(text.contains(r#"class="cached_input"} 1000"#), "{text}");
 }
