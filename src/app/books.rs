@@ -15,7 +15,7 @@ use crate::completion::{FinishReason, Usage};
 use crate::dispatch::{AttemptRecord, Cancellation, Outcome};
 use crate::pricing::Units;
 use crate::store::{AttemptRow, Store};
-use crate::telemetry::{Counted, Counters, Ending, Sample, SeriesKey, Telemetry};
+use crate::telemetry::{Counted, Counters, Ending, PromptCacheUse, Sample, SeriesKey, Telemetry};
 use crate::units::Usd;
 
 /// Where attempts are booked.
@@ -42,6 +42,7 @@ impl crate::dispatch::Books for Books {
             .as_ref()
             .map_or_else(|| self.live.load_full(), |ledger| Arc::clone(&ledger.live));
         let cost = price(&live, &record, &units);
+        let prompt_cache = prompt_cache(&live, &record, &units);
         let sample = sample(&record);
         self.telemetry.record(clock::wall(), &sample);
         self.counters.attempt(&Counted {
@@ -51,6 +52,7 @@ impl crate::dispatch::Books for Books {
             ending: sample.ending,
             usage: record.usage,
             cost,
+            prompt_cache,
             ttft: sample.ttft,
             total: record.total,
         });
@@ -78,6 +80,16 @@ fn price(live: &Live, record: &AttemptRecord, units: &Units) -> Option<Usd> {
     };
     let tariff = live.config.prices.at(&record.arm.id, record.started)?;
     Some(tariff.cost(usage, units))
+}
+
+/// What the provider's prompt cache made cheaper and dearer in it, where the price is known.
+fn prompt_cache(live: &Live, record: &AttemptRecord, units: &Units) -> PromptCacheUse {
+    let tariff = live.config.prices.at(&record.arm.id, record.started);
+    let used = tariff.zip(record.usage);
+    used.map_or_else(PromptCacheUse::default, |(tariff, usage)| {
+        let (saved, paid) = tariff.prompt_cache(&usage, units);
+        PromptCacheUse { saved, paid }
+    })
 }
 
 fn sample(record: &AttemptRecord) -> Sample {

@@ -1,12 +1,11 @@
-//! Budgets at work: what they say before a decision, what is set aside for it, the pace they give each route, and
-//! their accounts in the database.
+//! Budgets at work: what they say before a decision, what is set aside for it, and their accounts in the database.
 
 use std::sync::Weak;
 use std::time::Duration;
 
 use crate::app::desk::Detail;
 use crate::app::prepare::{Prepared, Wishes};
-use crate::app::{App, Parts, policies, prices};
+use crate::app::{App, Parts, prices};
 use crate::clock;
 use crate::failure::FailureKind;
 use crate::pricing::budget::{AccountState, Budgets, Entry, Exhausted, Parties, Standing};
@@ -25,10 +24,6 @@ const CHUNK: u32 = 1_000;
 const PRUNE_EVERY: u32 = 900;
 /// Time between two saves of the accounts: what a crash leaves to be read from the log.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
-/// Saves between two looks at the pace.
-const PACE_EVERY: u32 = 15;
-/// Change of a route's dollars per request below which its pace is left alone.
-const PACE_STEP: f64 = 0.02;
 
 /// The accounts as they were saved, under these rules, and what the log has beyond them: after a crash the calls since
 /// the last save are booked again, each once.
@@ -155,54 +150,10 @@ fn refusal(spent: &Exhausted) -> ApiError {
     error
 }
 
-/// Gives each route with a budget the dollars per request that make the money last.
-pub fn pace(app: &App, paces: &mut std::collections::HashMap<String, f64>) {
-    let live = app.live.load_full();
-    let now = clock::wall();
-    for route in live.config.routes.iter().filter(|route| route.budget.is_some()) {
-        let parties = Parties {
-            route: &route.name,
-            ..Parties::default()
-        };
-        let target = app
-            .budgets
-            .standing(now, &parties)
-            .ok()
-            .and_then(|standing| standing.target);
-        let Some(target) = target
-            .map(|target| target.dollars())
-            .filter(|&target| target > 0.0)
-        else {
-            continue;
-        };
-        let known = paces.get(&route.name).copied().unwrap_or(0.0);
-        if (target / known - 1.0).abs() < PACE_STEP {
-            continue;
-        }
-        paces.insert(route.name.clone(), target);
-        let mut settings = policies::settings(&live.config, route, now);
-        settings.budget_usd = Some(target);
-        let name = route.name.clone();
-        app.learner
-            .change(move |learner| learner.ensure_route(&name, settings));
-    }
-}
-
-/// Saves the accounts and keeps the pace, for as long as the program runs.
+/// Saves the accounts and follows the prices, for as long as the program runs.
 pub async fn keep(app: Weak<Parts>) {
-    let mut paces = std::collections::HashMap::new();
-    let mut hash = String::new();
     for tick in 0u32.. {
         let Some(app) = app.upgrade() else { return };
-        let current = app.live.load().config.hash.clone();
-        if current != hash {
-            // Another configuration: the learner was told its routes without a pace.
-            hash = current;
-            paces.clear();
-            pace(&app, &mut paces);
-        } else if tick.is_multiple_of(PACE_EVERY) {
-            pace(&app, &mut paces);
-        }
         prices::follow(&app);
         save(&app).await;
         if tick.is_multiple_of(PRUNE_EVERY) {

@@ -124,10 +124,16 @@ fn headers_for_rules(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Where clients put the id of a conversation when not into the body.
-const SESSION_HEADERS: [&str; 3] = ["x-session-id", "x-conversation-id", "x-claude-code-session-id"];
+const SESSION_HEADERS: [&str; 5] = [
+    "x-session-id",
+    "x-conversation-id",
+    "x-claude-code-session-id",
+    "x-litellm-session-id",
+    "helicone-session-id",
+];
 
 /// The same, in the body's `metadata`.
-const SESSION_TAGS: [&str; 2] = ["session_id", "conversation_id"];
+const SESSION_TAGS: [&str; 3] = ["session_id", "conversation_id", "thread_id"];
 
 /// A decision, ready to be carried out.
 pub struct Prepared {
@@ -494,6 +500,7 @@ impl<'a> Asked<'a> {
             quality_margin: routing.quality_margin,
             confidence: None,
             explore: routing.explore.unwrap_or(true),
+            target_usd: self.standing.target.map(Usd::dollars),
         }
     }
 
@@ -526,7 +533,7 @@ impl<'a> Asked<'a> {
             preferences: &self.request.provider,
             max_cost: self.max_cost(),
             under_budget: self.standing.under_budget(),
-            cheapest_only: self.standing.cheapest_only,
+            room: self.standing.room,
             allowed: None,
         };
         candidates::filter(&demand, &means)

@@ -13,8 +13,14 @@ use crate::request::ChatRequest;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(pub [u8; 32]);
 
-/// Fields that name a conversation or a trace, never an answer.
-const VOLATILE: [&str; 3] = ["session_id", "prompt_cache_key", "metadata"];
+/// Fields that name a conversation or a trace, or say in which shape the answer is to come, never which.
+const VOLATILE: [&str; 5] = [
+    "session_id",
+    "prompt_cache_key",
+    "metadata",
+    "stream",
+    "stream_options",
+];
 /// Fields that name a person. Answers cross from one to another only where the route says `shared`.
 const PERSONAL: [&str; 2] = ["user", "safety_identifier"];
 /// Keys of `routing` that say how an answer is to come, not which.
@@ -184,6 +190,8 @@ mod tests {
             r#""session_id":"s""#,
             r#""prompt_cache_key":"k""#,
             r#""metadata":{"trace":"1"}"#,
+            r#""stream":true"#,
+            r#""stream_options":{"include_usage":true}"#,
         ] {
             assert_eq!(of(BODY), with(volatile), "{volatile}");
         }
@@ -196,9 +204,27 @@ mod tests {
     #[test]
     fn what_may_change_the_answer_changes_the_key() {
         let different = [
-            with(r#""stream":true"#),
             with(r#""user":"u""#),
             with(r#""seed":1"#),
+            with(r#""n":2"#),
+            with(r#""logprobs":true"#),
+            with(r#""top_logprobs":3"#),
+            with(r#""top_p":0.5"#),
+            with(r#""top_k":5"#),
+            with(r#""max_tokens":9"#),
+            with(r#""max_completion_tokens":9"#),
+            with(r#""stop":["x"]"#),
+            with(r#""presence_penalty":1"#),
+            with(r#""frequency_penalty":1"#),
+            with(r#""logit_bias":{"5":1}"#),
+            with(r#""reasoning_effort":"low""#),
+            with(r#""response_format":{"type":"json_object"}"#),
+            with(r#""tools":[{"type":"function","function":{"name":"f"}}]"#),
+            with(r#""tools":[{"type":"function","function":{"name":"g"}}]"#),
+            with(r#""tool_choice":"none""#),
+            with(r#""parallel_tool_calls":false"#),
+            with(r#""models":["p/m"]"#),
+            of(&BODY.replace("auto", "other")),
             with(r#""some_new_field":1"#),
             with(r#""routing":{"quality_floor":0.5}"#),
             with(r#""routing":{"quality_floor":0.6}"#),

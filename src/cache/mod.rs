@@ -2,7 +2,8 @@
 //!
 //! Each route that asks for it has a cache of its own, bounded in bytes and in time. An answer is kept as pieces
 //! without an envelope, so that whoever is given it again gets an id, a cost and headers of his own, and a stream
-//! comes in the chunks in which it came first. Equal requests at the same time are one: the first leads, the others
+//! comes in the chunks in which it came first; who asks for a stream of what came as a whole, or the reverse, is given it
+//! in the other shape. Equal requests at the same time are one: the first leads, the others
 //! follow what it records.
 //!
 //! Kept is only what ended as a model ends an answer by itself: no errors, nothing cut off or filtered.
@@ -10,6 +11,7 @@
 mod control;
 mod key;
 mod meaning;
+mod reshape;
 mod route;
 mod tape;
 
@@ -24,6 +26,7 @@ use crate::units::{UnixMs, Usd};
 pub use control::{BadMode, Mode, Wish};
 pub use key::{Asker, Key, frame, key};
 pub use meaning::{Meaning, question, telling};
+pub use reshape::{streamed, whole};
 pub use route::{CacheFigures, Found, RouteCache};
 pub use tape::{Begin, Cut, Lead, Playback, Recording};
 

@@ -162,15 +162,16 @@ impl RouteCache {
         // Another flight may have landed since the first look.
         match self.kept.get(&key).filter(fresh) {
             Some(entry) => hit(entry),
-            None => {
-                count(&self.counters.misses);
-                Found::Nothing(lead)
-            }
+            None => Found::Nothing(lead),
         }
     }
 
-    /// Looks for the answer to a question that means the same: its key, and how alike they are. What counted as a miss
-    /// before is a hit then.
+    /// Counts a request for which nothing was there.
+    pub fn missed(&self) {
+        count(&self.counters.misses);
+    }
+
+    /// Looks for the answer to a question that means the same: its key, and how alike they are.
     #[must_use]
     pub fn find_alike(&self, asked: &Meaning, wish: &Wish, now: UnixMs) -> Option<(Playback, Key, f32)> {
         let meanings = self.meanings.as_ref()?;
@@ -184,14 +185,12 @@ impl RouteCache {
         }
         count(&self.counters.hits);
         count(&self.counters.alike);
-        self.counters.misses.fetch_sub(1, Ordering::Relaxed);
         Some((Playback::kept(entry), key, cosine))
     }
 
     /// A recording that nobody can follow, for who has followed another one that broke off.
     #[must_use]
     pub fn alone(self: &Arc<Self>, key: Key) -> Lead {
-        count(&self.counters.misses);
         Lead::new(Arc::clone(self), key, Arc::default())
     }
 

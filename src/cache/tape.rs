@@ -196,7 +196,9 @@ impl Playback {
         }
     }
 
-    pub(super) fn kept(entry: Arc<Entry>) -> Self {
+    /// Plays an answer that is complete.
+    #[must_use]
+    pub fn kept(entry: Arc<Entry>) -> Self {
         Self::of(Arc::new(Tape::finished(entry)))
     }
 
@@ -210,6 +212,16 @@ impl Playback {
             (Phase::Broken, _) => Some(Begin::Broken),
             (Phase::Running, Some(origin)) => Some(Begin::Streamed(origin.clone())),
             (Phase::Running, None) => None,
+        };
+        self.tape.wait_for(look).await
+    }
+
+    /// Waits for the end: the complete answer. `None`: it broke off.
+    pub async fn end(&self) -> Option<Arc<Entry>> {
+        let look = |state: &State| match &state.phase {
+            Phase::Done(entry) => Some(Some(Arc::clone(entry))),
+            Phase::Broken => Some(None),
+            Phase::Running => None,
         };
         self.tape.wait_for(look).await
     }

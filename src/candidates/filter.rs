@@ -28,8 +28,9 @@ pub struct Demand<'a> {
     pub max_cost: Option<Usd>,
     /// Whether its cost counts against a budget, so that it must be known.
     pub under_budget: bool,
-    /// Whether a budget is spent and only the cheapest arm may serve.
-    pub cheapest_only: bool,
+    /// What is left under budgets that fall back to the cheapest arm when they are spent: what is expected to cost more
+    /// may serve only if nothing is cheaper.
+    pub room: Option<Usd>,
     /// The models that a rule allows. `None`: no rule matched.
     pub allowed: Option<&'a [ArmId]>,
 }
@@ -188,21 +189,24 @@ pub fn filter(demand: &Demand<'_>, arms: &[Means<'_>]) -> Filtered {
             }),
         }
     }
-    if demand.cheapest_only {
+    if let Some(room) = demand.room {
         let cheapest = filtered
             .eligible
             .iter()
             .copied()
             .min_by_key(|index| arms[*index].cost);
-        for index in filtered.eligible.drain(..) {
-            if Some(index) != cheapest {
-                filtered.refused.push(Refused {
-                    arm: arms[index].arm.id.clone(),
-                    reason: Refusal::BudgetSpent,
-                });
-            }
-        }
-        filtered.eligible.extend(cheapest);
+        let fits = |index: &usize| {
+            Some(*index) == cheapest
+                || arms[*index]
+                    .cost
+                    .is_some_and(|cost| cost <= room && room > Usd::ZERO)
+        };
+        let (kept, over): (Vec<usize>, Vec<usize>) = filtered.eligible.iter().partition(|index| fits(index));
+        filtered.refused.extend(over.into_iter().map(|index| Refused {
+            arm: arms[index].arm.id.clone(),
+            reason: Refusal::BudgetSpent,
+        }));
+        filtered.eligible = kept;
     }
     filtered
 }
@@ -273,7 +277,7 @@ fn ability(demand: &Demand<'_>, means: &Means<'_>) -> Option<Refusal> {
 fn price(demand: &Demand<'_>, means: &Means<'_>) -> Option<Refusal> {
     let ceilings = demand.preferences.max_price.as_ref();
     let limited =
-        demand.under_budget || demand.cheapest_only || demand.max_cost.is_some() || ceilings.is_some();
+        demand.under_budget || demand.room.is_some() || demand.max_cost.is_some() || ceilings.is_some();
     let (Some(list), Some(cost)) = (means.list, means.cost) else {
         return limited.then_some(Refusal::UnknownPrice);
     };
@@ -349,7 +353,7 @@ mod tests {
             preferences,
             max_cost: None,
             under_budget: false,
-            cheapest_only: false,
+            room: None,
             allowed: None,
         };
         change(&mut demand);
@@ -498,7 +502,7 @@ mod tests {
             preferences: &preferences,
             max_cost: None,
             under_budget: true,
-            cheapest_only: true,
+            room: Some(Usd::ZERO),
             allowed: None,
         };
         let arms = [

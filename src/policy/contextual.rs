@@ -14,6 +14,8 @@ use crate::arm::ArmId;
 const REACH: f64 = 4.0;
 /// Quality points that the cost of one exploring request may be worth where no budget limits it.
 const EXPLORED_QUALITY: f64 = 0.1;
+/// Share of a budget that the audit may spend at most.
+const AUDIT_SPEND: f64 = 0.02;
 /// Quality of an arm of which nothing is known.
 const UNKNOWN_QUALITY: f64 = 0.5;
 
@@ -60,6 +62,17 @@ impl Snapshot {
             _ => solved,
         };
         Some(asked)
+    }
+
+    /// The price of a dollar for a round whose own budgets may want more than the route asks for, with the higher one
+    /// that decides a share of such rounds. Two prices and not one between them: where prompts are alike, what they
+    /// cost jumps from one price to the next, and only a mixture meets the target.
+    fn paced(view: &RouteView, round: &Round<'_>, asked: f64) -> (f64, f64, f64) {
+        let Some(target) = round.demands.target_usd else {
+            return (asked, asked, 0.0);
+        };
+        let (low, high, share) = view.solution.prices_for_cost(target);
+        (asked.max(low), asked.max(high), share)
     }
 
     /// Mean and drift of an arm, and a bound of its weights' variance that costs nothing.
@@ -164,8 +177,9 @@ impl Snapshot {
             Objective::CheapestCapable { margin } => Some(round.demands.quality_margin.unwrap_or(margin)),
             _ => None,
         };
+        let budget = least(settings.budget_usd, round.demands.target_usd);
         let rank = |score: &ArmScore| {
-            let over = settings.budget_usd.is_some_and(|budget| score.cost_usd > budget);
+            let over = budget.is_some_and(|budget| score.cost_usd > budget);
             match margin {
                 _ if over || !score.capable => -1e6 - score.cost_usd,
                 Some(margin) if score.mean >= best - margin => 1e6 - score.cost_usd,
@@ -176,6 +190,7 @@ impl Snapshot {
         Pmf::certain(argmax(&ranks).unwrap_or(0), scores.len())
     }
 
+    /// The static mix, where it has an arm that is offered and costs no more than the request's budgets want.
     fn static_choice(view: &RouteView, round: &Round<'_>) -> Option<Pmf> {
         let weights: Vec<f64> = round
             .candidates
@@ -185,10 +200,14 @@ impl Snapshot {
                 share.map_or(0.0, |(_, share)| *share)
             })
             .collect();
-        weights
-            .iter()
-            .any(|&weight| weight > 0.0)
-            .then(|| Pmf::from_weights(weights))
+        let whole: f64 = weights.iter().sum();
+        let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
+        let cost: f64 = weights.iter().zip(costs).map(|(share, cost)| share * cost).sum();
+        let affordable = round
+            .demands
+            .target_usd
+            .is_none_or(|target| cost <= target * whole);
+        (whole > 0.0 && affordable).then(|| Pmf::from_weights(weights))
     }
 
     /// Which candidates may be drawn: those that meet the floor, and of these, if there are any, those that the budget
@@ -216,17 +235,36 @@ impl Snapshot {
     /// per exploring request at the present price of a dollar.
     fn floor(view: &RouteView, round: &Round<'_>, lambda: f64) -> Vec<f64> {
         let settings = &view.settings;
-        let budget = settings
-            .budget_usd
-            .or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
+        let limit = least(settings.budget_usd, round.demands.target_usd);
+        let budget = limit.or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let (share, spend) = view.exploration;
         let mut floor = floor_per_dollar(costs, share, spend, budget);
         let reference = settings.reference.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
-            floor[index] += settings.audit_share;
+            // Under a budget the audit of a dear reference must not eat what it is to judge.
+            let cost = round.candidates[index].cost_usd;
+            let affordable = limit.map_or(f64::INFINITY, |limit| AUDIT_SPEND * limit / cost.max(1e-12));
+            floor[index] += settings.audit_share.min(affordable);
         }
         floor
+    }
+}
+
+/// The same scores where a dollar costs `more` quality points more.
+fn repriced(scores: &[ArmScore], more: f64) -> Vec<ArmScore> {
+    let dearer = |score: &ArmScore| ArmScore {
+        value: score.value - more * score.cost_usd,
+        ..*score
+    };
+    scores.iter().map(dearer).collect()
+}
+
+/// The lesser of two limits, of which either may be missing.
+fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -249,11 +287,12 @@ impl Policy for Snapshot {
             };
         };
         let settings = &view.settings;
-        let lambda = Self::lambda(view, round);
-        let (scores, sds) = self.score(round, settings, lambda.unwrap_or(0.0));
+        let asked = Self::lambda(view, round);
+        let (lambda, higher, share) = Self::paced(view, round, asked.unwrap_or(0.0));
+        let (scores, sds) = self.score(round, settings, lambda);
         let allowed = Self::allowed(Some(view), &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
-        let from_mix = if view.contextual || floored || lambda.is_none() {
+        let from_mix = if view.contextual || floored || asked.is_none() {
             None
         } else {
             Self::static_choice(view, round)
@@ -263,13 +302,21 @@ impl Policy for Snapshot {
         } else {
             Strategy::Contextual
         };
-        let mut pmf = match (from_mix, lambda) {
+        let mut pmf = match (from_mix, asked) {
             (Some(mix), _) => mix,
-            (None, Some(_)) => Self::race(round, &scores, &sds, &allowed),
+            (None, Some(_)) => {
+                let race = Self::race(round, &scores, &sds, &allowed);
+                if share > 0.0 && higher > lambda {
+                    let thrifty = repriced(&scores, higher - lambda);
+                    race.mixed(&Self::race(round, &thrifty, &sds, &allowed), share)
+                } else {
+                    race
+                }
+            }
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
-            let mut floor = Self::floor(view, round, lambda.unwrap_or(0.0));
+            let mut floor = Self::floor(view, round, lambda);
             for (share, &allowed) in floor.iter_mut().zip(&allowed) {
                 if !allowed {
                     *share = 0.0;
@@ -280,7 +327,7 @@ impl Policy for Snapshot {
         Proposal {
             pmf,
             scores,
-            lambda: lambda.unwrap_or(0.0),
+            lambda,
             strategy,
         }
     }

@@ -57,6 +57,13 @@ impl Pmf {
         }
     }
 
+    /// `other`'s own choice with probability `share`, else this one's; the floors are left out.
+    #[must_use]
+    pub fn mixed(&self, other: &Self, share: f64) -> Self {
+        let own = self.own.iter().zip(&other.own);
+        Self::from_weights(own.map(|(a, b)| a * (1.0 - share) + b * share).collect())
+    }
+
     /// Mixes a floor in: one probability an arm, each not negative. A floor that sums to more than 1/2 is scaled
     /// down to 1/2, so that exploring never rules.
     #[must_use]

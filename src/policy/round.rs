@@ -76,6 +76,9 @@ pub struct Demands {
     pub confidence: Option<f64>,
     /// Whether this request may be used to explore.
     pub explore: bool,
+    /// Dollars that it should cost on average, so that the budgets it counts for last; the least of theirs. `None`: no
+    /// budget.
+    pub target_usd: Option<f64>,
 }
 
 impl Default for Demands {
@@ -85,6 +88,7 @@ impl Default for Demands {
             quality_margin: None,
             confidence: None,
             explore: true,
+            target_usd: None,
         }
     }
 }

@@ -89,6 +89,12 @@ impl Default for RouteSettings {
 /// Margins for which a price of a dollar is kept ready, for requests that ask for their own.
 pub const MARGINS: [f64; 7] = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2];
 
+/// The least price of a dollar whose mean cost is kept ready, how many there are above it, and how close they lie: up to
+/// a million quality points a dollar, where nothing but money counts.
+const CHEAPEST_DOLLAR: f64 = 1e-2;
+const PRICES: i32 = 32;
+const PRICES_A_DECADE: f64 = 4.0;
+
 /// What was solved on the recent rounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Solution {
@@ -96,6 +102,8 @@ pub struct Solution {
     pub lambda: Option<f64>,
     /// Price of a dollar for each of [`MARGINS`].
     pub by_margin: [f64; MARGINS.len()],
+    /// Mean dollars at prices of a dollar that rise evenly in their logarithm: (mean dollars, price).
+    pub by_cost: Vec<(f64, f64)>,
     /// Mean quality and cost of each arm, by its index.
     pub by_arm: Vec<(Means, usize)>,
     /// Mean dollars expected at `lambda`.
@@ -152,9 +160,14 @@ pub fn solve(settings: &RouteSettings, rounds: &Rounds, terms: &Terms) -> Soluti
         rounds.lambda_for_budget(allowed.max(0.0))
     });
     let lambda = own.max(paced);
+    let by_cost = (0..=PRICES)
+        .map(|step| CHEAPEST_DOLLAR * 10f64.powf(f64::from(step) / PRICES_A_DECADE))
+        .map(|price| (rounds.at(price).cost_usd, price))
+        .collect();
     Solution {
         lambda: Some(lambda),
         by_margin,
+        by_cost,
         by_arm: rounds.by_arm(),
         mean_cost_usd: rounds.at(lambda).cost_usd,
         rounds: rounds.len(),
@@ -175,6 +188,21 @@ impl Solution {
             }
             None => self.by_margin[MARGINS.len() - 1],
         }
+    }
+
+    /// Two prices of a dollar between which requests cost `target_usd` on average, and the share of requests that the
+    /// higher one must decide for exactly that. (0, 0, 0) where they cost no more anyway.
+    #[must_use]
+    pub fn prices_for_cost(&self, target_usd: f64) -> (f64, f64, f64) {
+        let Some(reached) = self.by_cost.iter().position(|&(cost, _)| cost <= target_usd) else {
+            let most = self.by_cost.last().map_or(0.0, |&(_, price)| price);
+            return (most, most, 1.0);
+        };
+        let Some(before) = reached.checked_sub(1) else {
+            return (0.0, 0.0, 0.0);
+        };
+        let ((dear, low), (cheap, high)) = (self.by_cost[before], self.by_cost[reached]);
+        (low, high, ((dear - target_usd) / (dear - cheap)).clamp(0.0, 1.0))
     }
 
     /// The best mix that looks at no prompt, as (arm index, probability): a point on the convex hull of the arms'
@@ -331,6 +359,30 @@ mod tests {
         assert!((capable[1].1 - 0.5).abs() < 1e-9);
         // 0.2 points for 2 dollars are worth it at 0.05 a dollar, 0.1 for 6 are not.
         assert_eq!(mix(Objective::Weighted { lambda: 0.05 }, None), [(1, 1.0)]);
+    }
+
+    #[test]
+    fn a_request_with_less_money_than_its_route_pays_more_for_a_dollar() {
+        let settings = RouteSettings {
+            objective: Objective::MaxQuality,
+            ..RouteSettings::default()
+        };
+        let solution = solve(&settings, &rounds(), &Terms::default());
+        assert_eq!(solution.lambda, Some(0.0));
+        let rounds = rounds();
+        for target in [8.0, 3.0, 2.5, 1.0] {
+            let (low, high, share) = solution.prices_for_cost(target);
+            let spent = rounds.at(low).cost_usd * (1.0 - share) + rounds.at(high).cost_usd * share;
+            assert!((spent - target).abs() < 1e-9, "{spent} for {target}");
+        }
+        assert_eq!(
+            solution.prices_for_cost(9.0),
+            (0.0, 0.0, 0.0),
+            "nothing costs more"
+        );
+        let (low, high, share) = solution.prices_for_cost(0.5);
+        assert!(low > 1e5 && high > 1e5 && share == 1.0, "nothing costs so little");
+        assert_eq!(Solution::default().prices_for_cost(1.0), (0.0, 0.0, 1.0));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Tokens of images, documents, sound and video, by each family's published or measured rule.
 //!
-//! Sources. OpenAI: the images guide (tiles of 512 pixels; patches of 32 pixels with a factor), the factor 1.2 and
-//! the limits of its newer models measured by the public data set `JOHNISKING/image-token-cost` (October 2026).
-//! Claude: patches of 28 pixels and the limits, from the same measurements, which agree with width × height / 750.
-//! Gemini: the guide on tokens (258 a tile of 768 pixels, 263 a second of video, 32 a second of sound, 258 a page);
-//! since Gemini 3 about 1,090 an image whatever its size, measured likewise. Everything else, and every PDF page
-//! beside Gemini's, is an assumption that the learned corrections make good.
+//! Sources. OpenAI: the images guide (tiles of 512 pixels; patches of 32 pixels with a factor; gpt-4o-mini counts 33 times
+//! as many, so that a picture costs what it did with gpt-4o), the factor 1.2 and the limits of its newer models measured
+//! by the public data set `JOHNISKING/image-token-cost` (October 2026); sound by the guide on realtime costs, a token for
+//! 100 ms heard. Claude: patches of 28 pixels and the limits, from the same measurements, which agree with
+//! width × height / 750. Gemini: the guide on tokens (258 a tile of 768 pixels, 263 a second of video, 32 a second of
+//! sound, 258 a page); since Gemini 3 the guide on media resolution: up to 1,120 an image whatever its size (measured:
+//! about 1,090), 560 a page, 70 a frame of video at one frame a second beside its sound. Everything else, and every PDF
+//! page beside Gemini's, is an assumption that the learned corrections make good.
 
 use crate::arm::Arm;
 use crate::content::{ClipFacts, ContentFacts, Detail, ImageFacts, PdfFacts};
@@ -388,6 +390,50 @@ mod tests {
             (units.pdf_pages, units.audio_ms, units.video_ms),
             (3, 60_000, 10_000)
         );
+    }
+
+    /// By the guides: since Gemini 3, 560 a page, 70 a frame and 32 of sound for each second of video; OpenAI hears ten
+    /// tokens a second.
+    #[test]
+    fn newer_gemini_counts_frames_and_openai_tenths_of_a_second() {
+        let clip = ClipFacts {
+            bytes: 1,
+            duration_ms: Some(10_000),
+        };
+        let pdf = PdfFacts {
+            bytes: 1,
+            pages: Some(3),
+            text: Some(false),
+        };
+        let flash = arm("gemini", "gemini-3.8-flash");
+        let of = |content: ContentFacts| media_tokens(&flash, &content);
+        let empty = ContentFacts::default;
+        assert_eq!(
+            of(ContentFacts {
+                video: vec![clip],
+                ..empty()
+            }),
+            10 * (70 + 32)
+        );
+        assert_eq!(
+            of(ContentFacts {
+                audio: vec![clip],
+                ..empty()
+            }),
+            320
+        );
+        assert_eq!(
+            of(ContentFacts {
+                pdfs: vec![pdf],
+                ..empty()
+            }),
+            3 * 560
+        );
+        let heard = ContentFacts {
+            audio: vec![clip],
+            ..empty()
+        };
+        assert_eq!(media_tokens(&arm("gpt", "gpt-4o-audio-preview"), &heard), 100);
     }
 
     #[test]

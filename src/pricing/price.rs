@@ -206,6 +206,29 @@ impl Tariff<'_> {
         self.surcharged(sum)
     }
 
+    /// What reading from the provider's prompt cache made this call cheaper than plain input would have been, and what
+    /// writing to it made it dearer. Neither is negative.
+    #[must_use]
+    pub fn prompt_cache(&self, usage: &Usage, units: &Units) -> (Usd, Usd) {
+        if usage.cached_input == 0 && usage.cache_write_5m == 0 && usage.cache_write_1h == 0 {
+            return (Usd::ZERO, Usd::ZERO);
+        }
+        let cost = self.cost(usage, units);
+        let unread = Usage {
+            cached_input: 0,
+            ..*usage
+        };
+        let unwritten = Usage {
+            cache_write_5m: 0,
+            cache_write_1h: 0,
+            ..*usage
+        };
+        (
+            (self.cost(&unread, units) - cost).max(Usd::ZERO),
+            (cost - self.cost(&unwritten, units)).max(Usd::ZERO),
+        )
+    }
+
     /// A sum of list prices in nano-dollars times one million, with window and routing fee, rounded.
     fn surcharged(&self, micro_nanos: i128) -> Usd {
         const SCALE: i128 = 1_000_000_000_000_000_000;

@@ -13,7 +13,9 @@ use http::{HeaderMap, header};
 use crate::app::App;
 use crate::app::live::Target;
 use crate::app::prepare::Wishes;
-use crate::cache::{self, Asker, Begin, Found, Lead, Meaning, Mode, Origin, Playback, RouteCache, Wish};
+use crate::cache::{
+    self, Asker, Begin, Entry, Found, Lead, Meaning, Mode, Origin, Playback, RouteCache, Wish,
+};
 use crate::clock;
 use crate::config::Route;
 use crate::dispatch::Served;
@@ -123,6 +125,7 @@ pub async fn look(
                 if let Some(asked) = alike {
                     lead.means(asked);
                 }
+                cache.missed();
                 return Ok(Looked::Ask(Some(Asking::Miss(lead))));
             }
             Found::Kept(playback) | Found::Coming(playback) => playback,
@@ -135,6 +138,7 @@ pub async fn look(
             None => {}
         }
     }
+    cache.missed();
     Ok(Looked::Ask(Some(Asking::Miss(cache.alone(key)))))
 }
 
@@ -142,6 +146,31 @@ fn wish(headers: &HeaderMap) -> Result<Wish, ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     Wish::read(text(HEADER), text(header::CACHE_CONTROL.as_str()))
         .map_err(|error| ApiError::invalid(format!("The header {error}."), Some(HEADER)))
+}
+
+/// An answer in the shape that the client asked for.
+enum Ready {
+    Whole(Arc<Entry>),
+    Stream(Playback, Origin),
+    /// It broke off, or has no place in that shape.
+    No,
+}
+
+/// Waits until a stream has begun, or a whole answer is complete.
+async fn ready(playback: Playback, stream: bool) -> Ready {
+    if !stream {
+        let entry = playback.end().await;
+        let entry = entry.and_then(|entry| cache::whole(&entry));
+        return entry.map_or(Ready::No, Ready::Whole);
+    }
+    match playback.begin().await {
+        Begin::Streamed(origin) => Ready::Stream(playback, origin),
+        Begin::Whole(entry) => cache::streamed(&entry).map_or(Ready::No, |entry| {
+            let origin = entry.origin.clone();
+            Ready::Stream(Playback::kept(entry), origin)
+        }),
+        Begin::Broken => Ready::No,
+    }
 }
 
 /// The answer, once it has begun. `None`: it broke off before, or a stream's client has waited long enough.
@@ -153,10 +182,10 @@ async fn give(
 ) -> Result<Option<Response>, ApiError> {
     let left = until.saturating_duration_since(clock::monotonic());
     let patience = if stream { left.min(KEEPALIVE) } else { left };
-    match tokio::time::timeout(patience, playback.begin()).await {
-        Ok(Begin::Whole(entry)) => Ok(Some(hit.whole(&entry))),
-        Ok(Begin::Streamed(origin)) => Ok(Some(hit.stream(playback, origin))),
-        Ok(Begin::Broken) => Ok(None),
+    match tokio::time::timeout(patience, ready(playback, stream)).await {
+        Ok(Ready::Whole(entry)) => Ok(Some(hit.whole(&entry))),
+        Ok(Ready::Stream(playback, origin)) => Ok(Some(hit.stream(playback, origin))),
+        Ok(Ready::No) => Ok(None),
         Err(_) if patience < left => Ok(None),
         Err(_) => Err(ApiError::new(
             FailureKind::Timeout,

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
 use crate::app::App;
+use crate::cache::CacheFigures;
 use crate::clock;
 use crate::dispatch::Role;
 use crate::pricing::budget::{BudgetRow, Scope};
@@ -51,6 +52,8 @@ pub async fn get(State(app): State<App>) -> Response {
     requests(&app, &mut text);
     attempts(&app, &mut text);
     latencies(&app, &mut text);
+    prompt_caches(&app, &mut text);
+    caches(&app, &mut text);
     looks(&app, &mut text);
     circuits(&app, &mut text);
     budgets(&app, &mut text);
@@ -180,6 +183,97 @@ fn attempts(app: &App, text: &mut Exposition) {
     for ((provider, model), counts) in &arms {
         let labels = [("provider", &**provider), ("model", model.as_str())];
         text.sample(name, &labels, counts.estimated());
+    }
+}
+
+fn prompt_caches(app: &App, text: &mut Exposition) {
+    let arms = app.counters.arms();
+    let name = "pointsman_prompt_cache_saved_nanodollars_total";
+    text.family(
+        name,
+        "counter",
+        "What input read from providers' prompt caches cost less than plain input, in 1e-9 US dollars.",
+    );
+    for ((provider, model), counts) in &arms {
+        let labels = [("provider", &**provider), ("model", model.as_str())];
+        text.sample(name, &labels, counts.prompt_cache().saved.nanos());
+    }
+    let name = "pointsman_prompt_cache_paid_nanodollars_total";
+    text.family(
+        name,
+        "counter",
+        "What input written to providers' prompt caches cost more than plain input, in 1e-9 US dollars.",
+    );
+    for ((provider, model), counts) in &arms {
+        let labels = [("provider", &**provider), ("model", model.as_str())];
+        text.sample(name, &labels, counts.prompt_cache().paid.nanos());
+    }
+}
+
+fn caches(app: &App, text: &mut Exposition) {
+    let live = app.live.load();
+    let caches = live.caches.figures();
+    type Figure = fn(&CacheFigures) -> u64;
+    let asked: [(&str, Figure); 6] = [
+        ("exact", |cache| cache.hits.saturating_sub(cache.alike)),
+        ("semantic", |cache| cache.alike),
+        ("joined", |cache| cache.joined),
+        ("miss", |cache| cache.misses),
+        ("refresh", |cache| cache.refreshes),
+        ("bypass", |cache| cache.bypassed),
+    ];
+    let name = "pointsman_cache_requests_total";
+    text.family(
+        name,
+        "counter",
+        "Requests of routes that keep answers, by what the cache had: an equal one's answer, one to a question that \
+         means the same, one that was just coming, none.",
+    );
+    for (route, cache) in &caches {
+        for (result, figure) in asked {
+            text.sample(name, &[("route", route), ("result", result)], figure(cache));
+        }
+    }
+    let made: [(&str, Figure); 3] = [
+        ("kept", |cache| cache.kept),
+        ("not_kept", |cache| cache.not_kept),
+        ("evicted", |cache| cache.evicted),
+    ];
+    let name = "pointsman_cache_answers_total";
+    text.family(
+        name,
+        "counter",
+        "Answers by what became of them: kept, not fit to be kept, dropped for a bad score.",
+    );
+    for (route, cache) in &caches {
+        for (fate, figure) in made {
+            text.sample(name, &[("route", route), ("fate", fate)], figure(cache));
+        }
+    }
+    let name = "pointsman_cache_saved_nanodollars_total";
+    text.family(
+        name,
+        "counter",
+        "What answers given again had cost the first time, in 1e-9 US dollars.",
+    );
+    for (route, cache) in &caches {
+        text.sample(name, &[("route", route)], cache.saved_usd.nanos());
+    }
+    let sizes: [(&str, &str, Figure); 2] = [
+        ("pointsman_cache_entries", "Answers kept now.", |cache| {
+            cache.entries
+        }),
+        (
+            "pointsman_cache_bytes",
+            "About the bytes that they take.",
+            |cache| cache.bytes,
+        ),
+    ];
+    for (name, help, figure) in sizes {
+        text.family(name, "gauge", help);
+        for (route, cache) in &caches {
+            text.sample(name, &[("route", route)], figure(cache));
+        }
     }
 }
 

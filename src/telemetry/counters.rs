@@ -119,12 +119,23 @@ pub struct ArmCounts {
     outcomes: [[AtomicU64; OUTCOMES]; 4],
     tokens: [AtomicU64; TOKEN_CLASSES.len()],
     cost_nanos: AtomicI64,
+    prompt_cache_saved_nanos: AtomicI64,
+    prompt_cache_paid_nanos: AtomicI64,
     unpriced: AtomicU64,
     estimated: AtomicU64,
     /// Time to the first token of streams.
     pub ttft: Histogram<12>,
     /// Time to the end of answers that came.
     pub total: Histogram<12>,
+}
+
+/// What a provider's prompt cache came to in a call, beside the price of plain input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PromptCacheUse {
+    /// What the input that was read from it cost less.
+    pub saved: Usd,
+    /// What the input that was written to it cost more.
+    pub paid: Usd,
 }
 
 /// An attempt that is over, as it is counted.
@@ -142,6 +153,8 @@ pub struct Counted<'a> {
     pub usage: Option<Usage>,
     /// What it cost; `None`: the price is unknown.
     pub cost: Option<Usd>,
+    /// What the provider's prompt cache made cheaper and dearer in it.
+    pub prompt_cache: PromptCacheUse,
     /// Time to the first token, of a stream.
     pub ttft: Option<Duration>,
     /// From its start to its end.
@@ -154,6 +167,8 @@ impl ArmCounts {
             outcomes: [const { [const { AtomicU64::new(0) }; OUTCOMES] }; 4],
             tokens: [const { AtomicU64::new(0) }; TOKEN_CLASSES.len()],
             cost_nanos: AtomicI64::new(0),
+            prompt_cache_saved_nanos: AtomicI64::new(0),
+            prompt_cache_paid_nanos: AtomicI64::new(0),
             unpriced: AtomicU64::new(0),
             estimated: AtomicU64::new(0),
             ttft: Histogram::new(&LATENCY_BOUNDS),
@@ -180,6 +195,16 @@ impl ArmCounts {
         Usd::from_nanos(self.cost_nanos.load(Ordering::Relaxed))
     }
 
+    /// What the provider's prompt cache made cheaper, and what writing to it cost.
+    #[must_use]
+    pub fn prompt_cache(&self) -> PromptCacheUse {
+        let read = |nanos: &AtomicI64| Usd::from_nanos(nanos.load(Ordering::Relaxed));
+        PromptCacheUse {
+            saved: read(&self.prompt_cache_saved_nanos),
+            paid: read(&self.prompt_cache_paid_nanos),
+        }
+    }
+
     /// Attempts that used something at an unknown price.
     #[must_use]
     pub fn unpriced(&self) -> u64 {
@@ -203,6 +228,11 @@ impl ArmCounts {
                 self.unpriced.fetch_add(1, Ordering::Relaxed);
             }
         }
+        let PromptCacheUse { saved, paid } = attempt.prompt_cache;
+        self.prompt_cache_saved_nanos
+            .fetch_add(saved.nanos(), Ordering::Relaxed);
+        self.prompt_cache_paid_nanos
+            .fetch_add(paid.nanos(), Ordering::Relaxed);
         if let Some(usage) = &attempt.usage {
             for (sum, tokens) in self.tokens.iter().zip(apart(usage)) {
                 if tokens > 0 {

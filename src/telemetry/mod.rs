@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
-pub use self::counters::{Counted, Counters};
+pub use self::counters::{Counted, Counters, PromptCacheUse};
 pub use self::latencies::{Curve, Latencies, Observed, Quantile};
 pub use self::lognormal::LogNormal;
 pub use self::quality::{QualityKey, QualitySample, Scores};

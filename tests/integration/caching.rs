@@ -194,7 +194,7 @@ async fn an_equal_request_is_answered_again_for_nothing_under_an_id_of_its_own()
             ),
             ("up/m", "cache", "0")
         );
-        // Whole and streamed are apart, and so is another client's, and a route without a cache has none.
+        // Another client's is apart, and a route without a cache has none.
         let other = json!({"stream": stream});
         assert_eq!(
             see(house.send("auto", "bert", ask, other.clone())).await.word(),
@@ -238,6 +238,37 @@ async fn an_equal_request_is_answered_again_for_nothing_under_an_id_of_its_own()
         (&json!(8), &json!(4), &json!(0))
     );
     assert_eq!(totals["cache_saved_usd"].as_f64().unwrap(), saved as f64 / 1e9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_and_streamed_answers_stand_for_each_other() {
+    let upstream = Upstream::always("up", Wire::OpenAi, Fault::None).await;
+    let house = House::open(&upstream, "{ ttl_seconds = 60 }").await;
+    for stream in [false, true] {
+        let ask = if stream { "ask-s" } else { "ask-w" };
+        let asked = upstream.requests();
+        let first = see(house.ask(ask, stream)).await;
+        let other = see(house.ask(ask, !stream)).await;
+        assert_eq!((first.word(), other.word()), ("miss", "hit"));
+        assert_eq!(upstream.requests(), asked + 1);
+        assert_eq!(other.text, full_answer("up", ask));
+        assert_eq!(
+            (&other.usage["cost"], other.frames.len() > 1),
+            (&json!(0.0), !stream)
+        );
+        assert_eq!(first.usage["total_tokens"], other.usage["total_tokens"]);
+        assert_ne!(first.id, other.id);
+    }
+    // Who asks for a whole answer while it is streamed to another waits for its end, and the reverse.
+    for stream in [false, true] {
+        let upstream = Upstream::always("up", Wire::OpenAi, Fault::Trickle(30)).await;
+        let house = House::open(&upstream, "{ ttl_seconds = 60 }").await;
+        let (leader, follower) =
+            tokio::join!(see(house.ask("ask-1", stream)), see(house.ask("ask-1", !stream)),);
+        assert_eq!(upstream.requests(), 1, "{} {}", leader.word(), follower.word());
+        assert_eq!(leader.text, follower.text);
+        assert_eq!(leader.text, full_answer("up", "ask-1"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

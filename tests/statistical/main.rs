@@ -2,5 +2,6 @@
 
 mod dispatch;
 mod experiments;
+mod money;
 mod off_policy;
 mod policy;

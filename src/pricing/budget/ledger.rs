@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
 use serde::{Deserialize, Serialize};
 
-use super::pace::Arrivals;
+use super::pace::{Aim, Arrivals};
 use super::{BudgetRule, OnExhausted, Period, Scope};
 use crate::units::{UnixMs, Usd};
 
@@ -35,11 +35,18 @@ pub struct Standing {
     pub target: Option<Usd>,
     /// Most that it may cost at all; what is left under budgets that refuse.
     pub most: Option<Usd>,
-    /// A budget is spent, and only the cheapest candidate may serve.
-    pub cheapest_only: bool,
+    /// What is left under budgets that fall back to the cheapest candidate: what costs more may serve only if nothing is
+    /// cheaper.
+    pub room: Option<Usd>,
 }
 
 impl Standing {
+    /// Whether a budget is spent, so that only the cheapest candidate may serve.
+    #[must_use]
+    pub fn cheapest_only(&self) -> bool {
+        self.room.is_some_and(|room| room <= Usd::ZERO)
+    }
+
     /// Whether any budget counts the request.
     #[must_use]
     pub const fn under_budget(&self) -> bool {
@@ -77,6 +84,8 @@ pub struct BudgetRow {
     pub subject: String,
     /// How long a period is.
     pub period: Period,
+    /// The time zone by whose clock periods begin.
+    pub timezone: String,
     /// What happens when the money is gone.
     pub on_exhausted: OnExhausted,
     /// What may be spent in a period.
@@ -143,6 +152,8 @@ struct Account {
     #[serde(skip)]
     reserved: Usd,
     arrivals: Arrivals,
+    #[serde(default)]
+    aim: Aim,
     /// Up to where the log is in it since it was restored.
     #[serde(skip)]
     log_seq: i64,
@@ -211,7 +222,9 @@ impl Budgets {
             let target = account.target(rule, now);
             standing.target = Some(standing.target.map_or(target, |least| least.min(target)));
             match rule.on_exhausted {
-                OnExhausted::Cheapest => standing.cheapest_only |= left <= Usd::ZERO,
+                OnExhausted::Cheapest => {
+                    standing.room = Some(standing.room.map_or(left, |least| least.min(left)));
+                }
                 OnExhausted::Reject if left <= Usd::ZERO => return Err(account.exhausted(rule, subject)),
                 OnExhausted::Reject => {
                     standing.most = Some(standing.most.map_or(left, |least| least.min(left)));
@@ -248,9 +261,10 @@ impl Budgets {
                 continue;
             };
             let account = account(&mut ledger.accounts, rule, subject, now);
+            let (fraction, target) = (account.fraction(now), account.target(rule, now));
+            account.aim.take(target.dollars());
             account.reserved += amount;
             account.dirty = true;
-            let fraction = account.fraction(now);
             account.arrivals.count(fraction, slots(rule.period));
             keys.push((Arc::from(rule.name.as_str()), Arc::from(subject)));
         }
@@ -290,6 +304,7 @@ impl Budgets {
                     scope: rule.scope.clone(),
                     subject: subject.to_string(),
                     period: rule.period,
+                    timezone: rule.zone.iana_name().unwrap_or("UTC").to_owned(),
                     on_exhausted: rule.on_exhausted,
                     limit_usd: rule.limit,
                     spent_usd: account.spent,
@@ -444,6 +459,7 @@ impl Hold {
             if let Some(account) = ledger.accounts.get_mut(key) {
                 account.reserved -= covered;
                 account.spent += cost;
+                account.aim.hit(cost.dollars());
                 account.dirty = true;
                 account.booked.push(Booked {
                     save,
@@ -482,10 +498,16 @@ impl Account {
     }
 
     /// Money left over the requests to come, this one among them.
-    fn target(&self, rule: &BudgetRule, now: UnixMs) -> Usd {
-        let to_come = self.arrivals.to_come(self.fraction(now), slots(rule.period));
+    fn even(&self, rule: &BudgetRule, now: UnixMs) -> f64 {
         let left = self.left(rule).max(Usd::ZERO).dollars();
-        Usd::from_dollars(left / (to_come + 1.0)).unwrap_or(Usd::ZERO)
+        let (fraction, slots) = (self.fraction(now), slots(rule.period));
+        self.arrivals.target(fraction, slots, left, rule.limit.dollars())
+    }
+
+    /// The same, corrected by what the last requests came to.
+    fn target(&self, rule: &BudgetRule, now: UnixMs) -> Usd {
+        let target = self.aim.correct(self.even(rule, now));
+        Usd::from_dollars(target).unwrap_or(Usd::ZERO)
     }
 
     fn exhausted(&self, rule: &BudgetRule, subject: &str) -> Exhausted {
@@ -513,6 +535,7 @@ fn account<'a>(
         spent: Usd::ZERO,
         reserved: Usd::ZERO,
         arrivals: Arrivals::default(),
+        aim: Aim::default(),
         log_seq: 0,
         booked: Vec::new(),
         dirty: false,

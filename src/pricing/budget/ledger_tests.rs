@@ -113,13 +113,13 @@ fn each_party_has_its_own_account() {
 fn a_spent_budget_falls_back_to_the_cheapest_if_it_says_so() {
     let budgets = Budgets::new(vec![rule(Scope::All, 1.0, OnExhausted::Cheapest)]);
     let (now, parties) = (at(NOON), Parties::default());
-    assert!(!budgets.standing(now, &parties).unwrap().cheapest_only);
+    assert!(!budgets.standing(now, &parties).unwrap().cheapest_only());
     budgets
         .reserve(now, &parties, usd(1.5))
         .unwrap()
         .book(usd(1.0), &"d".into(), 1);
     let standing = budgets.standing(now, &parties).unwrap();
-    assert!(standing.cheapest_only);
+    assert!(standing.cheapest_only());
     assert_eq!((standing.target, standing.most), (Some(Usd::ZERO), None));
 }
 
@@ -342,7 +342,7 @@ fn play(budgets: &Budgets, day: i64, limit: f64, level: f64, rng: &mut ChaCha8Rn
             let aim = standing.target.unwrap().dollars();
             // Log-normal noise with mean one.
             let normal: f64 = (0..12).map(|_| rng.gen_range(0.0..1.0)).sum::<f64>() - 6.0;
-            let aim = if standing.cheapest_only { cheapest } else { aim };
+            let aim = if standing.cheapest_only() { cheapest } else { aim };
             let cost = (aim * (0.5 * normal - 0.125).exp()).clamp(cheapest, dearest);
             let hold = budgets.reserve(now, &Parties::default(), usd(aim)).unwrap();
             hold.book(usd(cost), &"d".into(), 1);

@@ -3,7 +3,11 @@
 //! target = money left / requests still to come. The requests to come are forecast from the account's own past:
 //! a profile of arrivals over the slots of a period, learned from the periods before and scaled to today's level;
 //! in the first period, from the rate so far and the rate of the last slot. A burst then lowers the
-//! target for everyone a little instead of leaving nothing for the hours after it.
+//! target for everyone a little instead of leaving nothing for the hours after it. The first period cannot foresee its
+//! bursts: half of what an even spending would leave for each slot to come is not touched before that slot.
+//!
+//! What requests really cost is compared with what they were to cost, and the next targets are corrected by it: a
+//! router that cannot meet its target exactly would spend too fast at first and starve the end, or the reverse.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +18,8 @@ pub(super) const MAX_SLOTS: usize = 31;
 const PROFILE_GAIN: f64 = 0.4;
 /// Requests that the learned level counts for against today's.
 const LEVEL_PRIOR: f64 = 20.0;
+/// Share of an even spending that every slot to come keeps in the first period.
+const KEPT_SHARE: f64 = 0.5;
 
 /// Arrivals of one account.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +70,20 @@ impl Arrivals {
         }
     }
 
+    /// What one of the next requests may cost on average, of `left` of a limit.
+    pub(super) fn target(&self, fraction: f64, slots: usize, left: f64, limit: f64) -> f64 {
+        let fraction = fraction.clamp(0.0, 1.0);
+        let even = left / (self.to_come(fraction, slots) + 1.0);
+        if self.profile.len() == slots {
+            return even;
+        }
+        let now = slot(fraction, slots);
+        let after = (slots - now - 1) as f64;
+        let kept = KEPT_SHARE * limit * after / slots as f64;
+        let still = self.rate(fraction, slots) * (slots as f64 - after - fraction * slots as f64);
+        even.min((left - kept).max(0.0) / (still + 1.0))
+    }
+
     fn by_profile(&self, fraction: f64) -> f64 {
         let slots = self.profile.len();
         let now = slot(fraction, slots);
@@ -74,20 +94,66 @@ impl Arrivals {
         level * rest
     }
 
+    /// Requests a slot, by those within the last slot's time.
+    fn rate(&self, fraction: f64, slots: usize) -> f64 {
+        let now = slot(fraction, slots);
+        let into = (fraction * slots as f64 - now as f64).clamp(0.0, 1.0);
+        let at = |slot: usize| self.counts.get(slot).copied().unwrap_or(0.0);
+        let before = now.checked_sub(1).map_or(0.0, at);
+        at(now) + (1.0 - into) * before
+    }
+
     fn by_rate(&self, fraction: f64, slots: usize) -> f64 {
+        let recent = self.rate(fraction, slots);
         let slots = slots as f64;
         // One slot's worth of time is the least that a rate is taken over.
         let mean = self.seen() / (fraction * slots).max(1.0);
-        let now = slot(fraction, self.counts.len().max(1));
-        let into = (fraction * slots - now as f64).clamp(0.0, 1.0);
-        let at = |slot: usize| self.counts.get(slot).copied().unwrap_or(0.0);
-        let before = now.checked_sub(1).map_or(0.0, at);
-        let recent = at(now) + (1.0 - into) * before;
         // The nearer the end, the more the last slot tells of what is left; a mean of busier hours before it
         // would keep money back that nobody comes for.
         let horizon = (1.0 - fraction) * slots;
         let weight = (1.0 / (1.0 + (horizon - 1.0).max(0.0) / 3.0)).max(0.5);
         (weight * recent + (1.0 - weight) * mean) * horizon
+    }
+}
+
+/// Weight of one request in the running sums that compare what was spent with what was aimed at.
+const AIM_GAIN: f64 = 0.01;
+/// Requests' worth of perfect aim that the sums begin with.
+const AIM_PRIOR: f64 = 20.0;
+/// Bounds of the correction. Upwards it is small: a router that cannot or need not spend its target is no reason to
+/// raise it, for when that changes it would spend far too fast.
+const CORRECTION: (f64, f64) = (0.5, 1.2);
+
+/// How what is spent compares with what was aimed at, over about the last hundred requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Aim {
+    aimed: f64,
+    spent: f64,
+}
+
+impl Aim {
+    /// A request is to cost `target`.
+    pub(super) fn take(&mut self, target: f64) {
+        self.aimed += AIM_GAIN * (target - self.aimed);
+        self.spent -= AIM_GAIN * self.spent;
+    }
+
+    /// A call has cost so much.
+    pub(super) fn hit(&mut self, cost: f64) {
+        self.spent += AIM_GAIN * cost;
+    }
+
+    /// `target`, corrected so that about as much will be spent.
+    pub(super) fn correct(&self, target: f64) -> f64 {
+        let prior = AIM_GAIN * AIM_PRIOR * target;
+        let factor = (self.aimed + prior) / (self.spent + prior);
+        let (least, most) = CORRECTION;
+        target
+            * if factor.is_finite() {
+                factor.clamp(least, most)
+            } else {
+                1.0
+            }
     }
 }
 
@@ -127,6 +193,41 @@ mod tests {
         // 12 hours seen at twice the level, 1 110 still to come at the level before: about twice that.
         let to_come = arrivals.to_come(0.5, 24);
         assert!((1_900.0..2_220.0).contains(&to_come), "{to_come}");
+    }
+
+    /// Ten requests an hour until hour 12, then 500 in an hour: they may spend what 12 even hours have left over, but
+    /// not the half of it that the 11 hours after them keep.
+    #[test]
+    fn the_first_burst_leaves_the_hours_after_it_their_half() {
+        let mut arrivals = Arrivals::default();
+        for hour in 0..12 {
+            (0..10).for_each(|i| arrivals.count((f64::from(hour) + f64::from(i) / 10.0) / 24.0, 24));
+        }
+        let mut left = 24.0 - 12.0;
+        for i in 0..500 {
+            let fraction = (12.0 + f64::from(i) / 500.0) / 24.0;
+            let target = arrivals.target(fraction, 24, left, 24.0);
+            arrivals.count(fraction, 24);
+            left -= target.min(left);
+        }
+        assert!((5.5..9.0).contains(&left), "{left}");
+    }
+
+    #[test]
+    fn what_costs_more_than_it_should_is_aimed_lower() {
+        let mut aim = Aim::default();
+        assert_eq!(aim.correct(1.0), 1.0);
+        let mut spent = 0.0;
+        for _ in 0..1_000 {
+            let target = aim.correct(1.0);
+            aim.take(target);
+            aim.hit(1.5 * target);
+            spent += 1.5 * target;
+        }
+        assert!((0.95..1.1).contains(&(spent / 1_000.0)), "{spent}");
+        // Nothing is spent at all: no reason to aim at more than a fifth above.
+        (0..1_000).for_each(|_| aim.take(1.0));
+        assert_eq!(aim.correct(1.0), 1.2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::completion::{FinishReason, StreamEvent};
@@ -28,6 +28,57 @@ fn a_whole_answer() {
     assert_eq!(answer.finish, FinishReason::ToolCalls);
     assert_eq!(answer.signals.tool_calls, 1);
     assert_eq!(answer.upstream_id.as_deref(), Some("msg_01Parcel"));
+}
+
+/// Input, read, written for five minutes, for an hour, output, thinking, as the guides on prompt caching and thinking
+/// count them.
+#[test]
+fn usage_comes_to_our_rule() {
+    let cases = [
+        (
+            "no cache",
+            json!({"input_tokens": 2095, "output_tokens": 503}),
+            [2095, 0, 0, 0, 503, 0],
+        ),
+        (
+            "written",
+            json!({"input_tokens": 21, "cache_creation_input_tokens": 188086, "cache_read_input_tokens": 0,
+                "output_tokens": 393}),
+            [188107, 0, 188086, 0, 393, 0],
+        ),
+        (
+            "read",
+            json!({"input_tokens": 21, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 188086,
+                "output_tokens": 393}),
+            [188107, 188086, 0, 0, 393, 0],
+        ),
+        (
+            "both lives",
+            json!({"input_tokens": 2048, "cache_read_input_tokens": 1800, "cache_creation_input_tokens": 248,
+                "output_tokens": 503,
+                "cache_creation": {"ephemeral_5m_input_tokens": 148, "ephemeral_1h_input_tokens": 100}}),
+            [4096, 1800, 148, 100, 503, 0],
+        ),
+        (
+            "thinking inside the answer",
+            json!({"input_tokens": 10, "output_tokens": 900, "output_tokens_details": {"thinking_tokens": 700}}),
+            [10, 0, 0, 0, 900, 700],
+        ),
+    ];
+    for (name, told, expected) in cases {
+        let mut count = super::answer::UsageCount::default();
+        count.update(&told);
+        let usage = count.read().unwrap();
+        let counts = [
+            usage.input,
+            usage.cached_input,
+            usage.cache_write_5m,
+            usage.cache_write_1h,
+            usage.output,
+            usage.reasoning,
+        ];
+        assert_eq!(counts, expected, "{name}");
+    }
 }
 
 #[test]

@@ -189,7 +189,7 @@ pub(super) fn finish(wire: &Wire, word: &str, calls: bool) -> Result<FinishReaso
 }
 
 /// Gemini counts cached tokens inside of the prompt, thoughts outside of the answer, and what its own tools put into
-/// the prompt outside of the prompt.
+/// the prompt outside of the prompt. Sound that was cached is counted as both, and is billed as cached.
 pub(super) fn read_usage(usage: &Value) -> Option<Usage> {
     let count = |key: &str| usage[key].as_u64().unwrap_or(0);
     let audio = |key: &str| {
@@ -197,14 +197,14 @@ pub(super) fn read_usage(usage: &Value) -> Option<Usage> {
         details
             .filter(|detail| detail["modality"] == "AUDIO")
             .filter_map(|detail| detail["tokenCount"].as_u64())
-            .sum()
+            .sum::<u64>()
     };
     usage["promptTokenCount"].as_u64()?;
     let thoughts = count("thoughtsTokenCount");
     Some(Usage {
         input: count("promptTokenCount") + count("toolUsePromptTokenCount"),
         cached_input: count("cachedContentTokenCount").min(count("promptTokenCount")),
-        audio_input: audio("promptTokensDetails"),
+        audio_input: audio("promptTokensDetails").saturating_sub(audio("cacheTokensDetails")),
         output: count("candidatesTokenCount") + thoughts,
         reasoning: thoughts,
         audio_output: audio("candidatesTokensDetails"),

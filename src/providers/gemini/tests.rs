@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::completion::{FinishReason, StreamEvent};
@@ -30,6 +30,59 @@ fn a_whole_answer() {
     assert_eq!((usage.output, usage.reasoning), (422, 350));
     assert_eq!(answer.finish, FinishReason::ToolCalls);
     assert_eq!(answer.upstream_id.as_deref(), Some("resp-1"));
+}
+
+/// Input, cached, audio in, output, reasoning, audio out, as the guide on tokens and the reference of `usageMetadata`
+/// count them.
+#[test]
+fn usage_comes_to_our_rule() {
+    let cases = [
+        (
+            "text",
+            json!({"promptTokenCount": 11, "candidatesTokenCount": 73, "totalTokenCount": 84}),
+            [11, 0, 0, 73, 0, 0],
+        ),
+        (
+            "thoughts beside the answer",
+            json!({"promptTokenCount": 8, "candidatesTokenCount": 20, "thoughtsTokenCount": 64, "totalTokenCount": 92}),
+            [8, 0, 0, 84, 64, 0],
+        ),
+        (
+            "cached inside the prompt",
+            json!({"promptTokenCount": 696219, "cachedContentTokenCount": 696190, "candidatesTokenCount": 214,
+                "totalTokenCount": 696433}),
+            [696219, 696190, 0, 214, 0, 0],
+        ),
+        (
+            "sound, of which some was cached",
+            json!({"promptTokenCount": 2000, "cachedContentTokenCount": 900, "candidatesTokenCount": 5,
+                "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 400}, {"modality": "AUDIO", "tokenCount": 1600}],
+                "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 900}],
+                "candidatesTokensDetails": [{"modality": "AUDIO", "tokenCount": 3}]}),
+            [2000, 900, 700, 5, 0, 3],
+        ),
+        (
+            "what its own tools read",
+            json!({"promptTokenCount": 10, "toolUsePromptTokenCount": 5000, "candidatesTokenCount": 7}),
+            [5010, 0, 0, 7, 0, 0],
+        ),
+    ];
+    for (name, told, expected) in cases {
+        let usage = super::answer::read_usage(&told).unwrap();
+        let counts = [
+            usage.input,
+            usage.cached_input,
+            usage.audio_input,
+            usage.output,
+            usage.reasoning,
+            usage.audio_output,
+        ];
+        assert_eq!(counts, expected, "{name}");
+    }
+    assert_eq!(
+        super::answer::read_usage(&json!({"candidatesTokenCount": 7})),
+        None
+    );
 }
 
 #[test]

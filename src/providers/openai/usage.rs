@@ -7,7 +7,7 @@ use crate::completion::Usage;
 /// Brings `usage` to our rule: input includes what was cached, output includes reasoning.
 ///
 /// OpenAI counts both that way. DeepSeek tells its cache hits beside the prompt, xAI counts reasoning outside of the
-/// completion, OpenRouter adds what it wrote to a cache.
+/// completion, OpenRouter and Qwen add what they wrote to a cache.
 pub(super) fn read(usage: &Value) -> Option<Usage> {
     // Not by `Value::pointer`, which allocates for every step.
     let count = |path: &str| {
@@ -43,6 +43,10 @@ pub(super) fn read(usage: &Value) -> Option<Usage> {
     let written = any(&[
         "/prompt_tokens_details/cache_write_tokens",
         "/prompt_tokens_details/cache_creation_tokens",
+        "/prompt_tokens_details/cache_creation_input_tokens",
+        "/prompt_tokens_details/cache_creation/ephemeral_5m_input_tokens",
+        "/prompt_tokens_details/cache_creation/cache_creation_input_tokens",
+        "/input_tokens_details/cache_write_tokens",
     ])
     .unwrap_or(0)
     .min(input - cached);
@@ -73,32 +77,116 @@ mod tests {
 
     use super::*;
 
+    /// Input, cached, written, audio in, output, reasoning, audio out.
+    type Counts = [u64; 7];
+
+    fn counts(usage: &Value) -> Counts {
+        let usage = read(usage).unwrap();
+        assert_eq!(usage.cache_write_1h, 0);
+        [
+            usage.input,
+            usage.cached_input,
+            usage.cache_write_5m,
+            usage.audio_input,
+            usage.output,
+            usage.reasoning,
+            usage.audio_output,
+        ]
+    }
+
+    /// As the providers' documentation shows it.
     #[test]
     fn every_dialect_comes_to_one_rule() {
-        let openai = json!({"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
-            "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 5},
-            "completion_tokens_details": {"reasoning_tokens": 128, "audio_tokens": 7}});
-        let usage = read(&openai).unwrap();
-        assert_eq!(
-            (usage.input, usage.cached_input, usage.output, usage.reasoning),
-            (2006, 1920, 300, 128)
-        );
-        assert_eq!((usage.audio_input, usage.audio_output), (5, 7));
+        let cases: [(&str, Value, Counts); 12] = [
+            (
+                "OpenAI, prompt caching",
+                json!({"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
+                    "prompt_tokens_details": {"cached_tokens": 1920},
+                    "completion_tokens_details": {"reasoning_tokens": 0, "accepted_prediction_tokens": 0,
+                        "rejected_prediction_tokens": 0}}),
+                [2006, 1920, 0, 0, 300, 0, 0],
+            ),
+            (
+                "OpenAI, reasoning, as its newer endpoint tells it",
+                json!({"input_tokens": 75, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 1186,
+                    "output_tokens_details": {"reasoning_tokens": 1024}, "total_tokens": 1261}),
+                [75, 0, 0, 0, 1186, 1024, 0],
+            ),
+            (
+                "OpenAI, sound in and out",
+                json!({"prompt_tokens": 117, "completion_tokens": 83, "total_tokens": 200,
+                    "prompt_tokens_details": {"cached_tokens": 0, "text_tokens": 17, "audio_tokens": 100},
+                    "completion_tokens_details": {"reasoning_tokens": 0, "text_tokens": 16, "audio_tokens": 67}}),
+                [117, 0, 0, 100, 83, 0, 67],
+            ),
+            (
+                "OpenAI, cache writes",
+                json!({"prompt_tokens": 3000, "completion_tokens": 10, "total_tokens": 3010,
+                    "prompt_tokens_details": {"cached_tokens": 1024, "cache_write_tokens": 1536}}),
+                [3000, 1024, 1536, 0, 10, 0, 0],
+            ),
+            (
+                "DeepSeek",
+                json!({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
+                    "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36,
+                    "completion_tokens_details": {"reasoning_tokens": 12}}),
+                [100, 64, 0, 0, 20, 12, 0],
+            ),
+            (
+                "Mistral",
+                json!({"prompt_tokens": 32617, "completion_tokens": 5, "total_tokens": 32622,
+                    "num_cached_tokens": 32592, "prompt_tokens_details": {"cached_tokens": 32592}}),
+                [32617, 32592, 0, 0, 5, 0, 0],
+            ),
+            (
+                "Qwen, implicit cache",
+                json!({"prompt_tokens": 3019, "completion_tokens": 104, "total_tokens": 3123,
+                    "prompt_tokens_details": {"cached_tokens": 2048}}),
+                [3019, 2048, 0, 0, 104, 0, 0],
+            ),
+            (
+                "Qwen, explicit cache written",
+                json!({"prompt_tokens": 2059, "completion_tokens": 201, "total_tokens": 2260,
+                    "prompt_tokens_details": {"cached_tokens": 0, "text_tokens": 2059, "cache_type": "ephemeral",
+                        "cache_creation_input_tokens": 2048,
+                        "cache_creation": {"ephemeral_5m_input_tokens": 2048}},
+                    "completion_tokens_details": {"reasoning_tokens": 170}}),
+                [2059, 0, 2048, 0, 201, 170, 0],
+            ),
+            (
+                "Qwen, explicit cache read and written",
+                json!({"prompt_tokens": 1524, "completion_tokens": 1534, "total_tokens": 3058,
+                    "prompt_tokens_details": {"cached_tokens": 1305,
+                        "cache_creation": {"ephemeral_5m_input_tokens": 213}}}),
+                [1524, 1305, 213, 0, 1534, 0, 0],
+            ),
+            (
+                "xAI, whose reasoning is beside the answer",
+                json!({"prompt_tokens": 30, "completion_tokens": 10, "total_tokens": 140,
+                    "completion_tokens_details": {"reasoning_tokens": 100}}),
+                [30, 0, 0, 0, 110, 100, 0],
+            ),
+            (
+                "OpenRouter",
+                json!({"prompt_tokens": 100, "completion_tokens": 2, "cost": 0.1,
+                    "prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 50}}),
+                [100, 10, 50, 0, 2, 0, 0],
+            ),
+            (
+                "Moonshot",
+                json!({"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": 102, "cached_tokens": 30}),
+                [100, 30, 0, 0, 2, 0, 0],
+            ),
+        ];
+        for (name, usage, expected) in cases {
+            assert_eq!(counts(&usage), expected, "{name}");
+        }
+    }
 
-        let deepseek = json!({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
-            "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36});
-        assert_eq!(read(&deepseek).unwrap().cached_input, 64);
-
-        let xai = json!({"prompt_tokens": 30, "completion_tokens": 10, "total_tokens": 140,
-            "completion_tokens_details": {"reasoning_tokens": 100}});
-        let usage = read(&xai).unwrap();
-        assert_eq!((usage.output, usage.reasoning), (110, 100));
-
-        let openrouter = json!({"prompt_tokens": 100, "completion_tokens": 2, "cost": 0.1,
-            "prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 50}});
-        let usage = read(&openrouter).unwrap();
-        assert_eq!((usage.cached_input, usage.cache_write_5m), (10, 50));
-        assert_eq!(extra(openrouter).unwrap().get("cost"), None);
+    #[test]
+    fn what_a_provider_says_it_cost_is_not_passed_on() {
+        let usage = json!({"prompt_tokens": 100, "cost": 0.1, "cost_details": {}, "queue_time": 1});
+        assert_eq!(extra(usage), Some(json!({"prompt_tokens": 100, "queue_time": 1})));
     }
 
     #[test]

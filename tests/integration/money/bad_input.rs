@@ -208,6 +208,20 @@ fn prices_that_cannot_be_are_each_named() {
         assert!(own[0].line.is_some(), "{own:?}");
     }
     assert_eq!(error.0.len(), wrong.len(), "{error}");
+    // The program says the same, each once, and ends with 2.
+    let file = folder.path().join("wrong.toml");
+    std::fs::write(&file, &text).unwrap();
+    let check = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(2), "{check:?}");
+    let said = String::from_utf8(check.stderr).unwrap() + &String::from_utf8(check.stdout).unwrap();
+    for problem in &error.0 {
+        let told = said.lines().filter(|line| line.contains(&problem.path));
+        assert_eq!(told.count(), 1, "{problem:?}\n{said}");
+    }
     // The same file without them is sound.
     let rest = text.split("[[models]]").next().unwrap().to_owned()
         + "[[models]]\nid = \"p/m\"\ncontext_window = 1000\n";

@@ -9,3 +9,4 @@ mod place;
 mod shock;
 mod shop;
 mod support_bot;
+mod surfaces;

@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 /// What a provider does with a request.
 pub enum Reply {
     Whole(Value),
+    /// Server-sent events.
+    Stream(String),
     Status(u16),
     Hang,
 }
@@ -33,6 +35,8 @@ pub struct Got {
     /// The model, from the body or the path.
     pub model: String,
     pub body: Value,
+    /// Whether it asks for a stream.
+    pub streams: bool,
 }
 
 type Script = dyn Fn(&Got) -> Reply + Send + Sync;
@@ -99,11 +103,13 @@ async fn answer(State(desk): State<Arc<Desk>>, uri: Uri, body: Bytes) -> Respons
     let got = Got {
         provider: path[1].to_owned(),
         model: body["model"].as_str().unwrap_or(in_path).to_owned(),
+        streams: body["stream"] == true || uri.path().contains(":stream"),
         body,
     };
     desk.got.lock().unwrap().push(got.clone());
     match (desk.script)(&got) {
         Reply::Whole(value) => axum::Json(value).into_response(),
+        Reply::Stream(events) => ([("content-type", "text/event-stream")], events).into_response(),
         Reply::Status(status) => {
             let body = json!({"error": {"message": "no", "type": "overloaded_error", "code": null}});
             (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response()

@@ -77,8 +77,8 @@ async fn each_question_goes_where_the_mission_says() {
     assert_eq!(faq.header("x-router-model"), "mistral/mistral-small", "{faq:?}");
     assert_eq!(faq.header("x-router-category"), "support_faq");
     assert_eq!(faq.header("x-router-strategy"), "rule");
-    // 1,000 tokens at $0.10 and 200 at $0.30 per million.
-    assert_eq!(faq.header("x-router-cost-usd"), "0.00016");
+    // 1,000 tokens at $0.15 and 200 at $0.60 per million: Mistral Small 4.
+    assert_eq!(faq.header("x-router-cost-usd"), "0.00027");
 
     let question = "What does your policy say about refunds for goods that came damaged?";
     let policy = place
