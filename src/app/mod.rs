@@ -67,6 +67,8 @@ const COMPARED_AFTER: u64 = 1_000;
 const FIRST_REPORT: Duration = Duration::from_secs(10);
 /// Time between two reports while requests come.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// ... and at least so many times what the last one took, so that reports stay below a hundredth of the load.
+const REPORT_SHARE: u32 = 100;
 
 /// The running program. Cheap to clone.
 pub type App = Arc<Parts>;
@@ -486,7 +488,10 @@ async fn report(app: std::sync::Weak<Parts>) {
         let data_dir = app.live.load().config.server.data_dir.clone();
         let reader = app.store.reader().clone();
         let write = move || reports::write_routing(&reader, &data_dir, clock::wall());
-        match tokio::task::spawn_blocking(write).await {
+        let began = clock::monotonic();
+        let written = tokio::task::spawn_blocking(write).await;
+        wait = wait.max((clock::monotonic() - began) * REPORT_SHARE);
+        match written {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the routing report was not written"),
             Err(error) => tracing::error!(%error, "the routing report was not written"),

@@ -15,6 +15,8 @@ use crate::units::UnixMs;
 
 /// How far back the report goes that is written by itself. `pointsman report` reads the whole log.
 const SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// ... and so many decisions at most, the newest ones: some 8 MB while it is written, at any traffic.
+const MOST_DECISIONS: u32 = 20_000;
 /// Where the document of [`About`] is kept.
 const KIND: &str = "report";
 const NAME: &str = "about";
@@ -99,12 +101,13 @@ pub fn provenance(reader: &Reader, now: UnixMs) -> Result<(Provenance, f64), Sto
     Ok((about.provenance(now), about.margin))
 }
 
-/// Writes the routing report of the last [`SPAN`] under `data_dir`.
+/// Writes the routing report of the last [`SPAN`], or of the newest [`MOST_DECISIONS`], under `data_dir`.
 ///
 /// # Errors
 /// When the log cannot be read or the files not be written.
 pub fn write_routing(reader: &Reader, data_dir: &Path, now: UnixMs) -> Result<PathBuf, CommandError> {
     let (provenance, margin) = provenance(reader, now)?;
-    let from = UnixMs(now.0.saturating_sub(SPAN.as_millis() as i64));
+    let recent = UnixMs(now.0.saturating_sub(SPAN.as_millis() as i64));
+    let from = recent.max(reader.newest_since(MOST_DECISIONS)?);
     command::write_routing(reader, &data_dir.join("reports"), from, margin, &provenance)
 }

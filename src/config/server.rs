@@ -23,6 +23,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// How long answers under way may go on after the program was told to stop; milliseconds.
     pub shutdown_limit_ms: u64,
+    /// Silence on a stream after which a comment keeps its connection open.
+    pub keepalive: Duration,
 }
 
 /// How the log is written.
@@ -81,6 +83,7 @@ pub struct SessionRule {
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_MAX_BODY_BYTES: u64 = 32 << 20;
 const DEFAULT_SHUTDOWN_LIMIT_MS: u64 = 30_000;
+const DEFAULT_KEEPALIVE_MS: u64 = 15_000;
 
 pub(super) fn server(
     section: Option<&Section<'_>>,
@@ -93,6 +96,7 @@ pub(super) fn server(
     let mut data_dir = PathBuf::from("data");
     let mut max_body_bytes = DEFAULT_MAX_BODY_BYTES;
     let mut shutdown_limit_ms = DEFAULT_SHUTDOWN_LIMIT_MS;
+    let mut keepalive_ms = DEFAULT_KEEPALIVE_MS;
     let mut named_in_file = false;
     let mut admin_names = Vec::new();
     if let Some(section) = section {
@@ -118,6 +122,9 @@ pub(super) fn server(
         shutdown_limit_ms = section
             .integer("shutdown_limit_ms", 0..=3_600_000)
             .unwrap_or(shutdown_limit_ms);
+        keepalive_ms = section
+            .integer("keepalive_ms", 100..=3_600_000)
+            .unwrap_or(keepalive_ms);
         section.done();
     }
     if let (Some(port), Some(address)) = (env("PORT"), &mut listen) {
@@ -168,6 +175,7 @@ pub(super) fn server(
         admin_keys,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         shutdown_limit_ms,
+        keepalive: Duration::from_millis(keepalive_ms),
     })
 }
 

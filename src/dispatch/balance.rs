@@ -16,26 +16,37 @@ const AFFINITY_LOAD: f64 = 4.0;
 
 /// A moving average of the time to first token that *jumps* to any larger value and forgets it with a time constant
 /// of ten seconds (Finagle's peak EWMA): slow to trust, quick to doubt.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     /// Seconds.
     cost: f64,
-    stamp: Option<Instant>,
+    /// When something was last seen; at first, since when nothing was.
+    stamp: Instant,
+    seen: bool,
 }
 
 impl PeakEwma {
+    /// Nothing has been seen `now`.
+    #[must_use]
+    pub const fn unseen(now: Instant) -> Self {
+        Self {
+            cost: UNSEEN.as_millis() as f64 / 1e3,
+            stamp: now,
+            seen: false,
+        }
+    }
+
     /// A first token came after `ttft`.
     pub fn observe(&mut self, now: Instant, ttft: Duration) {
         let ttft = ttft.as_secs_f64();
-        self.cost = match self.stamp {
-            Some(stamp) if ttft < self.cost => {
-                let gone = now.saturating_duration_since(stamp).as_secs_f64();
-                let keep = (-gone / TAU.as_secs_f64()).exp();
-                self.cost * keep + ttft * (1.0 - keep)
-            }
-            _ => ttft,
+        self.cost = if self.seen && ttft < self.cost {
+            let keep = self.keep(now);
+            self.cost * keep + ttft * (1.0 - keep)
+        } else {
+            ttft
         };
-        self.stamp = Some(now);
+        self.stamp = now;
+        self.seen = true;
     }
 
     /// Nothing came for `waited`, and then the call was given up: at least that long.
@@ -48,28 +59,59 @@ impl PeakEwma {
     /// The estimate.
     #[must_use]
     pub fn estimate(&self) -> Duration {
-        self.stamp.map_or(UNSEEN, |_| Duration::from_secs_f64(self.cost))
+        Duration::from_secs_f64(self.cost)
     }
 
     /// The estimate, forgotten with the same time constant while nothing is observed; `None` before the first.
     #[must_use]
     pub fn faded(&self, now: Instant) -> Option<Duration> {
-        let idle = now.saturating_duration_since(self.stamp?).as_secs_f64();
-        let keep = (-idle / TAU.as_secs_f64()).exp();
-        Some(Duration::from_secs_f64(self.cost * keep))
+        self.seen.then(|| self.fading(now))
     }
 
     /// The estimate in milliseconds, once anything was seen.
     #[must_use]
     pub fn seen_ms(&self) -> Option<f64> {
-        self.stamp.map(|_| self.cost * 1e3)
+        self.seen.then_some(self.cost * 1e3)
     }
 
-    /// Seconds of work queued here if one more call is sent beside `in_flight`.
+    /// Where it stands beside others, with `in_flight` calls.
     #[must_use]
-    pub fn load(&self, in_flight: u32) -> f64 {
-        self.estimate().as_secs_f64() * (f64::from(in_flight) + 1.0)
+    pub fn standing(&self, now: Instant, in_flight: u32) -> Standing {
+        Standing {
+            estimate: self.estimate(),
+            faded: self.fading(now),
+            in_flight,
+        }
     }
+
+    fn fading(&self, now: Instant) -> Duration {
+        Duration::from_secs_f64(self.cost * self.keep(now))
+    }
+
+    fn keep(&self, now: Instant) -> f64 {
+        let idle = now.saturating_duration_since(self.stamp);
+        (-idle.as_secs_f64() / TAU.as_secs_f64()).exp()
+    }
+}
+
+/// A deployment as the balance sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    estimate: Duration,
+    faded: Duration,
+    in_flight: u32,
+}
+
+/// Seconds of work queued at each if one more call is sent there. What nothing renews is forgotten, or whoever was
+/// slow once would never be asked again; but no further than to the best one's estimate, or all calls would go to
+/// whoever was left alone for longest.
+#[must_use]
+pub fn loads(standings: &[Standing]) -> Vec<f64> {
+    let estimates = standings.iter().map(|standing| standing.estimate);
+    let best = estimates.min().unwrap_or_default();
+    let load =
+        |standing: &Standing| standing.faded.max(best).as_secs_f64() * (f64::from(standing.in_flight) + 1.0);
+    standings.iter().map(load).collect()
 }
 
 /// What keeps a conversation together at one deployment, so that its prompt cache is found again: the client's own
@@ -133,7 +175,7 @@ mod tests {
     #[test]
     fn jumps_up_at_once_and_comes_down_slowly() {
         let start = crate::clock::monotonic();
-        let mut ewma = PeakEwma::default();
+        let mut ewma = PeakEwma::unseen(start);
         ewma.observe(start, Duration::from_secs(1));
         ewma.observe(start, Duration::from_secs(5));
         assert_eq!(ewma.estimate(), Duration::from_secs(5));
@@ -146,7 +188,7 @@ mod tests {
     #[test]
     fn a_cancelled_wait_only_ever_raises_the_estimate() {
         let now = crate::clock::monotonic();
-        let mut ewma = PeakEwma::default();
+        let mut ewma = PeakEwma::unseen(now);
         ewma.observe(now, Duration::from_secs(2));
         ewma.observe_at_least(now, Duration::from_secs(1));
         assert_eq!(ewma.estimate(), Duration::from_secs(2));
@@ -157,7 +199,7 @@ mod tests {
     #[test]
     fn fades_while_nothing_is_sent() {
         let start = crate::clock::monotonic();
-        let mut ewma = PeakEwma::default();
+        let mut ewma = PeakEwma::unseen(start);
         assert_eq!(ewma.faded(start), None);
         ewma.observe(start, Duration::from_secs(5));
         let later = ewma.faded(start + TAU).unwrap().as_secs_f64();
@@ -167,9 +209,26 @@ mod tests {
 
     #[test]
     fn an_unseen_deployment_is_not_stampeded() {
-        let ewma = PeakEwma::default();
-        assert!(ewma.load(0) > 0.0);
-        assert!(ewma.load(9) > 9.0 * ewma.load(0));
+        let now = crate::clock::monotonic();
+        let load = |in_flight| loads(&[PeakEwma::unseen(now).standing(now, in_flight)])[0];
+        assert!(load(0) > 0.0);
+        assert!(load(9) > 9.0 * load(0));
+    }
+
+    #[test]
+    fn who_was_slow_once_is_asked_again_as_if_it_were_like_the_best() {
+        let start = crate::clock::monotonic();
+        let (mut slow, mut quick) = (PeakEwma::unseen(start), PeakEwma::unseen(start));
+        slow.observe(start, Duration::from_secs(5));
+        quick.observe(start, Duration::from_millis(50));
+        let at =
+            |now: Instant, in_flight: u32| loads(&[slow.standing(now, in_flight), quick.standing(now, 0)]);
+        assert_eq!(at(start, 0), [5.0, 0.05]);
+        // After one time constant 5/e; at last the best one's estimate and no less, so that calls share it out.
+        let later = at(start + TAU, 0);
+        assert!((later[0] - 5.0 * (-1.0_f64).exp()).abs() < 1e-6, "{later:?}");
+        assert_eq!(at(start + 20 * TAU, 0), [0.05, 0.05]);
+        assert_eq!(at(start + 20 * TAU, 3), [0.2, 0.05]);
     }
 
     #[test]

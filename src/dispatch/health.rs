@@ -10,7 +10,8 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::arm::ArmId;
-use crate::dispatch::balance::PeakEwma;
+use crate::clock;
+use crate::dispatch::balance::{PeakEwma, Standing};
 use crate::dispatch::draws::Draws;
 use crate::dispatch::plan::Deployment;
 use crate::failure::{AttemptError, FailureKind, FaultSource};
@@ -124,7 +125,7 @@ impl Health {
             freed: Notify::new(),
             vitals: Mutex::new(Vitals {
                 circuit: Circuit::new(self.rules),
-                latency: [PeakEwma::default(); 2],
+                latency: [PeakEwma::unseen(clock::monotonic()); 2],
                 last_failure: None,
             }),
             key,
@@ -185,9 +186,9 @@ impl Lane {
         lock(&self.vitals).latency[usize::from(stream)].faded(now)
     }
 
-    /// Seconds of work queued here, for the balance.
-    pub(super) fn load(&self, stream: bool) -> f64 {
-        lock(&self.vitals).latency[usize::from(stream)].load(self.in_flight())
+    /// Where it stands beside the model's other deployments.
+    pub(super) fn standing(&self, now: Instant, stream: bool) -> Standing {
+        lock(&self.vitals).latency[usize::from(stream)].standing(now, self.in_flight())
     }
 
     pub(super) fn in_flight(&self) -> u32 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dispatch::balance::{UNSEEN, affinity, choose};
+use crate::dispatch::balance::{Standing, UNSEEN, affinity, choose, loads};
 use crate::dispatch::dispatcher::Shared;
 use crate::dispatch::health::{Lane, Slot};
 use crate::dispatch::latency::LatencyQuestion;
@@ -225,7 +225,7 @@ impl Itinerary {
             .map(|deployment| self.target(candidate, deployment))
             .collect();
         while !open.is_empty() {
-            let mut target = open.swap_remove(self.pick(&open, candidate)?);
+            let mut target = open.swap_remove(self.pick(now, &open, candidate)?);
             let Some(slot) = self.slot(&target) else {
                 continue;
             };
@@ -242,18 +242,17 @@ impl Itinerary {
         None
     }
 
-    fn pick(&self, open: &[Target], candidate: usize) -> Option<usize> {
+    fn pick(&self, now: Instant, open: &[Target], candidate: usize) -> Option<usize> {
         if let [_] = open {
             return Some(0);
         }
         let deployments = &self.plan.candidates[candidate].deployments;
-        let options: Vec<(&str, f64)> = open
+        let standings: Vec<Standing> = open
             .iter()
-            .map(|target| {
-                let load = target.lane.load(self.plan.request.stream);
-                (&*deployments[target.deployment].name, load)
-            })
+            .map(|target| target.lane.standing(now, self.plan.request.stream))
             .collect();
+        let names = open.iter().map(|target| &*deployments[target.deployment].name);
+        let options: Vec<(&str, f64)> = names.zip(loads(&standings)).collect();
         let draws = [self.shared.draws.next(), self.shared.draws.next()];
         choose(&options, affinity(&self.plan.request), draws)
     }

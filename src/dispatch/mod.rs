@@ -17,6 +17,8 @@ mod dispatcher;
 mod draws;
 mod failure;
 mod health;
+#[cfg(test)]
+mod health_tests;
 mod hedge;
 pub mod idempotency;
 mod in_flight;

@@ -38,6 +38,8 @@ const RECENT: usize = 40;
 const REMEMBERED: usize = 4_096;
 /// Points of a series at most; when there are more, neighbours are joined.
 const MAX_POINTS: usize = 90;
+/// Seconds of a minute.
+const MINUTE: i64 = 60;
 /// Length of a point at first.
 const FIRST_WIDTH_MS: i64 = 2_000;
 
@@ -177,7 +179,8 @@ pub struct Ledger {
     open: HashMap<Arc<str>, Open>,
     order: VecDeque<Arc<str>>,
     recent: VecDeque<RecentDecision>,
-    minute: VecDeque<i64>,
+    /// Requests of the last minute, by the second that they came in.
+    minute: VecDeque<(i64, u64)>,
 }
 
 impl Ledger {
@@ -217,8 +220,12 @@ impl Ledger {
             self.overview.reference = Some(arm.to_string());
         }
         self.overview.requests += 1;
-        self.minute.push_back(row.at.0);
-        while self.minute.front().is_some_and(|at| row.at.0 - at > 60_000) {
+        let second = row.at.0.div_euclid(1_000);
+        match self.minute.back_mut() {
+            Some((last, count)) if *last >= second => *count += 1,
+            _ => self.minute.push_back((second, 1)),
+        }
+        while self.minute.front().is_some_and(|(at, _)| second - at > MINUTE) {
             self.minute.pop_front();
         }
         // An answer from the cache was not drawn.
@@ -322,7 +329,9 @@ impl Ledger {
         let mut overview = self.overview.clone();
         overview.at = now;
         overview.mean_score = (overview.scored > 0).then(|| self.score_sum / overview.scored as f64);
-        overview.last_minute = self.minute.iter().filter(|at| now.0 - **at <= 60_000).count() as u64;
+        let since = now.0.div_euclid(1_000) - MINUTE;
+        let recent = self.minute.iter().filter(|(second, _)| *second > since);
+        overview.last_minute = recent.map(|(_, count)| count).sum();
         for point in &mut overview.points {
             point.drawn.resize(overview.arms.len(), 0);
         }

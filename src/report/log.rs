@@ -1,6 +1,6 @@
 //! From the decision log to the rows of the routing report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::routing::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
@@ -51,12 +51,12 @@ impl Reference {
 
 /// What `best` was expected to cost on a decision with a choice; `None` if it was no candidate.
 #[must_use]
-pub fn baseline_cost(candidates: &[CandidateRow], best: &ArmId) -> Option<Usd> {
+pub fn baseline_cost(candidates: &[LoggedCandidate], best: &ArmId) -> Option<Usd> {
     let choice = candidates.len() > 1;
     candidates
         .iter()
         .find(|candidate| choice && candidate.arm == *best)
-        .map(|candidate| candidate.cost)
+        .map(|candidate| candidate.expected_cost)
 }
 
 /// Reads the log into rows, with the baseline found in it.
@@ -68,20 +68,36 @@ pub fn rows(
 ) -> Result<(Vec<RoutingRow>, Option<ArmId>), StoreError> {
     let mut reference = Reference::default();
     let mut rows = Vec::new();
-    let mut candidates: Vec<Vec<CandidateRow>> = Vec::new();
+    let mut arms = BTreeSet::new();
     for joined in log {
         let joined = joined?;
         reference.observe(&joined.decision.candidates);
-        rows.push(row(&joined));
-        candidates.push(joined.decision.candidates);
+        let mut row = row(&joined);
+        share(&mut arms, &mut row);
+        rows.push(row);
     }
     let best = reference.best().cloned();
     if let Some(best) = &best {
-        for (row, candidates) in rows.iter_mut().zip(&candidates) {
-            row.baseline_cost = baseline_cost(candidates, best);
+        for row in &mut rows {
+            row.baseline_cost = baseline_cost(&row.candidates, best);
         }
     }
     Ok((rows, best))
+}
+
+/// Lets all rows share the few names that they hold: a row of a long log must not cost an allocation for each.
+fn share(known: &mut BTreeSet<ArmId>, row: &mut RoutingRow) {
+    let candidates = row.candidates.iter_mut().map(|candidate| &mut candidate.arm);
+    let named = std::iter::once(&mut row.arm).chain(&mut row.served);
+    for arm in candidates.chain(named) {
+        match known.get(arm) {
+            Some(same) => arm.clone_from(same),
+            None => {
+                known.insert(arm.clone());
+            }
+        }
+    }
+    row.candidates.shrink_to_fit();
 }
 
 /// One decision; its baseline is set when the whole log is known.
@@ -149,7 +165,12 @@ mod tests {
         }
         reference.observe(&[candidate("a/1", 0.8, 5), candidate("c/rare", 0.99, 1)]);
         assert_eq!(reference.best(), Some(&ArmId::new("b/2")));
-        let both = [candidate("a/1", 0.8, 5), candidate("b/2", 0.9, 9)];
+        let both = [("a/1", 5), ("b/2", 9)].map(|(arm, nanos)| LoggedCandidate {
+            arm: ArmId::new(arm),
+            propensity: 0.5,
+            expected_quality: 0.8,
+            expected_cost: Usd::from_nanos(nanos),
+        });
         assert_eq!(baseline_cost(&both, &ArmId::new("b/2")), Some(Usd::from_nanos(9)));
         assert_eq!(baseline_cost(&both[1..], &ArmId::new("b/2")), None);
     }

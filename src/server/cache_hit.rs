@@ -20,7 +20,7 @@ use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 use crate::learner::codec::CONTEXT_FORMAT;
 use crate::request::ChatRequest;
 use crate::server::cached::HEADER;
-use crate::server::chat::{KEEPALIVE, event_stream};
+use crate::server::chat::{self, event_stream};
 use crate::server::error::ApiError;
 use crate::server::explain;
 use crate::server::stream::{Begun, Events, Settled, SseBody};
@@ -81,6 +81,11 @@ impl Hit {
         self
     }
 
+    /// Silence on a stream after which a comment keeps its connection open.
+    pub(super) fn keepalive(&self) -> Duration {
+        chat::keepalive(&self.app)
+    }
+
     fn kind(&self) -> &'static str {
         if self.alike.is_some() { "semantic" } else { "exact" }
     }
@@ -104,7 +109,7 @@ impl Hit {
 
     pub(super) fn stream(self, playback: Playback, origin: Origin) -> Response {
         let envelope = self.envelope(&origin);
-        let include_usage = self.request.include_usage;
+        let (include_usage, keepalive) = (self.request.include_usage, self.keepalive());
         let recording = playback.recording();
         let entry = recording.entry();
         let given = self.begun(&origin, entry.as_ref().and_then(|entry| entry.body.usage()));
@@ -130,7 +135,7 @@ impl Hit {
             explain: Box::new(|failure: AttemptError| ApiError::new(failure.kind, failure.message)),
             lead: None,
         };
-        event_stream(SseBody::begun(begun, include_usage, KEEPALIVE), headers)
+        event_stream(SseBody::begun(begun, include_usage, keepalive), headers)
     }
 
     fn envelope(&self, origin: &Origin) -> Envelope {

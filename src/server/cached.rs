@@ -23,7 +23,7 @@ use crate::failure::FailureKind;
 use crate::request::ChatRequest;
 use crate::routing::Decided;
 use crate::server::cache_hit::Hit;
-use crate::server::chat::KEEPALIVE;
+use crate::server::chat::keepalive;
 use crate::server::error::ApiError;
 
 /// The header, of requests and of answers.
@@ -134,7 +134,7 @@ pub async fn look(
         match give(hit, playback, request.stream, until).await? {
             Some(response) => return Ok(Looked::Answered(response)),
             // A stream must give its client a sign of life by now: it asks by itself.
-            None if clock::monotonic() >= received + KEEPALIVE => break,
+            None if clock::monotonic() >= received + keepalive(app) => break,
             None => {}
         }
     }
@@ -181,7 +181,7 @@ async fn give(
     until: Instant,
 ) -> Result<Option<Response>, ApiError> {
     let left = until.saturating_duration_since(clock::monotonic());
-    let patience = if stream { left.min(KEEPALIVE) } else { left };
+    let patience = if stream { left.min(hit.keepalive()) } else { left };
     match tokio::time::timeout(patience, ready(playback, stream)).await {
         Ok(Ready::Whole(entry)) => Ok(Some(hit.whole(&entry))),
         Ok(Ready::Stream(playback, origin)) => Ok(Some(hit.stream(playback, origin))),

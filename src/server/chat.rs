@@ -28,8 +28,6 @@ use crate::server::{body, name, own_name};
 
 /// The path, as it is counted.
 const PATH: &str = "/v1/chat/completions";
-/// Silence on a stream after which a comment keeps the connection open.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Decides, answers, and says who answered; once for each `Idempotency-Key`.
 pub async fn post(State(app): State<App>, request: Request) -> Response {
@@ -175,9 +173,15 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// Starts a stream. An answer that does not begin within [`KEEPALIVE`] is promised with a 200 and comments, so that
+/// Silence on a stream after which a comment keeps the connection open.
+pub(super) fn keepalive(app: &App) -> Duration {
+    app.live.load().config.server.keepalive
+}
+
+/// Starts a stream. An answer that does not begin within [`keepalive`] is promised with a 200 and comments, so that
 /// no hop on the way gives up; its failure is then an event.
 async fn streamed(job: Job) -> Response {
+    let keepalive = keepalive(&job.app);
     let include_usage = job.request.include_usage;
     let promised = envelope(&job.prepared);
     let mut promised_headers = HeaderMap::new();
@@ -193,15 +197,15 @@ async fn streamed(job: Job) -> Response {
     let begun = tokio::select! {
         biased;
         begun = &mut coming => Some(begun),
-        () = tokio::time::sleep(KEEPALIVE) => None,
+        () = tokio::time::sleep(keepalive) => None,
     };
     let (body, headers) = match begun {
-        Some(Ok((begun, headers))) => (SseBody::begun(begun, include_usage, KEEPALIVE), headers),
+        Some(Ok((begun, headers))) => (SseBody::begun(begun, include_usage, keepalive), headers),
         Some(Err(error)) => return axum::response::IntoResponse::into_response(error),
         None => {
             let coming = Box::pin(async move { coming.await.map(|(begun, _)| begun) });
             (
-                SseBody::waiting(coming, include_usage, KEEPALIVE, promised),
+                SseBody::waiting(coming, include_usage, keepalive, promised),
                 promised_headers,
             )
         }

@@ -83,6 +83,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = self.body().to_string();
+        // An exhausted quota is a rate limit by its kind, but another try cannot help.
+        let told = self.metadata.get("retryable").and_then(Value::as_bool);
+        let may_retry = told.unwrap_or_else(|| retryable(self.kind));
         let mut response = (status(self.kind), body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -94,7 +97,7 @@ impl IntoResponse for ApiError {
         // The official SDKs obey this header; where another try cannot help they must not make one.
         headers.insert(
             "x-should-retry",
-            HeaderValue::from_static(if retryable(self.kind) { "true" } else { "false" }),
+            HeaderValue::from_static(if may_retry { "true" } else { "false" }),
         );
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -171,5 +174,8 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()["x-should-retry"], "true");
+        let spent = ApiError::new(FailureKind::RateLimitExceeded, "no quota").with("retryable", false);
+        assert_eq!(spent.into_response().headers()["x-should-retry"], "false");
     }
 }

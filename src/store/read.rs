@@ -108,6 +108,20 @@ impl Reader {
         JoinedLog::new(self.clone(), from, to)
     }
 
+    /// When the `count`-th newest decision was made; the beginning of time when there are fewer.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn newest_since(&self, count: u32) -> Result<UnixMs, StoreError> {
+        let at: Option<i64> = self.with(|connection| {
+            connection
+                .prepare_cached("SELECT at FROM decisions ORDER BY at DESC, seq DESC LIMIT 1 OFFSET ?1")?
+                .query_row([count.saturating_sub(1)], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(UnixMs(at.unwrap_or(0)))
+    }
+
     /// The feedback log after place `seq`, at most `limit` entries, in order.
     ///
     /// # Errors

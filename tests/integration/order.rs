@@ -183,3 +183,89 @@ async fn a_fallback_that_does_not_fit_is_never_asked() {
     assert_eq!((seen.model.as_str(), seen.status), ("good/m", 200), "{seen:?}");
     assert_eq!(misfit.requests(), 0);
 }
+
+/// A conversation's calls go where its prompt is cached, each to one place and all of them to both, until that place
+/// fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_stays_where_its_prompt_is_cached() {
+    const SESSIONS: usize = 12;
+    let (near, far) = (
+        Upstream::always("near", Wire::OpenAi, Fault::None).await,
+        Upstream::scripted("far", Wire::OpenAi, |number, _| {
+            if number < 40 {
+                Fault::None
+            } else {
+                Fault::Status(500, None)
+            }
+        })
+        .await,
+    );
+    let more = "[embedding]\nmodel = \"off\"\n[[models]]\nid = \"near/wide\"\nupstream = \"m\"\nalso_at = [\"far\"]\n\
+                context_window = 8192\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n";
+    let named = [("near".to_owned(), &near), ("far".to_owned(), &far)];
+    let house = House::with(&named, "", more).await;
+    let ask = async |session: usize| {
+        let body = json!({
+            "model": "near/wide", "session_id": format!("session-{session}"),
+            "messages": [{"role": "user", "content": "please ask-1"}],
+        });
+        let url = format!("http://{}/v1/chat/completions", house.address);
+        let seen = see(house.http.post(url).body(body.to_string()).send().await.unwrap()).await;
+        assert_eq!(seen.status, 200, "{seen:?}");
+        seen.headers["x-router-provider"].to_str().unwrap().to_owned()
+    };
+    let mut homes = Vec::new();
+    for session in 0..SESSIONS {
+        homes.push(ask(session).await);
+    }
+    // Of twelve sessions all fall to one place by chance in one of 2,048 cases; these names do not.
+    assert!(homes.iter().any(|home| home == "near") && homes.iter().any(|home| home == "far"));
+    let at_far = homes.iter().filter(|home| *home == "far").count();
+    let rounds = (39 - at_far) / at_far;
+    for _ in 0..rounds {
+        for (session, home) in homes.iter().enumerate() {
+            assert_eq!(ask(session).await, *home, "session {session} has moved");
+        }
+    }
+    assert_eq!(far.requests(), at_far * (rounds + 1));
+    // Now the far place fails: its conversations go on at the near one, and the others stay.
+    while far.requests() < 41 {
+        for session in 0..SESSIONS {
+            ask(session).await;
+        }
+    }
+    for _ in 0..5 {
+        for session in 0..SESSIONS {
+            ask(session).await;
+        }
+    }
+    let failures = far.requests() - 40;
+    assert!(failures <= 8, "{failures} calls to a place that fails");
+    for session in 0..SESSIONS {
+        assert_eq!(ask(session).await, "near");
+    }
+}
+
+/// A new configuration is no reason to forget who is ill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_health_outlives_a_reload() {
+    let (upstreams, house) = house(&[("a", Fault::Status(500, None)), ("b", Fault::None)]).await;
+    let named = json!({"model": "a/m", "models": ["b/m"]});
+    for _ in 0..3 {
+        assert_eq!(tried(&house, &named).await, ["a", "b"]);
+    }
+    let open = || {
+        let rows = house.app.dispatcher.health(pointsman::clock::monotonic());
+        let row = rows.into_iter().find(|row| row.model.as_str() == "a/m").unwrap();
+        (row.state, row.reason)
+    };
+    let before = open();
+    assert_eq!(before.0, pointsman::telemetry::circuit::CircuitState::Open);
+    let mut config = house.app.live.load().config.clone();
+    config.hash = "another".to_owned();
+    pointsman::app::reload::apply(&house.app, config).unwrap();
+    assert_eq!(open(), before);
+    let calls = upstreams[0].requests();
+    assert_eq!(tried(&house, &named).await, ["b"]);
+    assert_eq!(upstreams[0].requests(), calls);
+}

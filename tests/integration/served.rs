@@ -12,7 +12,6 @@ use http::HeaderMap;
 use pointsman::app::{App, Options, Parts};
 use pointsman::config::{self, Source};
 use pointsman::providers::http_client;
-use pointsman::server;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -73,9 +72,19 @@ impl House {
 
     /// `provider`: further lines of every provider's block; `more`: blocks of their own.
     pub async fn with(upstreams: &[(String, &Upstream)], provider: &str, more: &str) -> Self {
+        Self::serving("", upstreams, provider, more).await
+    }
+
+    /// `server`: further lines of the server's own block.
+    pub async fn serving(
+        server: &str,
+        upstreams: &[(String, &Upstream)],
+        provider: &str,
+        more: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut toml = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n",
+            "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n{server}\n",
             folder.path().join("data")
         );
         for (name, upstream) in upstreams {
@@ -99,7 +108,11 @@ impl House {
         let app = Parts::start(config, &Options { models_dir, seed: 7 }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
+        let serving = tokio::spawn(pointsman::server::serve(
+            listener,
+            app.clone(),
+            std::future::pending(),
+        ));
         Self {
             app,
             address,

@@ -103,6 +103,87 @@ async fn told_to_stop_it_lets_streams_end_and_loses_no_decision() {
     assert_eq!(logged, billed);
 }
 
+/// What one client of a load got: the decisions of whole answers, and how many of its requests were not taken.
+#[derive(Default)]
+struct Served {
+    decisions: Vec<String>,
+    refused: usize,
+}
+
+/// Asks again and again until it is refused; every answer must be whole.
+async fn ask_until_refused(base: String, client: usize) -> Served {
+    let http = http_client(Duration::from_secs(1)).unwrap();
+    let mut served = Served::default();
+    for number in 0..100_000 {
+        let ask = format!("ask-{client}-{number}");
+        let body = json!({
+            "model": "auto", "stream": (client + number) % 2 == 0,
+            "messages": [{"role": "user", "content": format!("please {ask}")}],
+        });
+        let sent = http
+            .post(format!("{base}/v1/chat/completions"))
+            .body(body.to_string())
+            .send()
+            .await;
+        let Ok(response) = sent else {
+            served.refused += 1;
+            return served;
+        };
+        assert_eq!(response.status(), 200);
+        let id = response.headers()["x-router-decision-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let text = response.text().await.expect("an answer that began is cut off");
+        assert!(text.contains(&ask) && !text.contains("\"error\""), "{text}");
+        served.decisions.push(id);
+    }
+    panic!("it goes on taking requests");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_under_load_it_ends_what_it_took_and_logs_all_of_it() {
+    const CLIENTS: usize = 16;
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::always("slow", Wire::OpenAi, Fault::Trickle(15)).await;
+    let program = Program::serve(folder.path(), &config(folder.path(), &upstream, 30_000), &[]);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| tokio::spawn(ask_until_refused(program.base_url.clone(), client)))
+        .collect();
+    for _ in 0..3000 {
+        if upstream.requests() >= 20 * CLIENTS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    program.tell_to_stop();
+    let mut decisions = Vec::new();
+    for client in join_all(clients).await {
+        let served = client.unwrap();
+        assert_eq!(served.refused, 1);
+        decisions.extend(served.decisions);
+    }
+    let status = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
+    assert_eq!(status, Some(0));
+    assert!(decisions.len() >= 19 * CLIENTS, "{}", decisions.len());
+    let log = log_of(folder.path());
+    let mut logged: Vec<&str> = log.iter().map(|joined| &*joined.decision.id).collect();
+    for joined in &log {
+        let [attempt] = joined.attempts.as_slice() else {
+            panic!("a decision without its end: {joined:#?}")
+        };
+        assert!(attempt.served && attempt.outcome == "succeeded", "{attempt:?}");
+    }
+    logged.sort_unstable();
+    decisions.sort_unstable();
+    assert_eq!(logged, decisions, "what clients were given is what the log has");
+    let books = upstream.books();
+    assert_eq!(books.len(), log.len());
+    let billed: u64 = books.iter().map(|dealt| dealt.output_tokens).sum();
+    let usages = log.iter().filter_map(|joined| joined.attempts[0].usage);
+    assert_eq!(usages.map(|usage| usage.output).sum::<u64>(), billed);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_the_limit_it_cuts_off_what_still_runs_and_books_it() {
     const COUNT: usize = 6;

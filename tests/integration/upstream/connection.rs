@@ -61,6 +61,14 @@ async fn deal(socket: &mut TcpStream, house: &House, dealt: &mut Dealt, said: &m
             let body = wire.error(status, status_message(status));
             whole(socket, status, &wait, "application/json", &body).await?;
         }
+        Fault::Says(status, headers, body) => {
+            let kind = if status == 200 && dealt.stream {
+                "text/event-stream"
+            } else {
+                "application/json"
+            };
+            whole(socket, status, headers, kind, body).await?;
+        }
         Fault::QuotaExhausted => {
             whole(socket, 429, "", "application/json", wire.quota_exhausted()).await?;
         }

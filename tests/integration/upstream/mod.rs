@@ -22,6 +22,8 @@ pub enum Fault {
     None,
     /// An error status; the seconds of `retry-after`, if any.
     Status(u16, Option<u32>),
+    /// Status, header lines and body, word for word; a stream is answered with the body as its events.
+    Says(u16, &'static str, &'static str),
     /// The account is out of money, told in the provider's own way.
     QuotaExhausted,
     /// The request is told to be wrong.
