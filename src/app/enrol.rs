@@ -60,6 +60,30 @@ pub fn enrol(
     enrolment.variants.iter().all(can).then_some(enrolment)
 }
 
+/// Those of `guests` (places in the pool, whose arms `arm` gives) that may be drawn beside the route's own models: what
+/// the running experiment compares, and what a finished one put in a model's place.
+#[must_use]
+pub fn invited<'a>(
+    table: &Table,
+    route: &str,
+    category: Option<&str>,
+    guests: &[usize],
+    arm: impl Fn(usize) -> &'a Arm,
+    enrolment: Option<&Enrolment>,
+) -> Vec<usize> {
+    let compared = |arm: &Arm| {
+        let names = |variant: &Variant| matches!(variant, Variant::Model(model) if *model == arm.id);
+        enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(names))
+    };
+    let shipped = |arm: &Arm| {
+        table
+            .rulings(route, category)
+            .any(|ruling| matches!(ruling, Ruling::Replace { by, .. } if by.names(arm)))
+    };
+    let is_in = |&index: &usize| compared(arm(index)) || shipped(arm(index));
+    guests.iter().copied().filter(is_in).collect()
+}
+
 /// Those of `drawn` (places in the pool, whose arms `arm` gives) that may be drawn: what finished experiments left,
 /// and what the running one names.
 #[must_use]

@@ -102,7 +102,7 @@ pub enum FeatureError {
         reason: std::io::Error,
     },
     /// It is damaged or of another kind.
-    #[error("{path} cannot be used ({reason}): restore it from the release, or make it anew with `pointsman train`", path = path.display())]
+    #[error("{path} cannot be used: {reason}", path = path.display())]
     Artefact {
         /// The file.
         path: PathBuf,
@@ -126,7 +126,7 @@ pub enum FeatureError {
         of: &'static str,
     },
     /// The embedding model.
-    #[error("the embedding model cannot be used: {0}; `[embedding] model = \"off\"` goes without")]
+    #[error(transparent)]
     Embedder(#[from] OpenError),
     /// Its threads.
     #[error(transparent)]

@@ -18,13 +18,13 @@ use crate::app::sessions::{self, Conversation};
 use crate::app::variants::{Choosing, Formerly};
 use crate::app::{App, Parts, enrol, money, purpose};
 use crate::arm::{Arm, ArmId};
-use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule, Seen};
+use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Refusal, Rule, Seen};
 use crate::clock;
 use crate::config::Route;
 use crate::content::ContentFacts;
 use crate::context::Features;
 use crate::dispatch::{HedgeRule, Plan, PlannedArm};
-use crate::experiments::{Enrolment, FORMER, Unit, Variant};
+use crate::experiments::{Enrolment, FORMER, Table, Unit, Variant};
 use crate::failure::FailureKind;
 use crate::features::content;
 use crate::policy::simple::Fixed;
@@ -220,7 +220,15 @@ pub async fn prepare(
         former: None,
     };
     let rule = asked.rule(wishes);
-    let (pool, own) = asked.pool(target, rule);
+    let table = app.desk.table();
+    let routed = route.filter(|_| rule.is_none()).map(|route| route.name.as_str());
+    let concerned = routed.filter(|_| !table.is_empty());
+    let Pool {
+        served: pool,
+        own,
+        listed,
+        guests,
+    } = asked.pool(target, rule, concerned.map(|route| (route, &*table)));
     let offers: Vec<Offer<'_>> = pool.iter().map(|served| asked.offer(served)).collect();
     let expected = routing::estimate(&**policy, &asked.question(&offers));
     let filtered = asked.filter(&pool, &offers, &expected);
@@ -231,12 +239,17 @@ pub async fn prepare(
         .eligible
         .iter()
         .copied()
-        .filter(|index| !among(index))
+        .filter(|index| !among(index) && *index < listed)
+        .collect();
+    let guests: Vec<usize> = guests
+        .into_iter()
+        .filter(|index| filtered.eligible.contains(index))
         .collect();
     if drawn.is_empty() {
         drawn.append(&mut spare);
     }
     asked.keep_first_provider(&mut drawn, &mut spare, &pool, &expected);
+    let too_long = is_too_long(&filtered.refused);
     let unable = filtered
         .refused
         .iter()
@@ -257,11 +270,8 @@ pub async fn prepare(
         let spent = cheapest
             .filter(|&cheapest| asked.standing.most.is_some_and(|most| cheapest > most))
             .and_then(|cheapest| money::too_little(app, request, wishes, named, cheapest));
-        return Err(spent.unwrap_or_else(|| no_candidates(&refused)));
+        return Err(spent.unwrap_or_else(|| no_candidates(&refused, too_long)));
     }
-    let table = app.desk.table();
-    let routed = route.filter(|_| rule.is_none()).map(|route| route.name.as_str());
-    let concerned = routed.filter(|_| !table.is_empty());
     let id: Arc<str> = Arc::from(&*app.new_id().simple().encode_lower(&mut Uuid::encode_buffer()));
     let mut enrolment = concerned.and_then(|route| {
         let unit = Unit {
@@ -269,11 +279,25 @@ pub async fn prepare(
             user: request.user.as_deref(),
             session: wishes.session.as_deref(),
         };
-        let arms: Vec<&Arm> = drawn.iter().map(|&index| &*pool[index].arm).collect();
+        let arms: Vec<&Arm> = drawn
+            .iter()
+            .chain(&guests)
+            .map(|&index| &*pool[index].arm)
+            .collect();
         enrol::enrol(&table, &unit, route, category.as_deref(), &arms, &asked.demands())
     });
     if let Some(route) = concerned {
         let arm = |index: usize| &*pool[index].arm;
+        let invited = enrol::invited(
+            &table,
+            route,
+            category.as_deref(),
+            &guests,
+            arm,
+            enrolment.as_ref(),
+        );
+        spare.retain(|index| !invited.contains(index));
+        drawn.extend(invited);
         let left = enrol::left(
             &table,
             route,
@@ -395,6 +419,17 @@ fn by_former(enrolment: Option<&Enrolment>, way: Option<&Variant>) -> bool {
     enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(former)) || way.is_some_and(former)
 }
 
+/// Every arm that may serve a request.
+struct Pool<'a> {
+    served: Vec<&'a Served>,
+    /// So many of the first may be drawn by the policy.
+    own: usize,
+    /// So many of the first were named by the route, the rule or the client.
+    listed: usize,
+    /// Places of those that may be drawn for the sake of an experiment only.
+    guests: Vec<usize>,
+}
+
 /// One request with what it is decided by.
 struct Asked<'a> {
     app: &'a Parts,
@@ -434,9 +469,9 @@ impl<'a> Asked<'a> {
         )
     }
 
-    /// Every arm that may serve, and how many of the first of them the policy may draw: the rule's models, else the
-    /// route's, else the one that the client names. Then the fallbacks.
-    fn pool(&self, target: Target<'a>, rule: Option<&'a Rule>) -> (Vec<&'a Served>, usize) {
+    /// Every arm that may serve: the rule's models, else the route's, else the one that the client names; then the
+    /// fallbacks; then what only experiments of the route name.
+    fn pool(&self, target: Target<'a>, rule: Option<&'a Rule>, trials: Option<(&str, &Table)>) -> Pool<'a> {
         let mut pool: Vec<&Served> = match (target, rule) {
             (Target::Arm(served), _) => vec![served],
             (Target::Route(_), Some(rule)) => rule.models.iter().filter_map(|id| self.live.arm(id)).collect(),
@@ -450,7 +485,27 @@ impl<'a> Asked<'a> {
                 pool.push(served);
             }
         }
-        (pool, own)
+        let listed = pool.len();
+        let mut guests = Vec::new();
+        // Who orders providers is given them in this order.
+        let trials = trials.filter(|_| self.request.provider.order.is_empty());
+        for id in trials.into_iter().flat_map(|(route, table)| table.models(route)) {
+            let Some(served) = self.live.arm(id) else { continue };
+            let place = pool.iter().position(|other| other.arm.id == *id);
+            let place = place.unwrap_or_else(|| {
+                pool.push(served);
+                pool.len() - 1
+            });
+            if place >= own && !guests.contains(&place) {
+                guests.push(place);
+            }
+        }
+        Pool {
+            served: pool,
+            own,
+            listed,
+            guests,
+        }
     }
 
     fn offer(&self, served: &'a Served) -> Offer<'a> {
@@ -745,20 +800,37 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The error for a request that no arm can take: it says why each cannot.
-fn no_candidates(refused: &[Refused]) -> ApiError {
+/// Whether the prompt's length is why no arm that may take the request can.
+fn is_too_long(refused: &[candidates::Refused]) -> bool {
+    let may = |refused: &&candidates::Refused| !matches!(refused.reason, Refusal::Provider | Refusal::Rule);
+    let is_length = |refused: &candidates::Refused| matches!(refused.reason, Refusal::ContextWindow { .. });
+    refused.iter().any(is_length) && refused.iter().filter(may).all(is_length)
+}
+
+/// The error for a request that no arm can take: it says why each cannot. Sent again it fails again.
+fn no_candidates(refused: &[Refused], too_long: bool) -> ApiError {
     let reasons: Vec<String> = refused
         .iter()
         .map(|(arm, reason)| format!("{arm}: {reason}"))
         .collect();
-    let message = if reasons.is_empty() {
-        "No model can take this request.".to_owned()
+    let (kind, sentence) = if too_long {
+        (
+            FailureKind::ContextLengthExceeded,
+            "The prompt is too long for every model.",
+        )
     } else {
-        format!("No model can take this request. {}.", reasons.join("; "))
+        (FailureKind::NoCandidates, "No model can take this request.")
+    };
+    let message = if reasons.is_empty() {
+        sentence.to_owned()
+    } else {
+        format!("{sentence} {}.", reasons.join("; "))
     };
     let list: Vec<_> = refused
         .iter()
         .map(|(arm, reason)| serde_json::json!({"model": arm.as_str(), "excluded": reason}))
         .collect();
-    ApiError::new(FailureKind::NoCandidates, message).with("excluded", list)
+    ApiError::new(kind, message)
+        .with("excluded", list)
+        .with("retryable", false)
 }

@@ -75,8 +75,9 @@ pub async fn watch(app: Weak<Parts>, path: PathBuf) {
             .and_then(|config| apply(&app, config));
         if let Err(problems) = result {
             tracing::error!(
-                "{} was refused, the old configuration stays: {problems}",
-                path.display()
+                "{} was refused, the old configuration stays: {}",
+                path.display(),
+                problems.replace('\n', "; ")
             );
             app.log_event("config", "refused", json!({"problems": problems}));
         }

@@ -1,6 +1,7 @@
 //! The command line. Each command is a thin call of the library.
 
 mod evaluate;
+mod models_dir;
 mod report;
 mod serve;
 
@@ -40,11 +41,23 @@ enum Command {
 /// Runs a command; 0 when it did what was asked.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Serve(args) => done(serve::run(&args)),
+        Command::Serve(mut args) => {
+            args.models_dir = models_dir::find(&args.models_dir);
+            done(serve::run(&args))
+        }
         Command::Report(args) => done(report::run(&args)),
-        Command::Replay(args) => done(pointsman::replay::run(&args)),
-        Command::Evaluate(args) => done(evaluate::run(&args)),
-        Command::Train(args) => done(pointsman::train::run(&args)),
+        Command::Replay(mut args) => {
+            args.models_dir = models_dir::find(&args.models_dir);
+            done(pointsman::replay::run(&args))
+        }
+        Command::Evaluate(mut args) => {
+            args.models_dir = models_dir::find(&args.models_dir);
+            done(evaluate::run(&args))
+        }
+        Command::Train(mut args) => {
+            args.models_dir = models_dir::find(&args.models_dir);
+            done(pointsman::train::run(&args))
+        }
         Command::Check(args) => {
             let checked = check::run(&args, &config::process_env, clock::wall(), &mut io::stdout());
             status(checked)

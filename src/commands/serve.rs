@@ -1,6 +1,6 @@
 //! `pointsman serve`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,21 @@ use tracing_subscriber::EnvFilter;
 /// How long tasks that were cut off may take to end.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
 
+/// What the environment says, for `--help`.
+const ENVIRONMENT: &str = "\
+Environment:
+  OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY (or GOOGLE_API_KEY), DEEPSEEK_API_KEY, DASHSCOPE_API_KEY (Qwen),
+  MISTRAL_API_KEY, OPENROUTER_API_KEY
+                      Without --config, every provider whose key is set is used, with the catalogue's models and prices
+  OPENAI_BASE_URL, ANTHROPIC_BASE_URL, ...
+                      Another address of a provider
+  POINTSMAN_API_KEY   The key that clients must send; needed to listen on more than this machine
+  PORT                Overrides the port
+  RUST_LOG            What is logged, such as pointsman=debug";
+
 /// Serve the proxy. Without a configuration file it builds one from the environment: every provider whose key is set.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = ENVIRONMENT)]
 pub struct ServeArgs {
     /// The configuration file (TOML); read again when it changes or on SIGHUP
     #[arg(long, value_name = "FILE")]
@@ -30,9 +43,15 @@ pub struct ServeArgs {
     /// The address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<std::net::SocketAddr>,
-    /// The folder of the shipped models and projections
-    #[arg(long, value_name = "DIR", default_value = "models")]
-    models_dir: PathBuf,
+    /// The folder of the shipped models and projections; by default the working directory's, or the one that lies with
+    /// the program
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "models",
+        env = "POINTSMAN_MODELS_DIR"
+    )]
+    pub models_dir: PathBuf,
     /// Where the demo keeps its database and reports
     #[arg(long, value_name = "DIR", default_value = "data", requires = "demo")]
     data_dir: PathBuf,
@@ -57,8 +76,11 @@ fn configuration(args: &ServeArgs) -> anyhow::Result<Config> {
     let mut config = if args.demo {
         demo_config(args, demo::opening_toml)?
     } else {
-        config::load(args.config.as_deref(), &config::process_env)
-            .map_err(|problems| anyhow::anyhow!("the configuration cannot be used:\n{problems}"))?
+        config::load(args.config.as_deref(), &config::process_env).map_err(|problems| match args.config {
+            Some(_) => anyhow::anyhow!("the configuration cannot be used:\n{problems}"),
+            // Nothing was configured: the problem is the whole sentence.
+            None => anyhow::anyhow!("{problems}"),
+        })?
     };
     if let Some(listen) = args.listen {
         if !listen.ip().is_loopback() && config.server.api_keys.is_empty() {
@@ -95,6 +117,7 @@ fn start_log(config: &Config, demo: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => log.init(),

@@ -73,9 +73,15 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
             provider.base_url
         )?;
     }
+    let widest = |text: fn(&Arm) -> String, least: usize| {
+        let lengths = config.models.iter().map(|model| text(&model.arm).len());
+        lengths.fold(least, usize::max)
+    };
+    let (ids, kinds) = (widest(|arm| arm.id.to_string(), 6), widest(accepts, 7));
     writeln!(
         out,
-        "\nmodels                                 window   output  accepts              USD per million in / cached / out"
+        "\n{:<ids$}   {:>8} {:>8}  {:<kinds$}  USD per million in / cached / out",
+        "models", "window", "output", "accepts"
     )?;
     for model in &config.models {
         let arm = &model.arm;
@@ -97,7 +103,7 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
         };
         writeln!(
             out,
-            "  {:<34} {:>8} {:>8}  {:<20} {price}",
+            "  {:<ids$} {:>8} {:>8}  {:<kinds$}  {price}",
             arm.id.as_str(),
             arm.context_window,
             arm.max_output_tokens,

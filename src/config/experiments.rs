@@ -427,11 +427,17 @@ impl Known<'_> {
             return;
         };
         let of_route = |id: &str| route.models.iter().any(|model| model.as_str() == id);
+        // A model against a model needs no more than the two. Where an arm is the router itself, a model that it may
+        // not choose would be compared with something else than it is part of.
+        let needs_route = experiment
+            .arms
+            .iter()
+            .any(|(_, treatment)| !matches!(treatment, Treatment::Model(_)));
         for (id, place) in &raw.names {
             let served = self.models.iter().any(|(known, _)| known == id);
-            if served && !of_route(id) {
+            if needs_route && served && !of_route(id) {
                 let message = format!(
-                    "\"{id}\" is not a model of route \"{}\"; add it there",
+                    "\"{id}\" is not a model of route \"{}\"; add it there, or let every arm be a model",
                     route.name
                 );
                 ledger.report_at(place, message);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, StickyBy, Variant};
+use crate::arm::ArmId;
 use crate::evaluation::ab::Sample;
 use crate::evaluation::assignment::{Ramp, place};
 
@@ -193,6 +194,36 @@ impl Table {
             || self.rulings.iter().any(
                 |ruled| matches!(&ruled.ruling, Ruling::Replace { of, by } if of == variant || by == variant),
             )
+    }
+
+    /// The models that running experiments of this route set against each other, and those that finished ones put in
+    /// another's place: they may serve there although the route does not name them.
+    pub fn models<'a>(&'a self, route: &'a str) -> impl Iterator<Item = &'a ArmId> {
+        let of_model = |variant: &'a Variant| match variant {
+            Variant::Model(model) => Some(model),
+            _ => None,
+        };
+        let running = self
+            .entries
+            .iter()
+            .filter(move |entry| entry.definition.route == route);
+        let running = running
+            .map(move |entry| {
+                entry
+                    .definition
+                    .variants
+                    .iter()
+                    .map(move |(_, variant)| of_model(variant))
+            })
+            .filter(|models| models.clone().all(|model| model.is_some()))
+            .flatten()
+            .flatten();
+        let shipped = self.rulings.iter().filter(move |ruled| ruled.route == route);
+        let shipped = shipped.filter_map(move |ruled| match &ruled.ruling {
+            Ruling::Replace { by, .. } => of_model(by),
+            _ => None,
+        });
+        running.chain(shipped)
     }
 
     /// Whether nothing runs and nothing was ruled.

@@ -15,6 +15,12 @@ pub enum RequestError {
         /// What the parser met, with line and column.
         reason: String,
     },
+    /// The body is JSON, but no object.
+    #[error("the body must be a JSON object, but is {found}")]
+    NotAnObject {
+        /// What it is.
+        found: &'static str,
+    },
     /// A field that must be there is not.
     #[error("`{path}` is missing")]
     Missing {
@@ -62,7 +68,7 @@ impl RequestError {
     #[must_use]
     pub fn path(&self) -> Option<&str> {
         match self {
-            Self::NotUtf8 { .. } | Self::NotJson { .. } => None,
+            Self::NotUtf8 { .. } | Self::NotJson { .. } | Self::NotAnObject { .. } => None,
             Self::Missing { path }
             | Self::Type { path, .. }
             | Self::Value { path, .. }

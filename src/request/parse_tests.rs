@@ -109,7 +109,7 @@ fn an_error_names_the_field_and_what_it_must_be() {
             r#"{"model":7,"messages":[]}"#,
             "`model` must be a string, but is a number",
         ),
-        (r#"[1]"#, "`the body` must be an object, but is an array"),
+        (r#"[1]"#, "the body must be a JSON object, but is an array"),
         (
             r#"{"model":"a","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":5}}]}]}"#,
             "`messages[0].content[0].image_url.url` must be a string, but is a number",

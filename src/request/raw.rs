@@ -63,12 +63,11 @@ impl<'a> Path<'a> {
     }
 
     pub(super) fn wrong_type(&self, expected: &'static str, raw: &RawValue) -> RequestError {
-        let path = match self.step {
-            Step::Root => "the body".to_owned(),
-            _ => self.to_string(),
-        };
+        if matches!(self.step, Step::Root) {
+            return RequestError::NotAnObject { found: kind(raw) };
+        }
         RequestError::Type {
-            path,
+            path: self.to_string(),
             expected,
             found: kind(raw),
         }

@@ -84,6 +84,10 @@ pub async fn look(
     received: Instant,
 ) -> Result<Looked, ApiError> {
     if app.live.load().caches.is_empty() {
+        // A word that means nothing is as wrong where there is no cache.
+        if headers.contains_key(HEADER) {
+            wish(headers)?;
+        }
         return Ok(Looked::Ask(None));
     }
     let live = app.live.load_full();

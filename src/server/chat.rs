@@ -19,7 +19,7 @@ use crate::failure::AttemptError;
 use crate::request::{self, ChatRequest, RequestError};
 use crate::server::auth::Client;
 use crate::server::cached::{self, Asking, Looked};
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, sentence};
 use crate::server::explain;
 use crate::server::idempotency::{self, EndedWell};
 use crate::server::stream::{Begun, Settled, SseBody};
@@ -107,7 +107,7 @@ pub fn parse(body: Bytes) -> Result<ChatRequest, ApiError> {
 
 /// The client's error for a body that cannot be read: it names the field.
 pub(super) fn complaint(error: RequestError) -> ApiError {
-    let mut refusal = ApiError::invalid(error.to_string(), None);
+    let mut refusal = ApiError::invalid(sentence(&error.to_string()), None);
     refusal.param = error.path().map(str::to_owned);
     refusal
 }

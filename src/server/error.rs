@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::FailureKind;
 
+/// What a client that is too fast is told to wait when no provider said how long: the shortest rest of a circuit.
+const UNTOLD_WAIT: Duration = Duration::from_secs(5);
+
 /// A failure as the client sees it, in OpenAI's shape.
 #[derive(Debug)]
 pub struct ApiError {
@@ -82,14 +85,16 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = self.body().to_string();
-        // An exhausted quota is a rate limit by its kind, but another try cannot help.
-        let told = self.metadata.get("retryable").and_then(Value::as_bool);
-        let may_retry = told.unwrap_or_else(|| retryable(self.kind));
+        let body = self.body();
+        let is_retryable = body["error"]["metadata"]["retryable"] == true;
+        let body = body.to_string();
         let mut response = (status(self.kind), body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(wait) = self.retry_after {
+        let wait = self
+            .retry_after
+            .or((self.kind == FailureKind::RateLimitExceeded).then_some(UNTOLD_WAIT));
+        if let Some(wait) = wait {
             // Whole seconds, rounded up: asking a little later than allowed is safe, earlier is not.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -97,7 +102,7 @@ impl IntoResponse for ApiError {
         // The official SDKs obey this header; where another try cannot help they must not make one.
         headers.insert(
             "x-should-retry",
-            HeaderValue::from_static(if may_retry { "true" } else { "false" }),
+            HeaderValue::from_static(if is_retryable { "true" } else { "false" }),
         );
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -157,6 +162,16 @@ const fn retryable(kind: FailureKind) -> bool {
     )
 }
 
+/// A library's error as a sentence.
+pub(super) fn sentence(error: &str) -> String {
+    let mut chars = error.chars();
+    let first: String = chars
+        .next()
+        .map(|first| first.to_uppercase().collect())
+        .unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +192,16 @@ mod tests {
         assert_eq!(response.headers()["x-should-retry"], "true");
         let spent = ApiError::new(FailureKind::RateLimitExceeded, "no quota").with("retryable", false);
         assert_eq!(spent.into_response().headers()["x-should-retry"], "false");
+    }
+
+    #[test]
+    fn every_429_says_how_long_to_wait_and_the_header_for_sdks_agrees_with_the_body() {
+        let quota = ApiError::new(FailureKind::RateLimitExceeded, "no quota left").with("retryable", false);
+        let response = quota.into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "5");
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let overloaded = ApiError::new(FailureKind::ProviderOverloaded, "busy").into_response();
+        assert_eq!(overloaded.headers().get(header::RETRY_AFTER), None);
+        assert_eq!(overloaded.headers()["x-should-retry"], "true");
     }
 }

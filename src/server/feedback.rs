@@ -11,7 +11,7 @@ use crate::failure::FailureKind;
 use crate::feedback::Feedback;
 use crate::server::body::RawBody;
 use crate::server::cached;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, sentence};
 use crate::store::{FeedbackAck, FeedbackRow, RecordError};
 
 /// Scores in one array at most.
@@ -108,14 +108,4 @@ fn acknowledgement(ack: &FeedbackAck) -> Value {
         "revised": ack.revised,
         "decision_id": ack.decision,
     })
-}
-
-/// A library error as a sentence.
-fn sentence(error: &str) -> String {
-    let mut chars = error.chars();
-    let first: String = chars
-        .next()
-        .map(|first| first.to_uppercase().collect())
-        .unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
 }

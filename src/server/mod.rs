@@ -157,11 +157,28 @@ where
 }
 
 async fn no_such_path(request: Request) -> Response {
-    let message = format!(
-        "There is no {} here. The paths are listed in the README.",
-        request.uri().path()
-    );
+    let path = request.uri().path();
+    let message = match known_path(path) {
+        Some(known) => format!("There is no {path} here, but there is {known}: mend the client's base URL."),
+        None => format!("There is no {path} here. GET /openapi.json lists the paths."),
+    };
     ApiError::new(FailureKind::NotFound, message).into_response()
+}
+
+/// The path of ours that a client with another base URL means: OpenAI's ends in `/v1`, Anthropic's does not.
+fn known_path(path: &str) -> Option<&'static str> {
+    const PATHS: [&str; 7] = [
+        "/v1/chat/completions",
+        "/v1/messages",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/models",
+        "/v1/feedback",
+        "/v1/route",
+    ];
+    PATHS
+        .into_iter()
+        .find(|known| path.ends_with(&known["/v1".len()..]))
 }
 
 async fn no_such_method(request: Request) -> Response {

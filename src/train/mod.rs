@@ -56,7 +56,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub folds: usize,
     /// Folder of the embedding models and our own labelled prompts
-    #[arg(long, value_name = "DIR", default_value = "models")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "models",
+        env = "POINTSMAN_MODELS_DIR"
+    )]
     pub models_dir: PathBuf,
     /// Embedding model, within the models' folder; `off`: no embedding view
     #[arg(long, value_name = "NAME", default_value = "all-minilm-l6-v2-exit3-q8")]

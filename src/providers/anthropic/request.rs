@@ -30,6 +30,12 @@ pub(super) fn body(wire: &Wire, call: &Call, stream: bool) -> Result<Value, Atte
     let mut messages = messages(wire, call, thinking.is_some())?;
     if messages.is_empty() {
         // There must be a message: instructions alone are what the user says.
+        if system.is_empty() {
+            return Err(fault::unsupported(
+                wire,
+                "a conversation in which nothing is said",
+            ));
+        }
         messages.push(json!({"role": "user", "content": std::mem::take(&mut system)}));
     }
     let mut output = Map::new();

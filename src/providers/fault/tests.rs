@@ -54,9 +54,11 @@ fn meaning_goes_before_code() {
         // Mistral
         (422, r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","x"],"msg":"Extra inputs are not permitted"}]},"type":"invalid_request_error"}"#, Kind::InvalidRequest, Client, NextArm),
         (400, r#"{"object":"error","message":"Prompt contains 39000 tokens, too large for model with 32768 maximum context length","type":"invalid_request_prompt"}"#, Kind::ContextLengthExceeded, Client, NextArm),
+        (400, r#"{"object":"error","message":"Unexpected role 'user' after role 'tool'","type":"invalid_request_message_order","code":"3230"}"#, Kind::InvalidRequest, Client, NextArm),
         (429, r#"{"message":"Requests rate limit exceeded"}"#, Kind::RateLimitExceeded, Upstream, SameArm),
         // vLLM
         (400, r#"{"object":"error","message":"The decoder prompt (length 9000) is longer than the maximum model length of 8192.","type":"BadRequestError","code":400}"#, Kind::ContextLengthExceeded, Client, NextArm),
+        (400, r#"{"object":"error","message":"After the optional system message, conversation roles must alternate user/assistant/user/assistant/...","type":"BadRequestError","code":400}"#, Kind::InvalidRequest, Client, NextArm),
         (404, r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","code":404}"#, Kind::ProviderUnavailable, Upstream, NextArm),
         // OpenRouter
         (402, r#"{"error":{"code":402,"message":"This request requires more credits, or fewer max_tokens."}}"#, Kind::RateLimitExceeded, Credentials, NextArm),

@@ -7,7 +7,7 @@ use crate::failure::AttemptError;
 use crate::providers::call::Call;
 use crate::providers::fault::{self, Wire};
 use crate::providers::media::{self, Source};
-use crate::request::{ChatRequest, Message, Part};
+use crate::request::{Message, Part};
 
 /// What Google documents for calls that another model made, or whose signature is lost.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
@@ -73,6 +73,9 @@ pub(super) fn assistant_parts(
             _ => json!({"arguments": tool_call.arguments}),
         };
         let mut part = json!({"functionCall": {"name": tool_call.name, "args": args}});
+        if model::names_calls(&call.arm.upstream) {
+            part["functionCall"]["id"] = tool_call.id.as_str().into();
+        }
         let extra = tool_call.extra.iter().find(|(key, _)| key == "extra_content");
         if let Some(signature) = extra.and_then(|(_, value)| signature(value)).filter(|_| own) {
             part["thoughtSignature"] = signature.into();
@@ -95,11 +98,8 @@ pub(super) fn with_signature(signature: &Value) -> Value {
 }
 
 /// A tool's result. Gemini pairs results with calls by name and order, not by id.
-pub(super) fn result_parts(
-    wire: &Wire,
-    request: &ChatRequest,
-    message: &Message,
-) -> Result<Vec<Value>, AttemptError> {
+pub(super) fn result_parts(wire: &Wire, call: &Call, message: &Message) -> Result<Vec<Value>, AttemptError> {
+    let request = &*call.request;
     let called = message.tool_call_id.as_ref().and_then(|id| {
         let mut calls = request
             .messages
@@ -122,7 +122,15 @@ pub(super) fn result_parts(
         Ok(other) => json!({"result": other}),
         Err(_) => json!({"result": text}),
     };
-    let mut parts = vec![json!({"functionResponse": {"name": name, "response": response}})];
+    let mut result = json!({"functionResponse": {"name": name, "response": response}});
+    if let Some(id) = message
+        .tool_call_id
+        .as_deref()
+        .filter(|_| model::names_calls(&call.arm.upstream))
+    {
+        result["functionResponse"]["id"] = id.into();
+    }
+    let mut parts = vec![result];
     parts.extend(media);
     Ok(parts)
 }

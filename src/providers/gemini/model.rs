@@ -58,6 +58,16 @@ pub(super) fn level(name: &str, effort: &str) -> &'static str {
     }
 }
 
+/// Whether it can be held to JSON while it may call functions; models before 3 refuse the two together.
+pub(super) fn takes_json_with_tools(name: &str) -> bool {
+    thinking(name) == Thinking::Level
+}
+
+/// Whether it names its calls and wants the names back with their results.
+pub(super) fn names_calls(name: &str) -> bool {
+    thinking(name) == Thinking::Level
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,9 +23,18 @@ pub(super) fn body(wire: &Wire, call: &Call) -> Result<Value, AttemptError> {
             system.extend(parts(wire, message)?);
         }
     }
+    if let Some(words) = form_in_words(call) {
+        system.push(json!({"text": words}));
+    }
     let mut contents = contents(wire, call)?;
     if contents.is_empty() {
         // There must be a turn: instructions alone are what the user says.
+        if system.is_empty() {
+            return Err(fault::unsupported(
+                wire,
+                "a conversation in which nothing is said",
+            ));
+        }
         contents.push(json!({"role": "user", "parts": std::mem::take(&mut system)}));
     }
     if !system.is_empty() {
@@ -57,7 +66,7 @@ fn contents(wire: &Wire, call: &Call) -> Result<Vec<Value>, AttemptError> {
         let (role, parts) = match message.role {
             Role::System | Role::Developer => continue,
             Role::User => ("user", parts(wire, message)?),
-            Role::Tool => ("user", result_parts(wire, request, message)?),
+            Role::Tool => ("user", result_parts(wire, call, message)?),
             Role::Assistant => ("model", assistant_parts(wire, call, message)?),
         };
         if parts.is_empty() {
@@ -155,16 +164,29 @@ fn generation_config(call: &Call) -> Map<String, Value> {
         .cloned()
         .collect();
     set("stopSequences", (!stops.is_empty()).then(|| stops.into()));
-    match &request.response_format {
-        ResponseFormat::Text => {}
-        ResponseFormat::JsonObject => set("responseMimeType", Some("application/json".into())),
-        ResponseFormat::JsonSchema { schema, .. } => {
-            set("responseMimeType", Some("application/json".into()));
+    if form_in_words(call).is_none() && request.response_format != ResponseFormat::Text {
+        set("responseMimeType", Some("application/json".into()));
+        if let ResponseFormat::JsonSchema { schema, .. } = &request.response_format {
             set("responseSchema", Some(schema::for_gemini(schema)));
         }
     }
     set("thinkingConfig", thinking(call));
     config
+}
+
+/// The form of the answer as a sentence, where the model cannot be held to it: while it may call functions.
+fn form_in_words(call: &Call) -> Option<String> {
+    let request = &*call.request;
+    if request.tools.is_empty() || model::takes_json_with_tools(&call.arm.upstream) {
+        return None;
+    }
+    match &request.response_format {
+        ResponseFormat::Text => None,
+        ResponseFormat::JsonObject => Some("Answer with one JSON object and nothing else.".to_owned()),
+        ResponseFormat::JsonSchema { schema, .. } => Some(format!(
+            "Answer with one JSON value and nothing else. It must fit this JSON schema:\n{schema}"
+        )),
+    }
 }
 
 fn thinking(call: &Call) -> Option<Value> {

@@ -108,3 +108,38 @@ fn what_has_no_form_is_left_to_another_arm() {
         assert_eq!(error.retry, crate::failure::Retry::NextArm, "{case}");
     }
 }
+
+const TOOLS: &str = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
+
+#[test]
+fn json_beside_tools_is_asked_for_in_words_where_the_model_refuses_both() {
+    let format =
+        r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object"}}}"#;
+    let both = format!("{TOOLS},{format}");
+    let older = with(&both, "gemini-2.5-flash");
+    assert_eq!(older.get("generationConfig"), None);
+    let words = older["systemInstruction"]["parts"][0]["text"].as_str().unwrap();
+    assert!(words.contains(r#"{"type":"object"}"#), "{words}");
+    let newer = with(&both, "gemini-3.5-flash");
+    assert_eq!(newer["generationConfig"]["responseMimeType"], "application/json");
+    assert_eq!(newer.get("systemInstruction"), None);
+    let alone = with(format, "gemini-2.5-flash");
+    assert_eq!(alone["generationConfig"]["responseMimeType"], "application/json");
+}
+
+#[test]
+fn calls_and_their_results_keep_their_name_where_the_model_gives_names() {
+    let loop_of_two = r#"{"model":"auto","messages":[{"role":"user","content":"u"},
+        {"role":"assistant","content":null,"tool_calls":[
+            {"id":"call_a","type":"function","function":{"name":"f","arguments":"{}"}},
+            {"id":"call_b","type":"function","function":{"name":"f","arguments":"{}"}}]},
+        {"role":"tool","tool_call_id":"call_b","content":"b"},{"role":"tool","tool_call_id":"call_a","content":"a"}]}"#;
+    let contents = sent(loop_of_two, "gemini-3.5-flash", false)["contents"].clone();
+    assert_eq!(contents[1]["parts"][1]["functionCall"]["id"], "call_b");
+    assert_eq!(
+        contents[2]["parts"][0]["functionResponse"],
+        json!({"name": "f", "response": {"result": "b"}, "id": "call_b"})
+    );
+    let older = sent(loop_of_two, "gemini-2.5-flash", false)["contents"].clone();
+    assert_eq!(older[1]["parts"][0]["functionCall"].get("id"), None);
+}

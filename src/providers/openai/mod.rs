@@ -1,6 +1,8 @@
 //! OpenAI's chat completions, and everyone who speaks them.
 
 mod answer;
+mod dialect;
+mod messages;
 mod request;
 mod stream;
 mod usage;
@@ -10,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use self::answer::{Finish, Look, Top};
-use self::request::Dialect;
+use self::dialect::Dialect;
 pub(super) use self::stream::ChunkReader;
 use super::call::{Call, EventStream};
 use super::fault::{self, Wire};

@@ -54,72 +54,43 @@ fn each_dialect_gets_the_names_it_knows() {
     assert!(sent(&both, Dialect::Mistral, false, false).contains(r#""max_tokens":9"#));
 }
 
+fn field(json: &str, dialect: Dialect, model: &str, key: &str) -> Option<Value> {
+    let body = body(&call(json, model, false), dialect, false);
+    serde_json::from_slice::<Value>(&body).unwrap().get(key).cloned()
+}
+
 #[test]
-fn dialects_are_known_by_their_address() {
-    let cases = [
-        ("https://api.openai.com/v1", Dialect::OpenAi),
-        ("https://x.openai.azure.com/openai/v1", Dialect::OpenAi),
-        ("https://api.mistral.ai/v1", Dialect::Mistral),
-        ("https://api.deepseek.com", Dialect::Older),
-        (
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-            Dialect::Older,
-        ),
-        ("http://127.0.0.1:8000/v1", Dialect::Other),
-        ("https://openrouter.ai/api/v1", Dialect::Other),
-    ];
-    for (url, dialect) in cases {
-        assert_eq!(Dialect::of(&Url::parse(url).unwrap()), dialect, "{url}");
+fn a_model_that_thinks_is_not_told_how_to_sample() {
+    let json = format!(r#"{{"model":"auto",{HI},"temperature":0.2,"top_p":0.9,"stop":["x"]}}"#);
+    for key in ["temperature", "top_p"] {
+        assert_eq!(field(&json, Dialect::OpenAi, "gpt-6-sol", key), None, "{key}");
+        assert!(field(&json, Dialect::OpenAi, "gpt-4.1", key).is_some(), "{key}");
+        assert!(field(&json, Dialect::Other, "gpt-6-sol", key).is_some(), "{key}");
     }
-}
-
-const TOOL_LOOP: &str = r#"{"model":"auto","messages":[
-    {"role":"developer","content":"d"},{"role":"user","content":"u"},
-    {"role":"assistant","content":null,"reasoning_content":"hm","thinking_blocks":[{"signature":"s"}],
-     "tool_calls":[{"id":"toolu_01A09q90qw90lq917835lq9toolu_01A09q90qw90lq917835lq9","type":"function",
-                    "extra_content":{"google":{"thought_signature":"x"}},"function":{"name":"f","arguments":"{}"}}]},
-    {"role":"tool","tool_call_id":"toolu_01A09q90qw90lq917835lq9toolu_01A09q90qw90lq917835lq9","content":"1"}]}"#;
-
-#[test]
-fn another_providers_conversation_loses_its_signatures_and_keeps_its_ids_paired() {
-    let value: Value = serde_json::from_str(&sent(TOOL_LOOP, Dialect::OpenAi, false, true)).unwrap();
-    let assistant = &value["messages"][2];
-    assert_eq!(assistant.get("reasoning_content"), None);
-    assert_eq!(assistant.get("thinking_blocks"), None);
-    assert_eq!(assistant["tool_calls"][0].get("extra_content"), None);
-    let id = assistant["tool_calls"][0]["id"].as_str().unwrap();
-    assert!(id.starts_with("call_") && id.len() <= 40, "{id}");
-    assert_eq!(value["messages"][3]["tool_call_id"], id);
-    assert_eq!(value["messages"][0]["role"], "developer");
-}
-
-#[test]
-fn mistral_gets_ids_of_nine_letters_and_no_developer() {
-    let value: Value = serde_json::from_str(&sent(TOOL_LOOP, Dialect::Mistral, false, false)).unwrap();
-    let id = value["messages"][2]["tool_calls"][0]["id"].as_str().unwrap();
-    assert!(is_mistral_id(id), "{id}");
-    assert_eq!(value["messages"][3]["tool_call_id"], id);
-    assert_eq!(value["messages"][0]["role"], "system");
-    assert_eq!(value["messages"][2].get("reasoning_content"), None);
-}
-
-#[test]
-fn the_same_providers_conversation_is_untouched() {
-    let out = sent(TOOL_LOOP, Dialect::Other, false, false);
-    let messages = &TOOL_LOOP[TOOL_LOOP.find("\"messages\"").unwrap()..TOOL_LOOP.len() - 1];
-    assert!(out.contains(messages), "{out}");
-    let plain = format!(r#"{{"model":"auto",{HI}}}"#);
-    assert!(sent(&plain, Dialect::OpenAi, false, true).contains(HI));
-}
-
-#[test]
-fn openai_gets_none_of_the_fields_that_it_never_wrote() {
-    let value: Value = serde_json::from_str(&sent(TOOL_LOOP, Dialect::OpenAi, false, false)).unwrap();
-    assert_eq!(value["messages"][2].get("thinking_blocks"), None);
-    assert!(
-        value["messages"][2]["tool_calls"][0]["id"]
-            .as_str()
-            .unwrap()
-            .starts_with("toolu_")
+    // Where the answer ends is no hint: a model that cannot do it must say so.
+    assert!(field(&json, Dialect::OpenAi, "gpt-6-sol", "stop").is_some());
+    let awake = json.replace("\"stop\"", "\"reasoning_effort\":\"none\",\"stop\"");
+    assert_eq!(
+        field(&awake, Dialect::OpenAi, "gpt-6-sol", "temperature"),
+        Some(0.2.into())
     );
+}
+
+#[test]
+fn tags_go_to_openai_only_with_an_answer_that_is_stored() {
+    let tagged = format!(r#"{{"model":"auto",{HI},"metadata":{{"team":"a"}}}}"#);
+    let stored = tagged.replace("\"metadata\"", "\"store\":true,\"metadata\"");
+    assert_eq!(field(&tagged, Dialect::OpenAi, "m", "metadata"), None);
+    assert!(field(&stored, Dialect::OpenAi, "m", "metadata").is_some());
+    assert!(field(&tagged, Dialect::Other, "m", "metadata").is_some());
+    assert_eq!(field(&stored, Dialect::Mistral, "m", "metadata"), None);
+}
+
+#[test]
+fn mistral_is_not_asked_for_text_alone_but_told_of_what_it_cannot_do() {
+    let text = format!(r#"{{"model":"auto",{HI},"modalities":[ "text" ],"verbosity":"low"}}"#);
+    assert_eq!(field(&text, Dialect::Mistral, "m", "modalities"), None);
+    assert_eq!(field(&text, Dialect::Mistral, "m", "verbosity"), None);
+    let spoken = text.replace("[ \"text\" ]", "[\"text\",\"audio\"]");
+    assert!(field(&spoken, Dialect::Mistral, "m", "modalities").is_some());
 }

@@ -74,7 +74,9 @@ fn field(
         }
         // Anthropic's own tiers: what a request may cost is said with `routing`.
         "service_tier" => {}
-        "container" | "mcp_servers" | "context_management" => {
+        // A permission to forget old turns, which nobody has to make use of.
+        "context_management" => {}
+        "container" | "mcp_servers" => {
             return Err(wrong(key, "is not kept by a router; leave it out"));
         }
         _ => return Err(wrong(key, "is not a field of this interface")),
