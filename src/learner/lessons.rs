@@ -8,8 +8,7 @@ use crate::feedback::QUALITY;
 use crate::learner::codec::{self, Kept};
 use crate::policy::learner::ContextualLearner;
 use crate::policy::{
-    ArmScore, Candidate, Contexts, Decision, Demands, Learner as _, Logged, Observation, Revision, Round,
-    UsageSample,
+    ArmScore, Candidate, Contexts, Demands, Learner as _, Logged, Observation, Revision, Round, UsageSample,
 };
 use crate::pricing::Corrections;
 use crate::store::{DecisionRow, FROM_CACHE, LateRow, LoggedAttempt, LoggedFeedback, Served};
@@ -138,22 +137,9 @@ impl<'a> Lesson<'a> {
         (!self.row.category.is_empty()).then_some(&*self.row.category)
     }
 
-    /// The decision as the policy made it.
-    fn decision(&self) -> Option<Decision> {
-        Some(Decision {
-            chosen: self.arms.iter().position(|arm| *arm == self.row.arm)?,
-            propensity: self.row.propensity,
-            explored: self.row.explored,
-            pmf: self
-                .row
-                .candidates
-                .iter()
-                .map(|candidate| candidate.propensity.into())
-                .collect(),
-            scores: self.scores.clone(),
-            lambda: self.kept.lambda,
-            strategy: self.kept.strategy,
-        })
+    /// Whether the arm that was drawn is among the candidates.
+    fn is_whole(&self) -> bool {
+        self.arms.contains(&self.row.arm)
     }
 }
 
@@ -170,7 +156,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
     let attempt = &logged.attempt;
     if let Some(lesson) = &lesson
         && attempt.number == 1
-        && let Some(decision) = lesson.decision()
+        && lesson.is_whole()
     {
         let candidates: Vec<Candidate<'_>> = lesson
             .row
@@ -190,7 +176,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
             candidates: &candidates,
             demands: Demands::default(),
         };
-        learner.record_round(&round, &decision);
+        learner.note_round(&round);
     }
     // Cut-off answers say nothing of how long an answer is.
     let whole = attempt.finish.is_some();

@@ -366,6 +366,7 @@ impl Worker {
             self.status.attempt_seq = logged.seq;
             self.status.attempts += 1;
         }
+        self.learner.solve_if_due();
         for logged in self
             .store
             .reader()

@@ -97,6 +97,7 @@ impl Worker {
                 lessons::usage(&mut fresh, logged, versions);
                 noticed.attempt(&mut fresh, logged, versions);
             }
+            fresh.solve_if_due();
         }
         let mut feedback_seq = mark.feedback_seq;
         while feedback_seq < self.status.feedback_seq {

@@ -244,6 +244,18 @@ impl ContextualLearner {
         }
     }
 
+    /// Takes a decided round into account and solves nothing: for rounds that come many at once, after which
+    /// [`solve_if_due`](Self::solve_if_due) is called. A price of a dollar that nobody decides by is worth nothing.
+    pub fn note_round(&mut self, round: &Round<'_>) {
+        self.clock += 1;
+        let offers: Vec<(u32, f32)> = round
+            .candidates
+            .iter()
+            .map(|candidate| (self.index_of(candidate.arm) as u32, candidate.cost_usd as f32))
+            .collect();
+        self.remember(round.route, &round.contexts, round.category, offers);
+    }
+
     /// Drift alarms since the last call.
     pub fn take_events(&mut self) -> Vec<DriftEvent> {
         std::mem::take(&mut self.events)
@@ -270,13 +282,7 @@ impl ContextualLearner {
 
 impl Learner for ContextualLearner {
     fn record_round(&mut self, round: &Round<'_>, _decision: &Decision) {
-        self.clock += 1;
-        let offers: Vec<(u32, f32)> = round
-            .candidates
-            .iter()
-            .map(|candidate| (self.index_of(candidate.arm) as u32, candidate.cost_usd as f32))
-            .collect();
-        self.remember(round.route, &round.contexts, round.category, offers);
+        self.note_round(round);
         self.solve_if_due();
     }
 

@@ -82,7 +82,7 @@ async fn a_new_text_view_is_compared_with_the_former_one_and_gives_way_to_it() {
     assert_eq!(view["definition"]["origin"], "features");
     assert_eq!(view["definition"]["variants"][0][1]["value"], "former");
     assert_eq!(view["definition"]["variants"][1][1]["value"], "text");
-    let versions = house.app.features.all_versions();
+    let versions = house.app.features.load().all_versions();
     assert_eq!(view["definition"]["features"]["text"], versions.text);
 
     // It goes on after a restart, with the former view at hand.
