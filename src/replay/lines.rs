@@ -17,22 +17,22 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file ends too early, or is no gzip file inside.
-    #[error("{} is damaged after line {after} ({source}): fetch or copy it again", path.display())]
+    #[error("{} is damaged after line {after} ({cause}): fetch or copy it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Lines that could be read.
         after: usize,
         /// What the decompression says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A line is not an outcome record.
     #[error("{} line {line}: {reason}", path.display())]
@@ -67,9 +67,9 @@ pub enum DatasetError {
 /// # Errors
 /// When the file cannot be read to its end, a line is too long, or `take` says what is wrong with one.
 pub fn each(path: &Path, take: impl FnMut(usize, &str) -> Result<(), String>) -> Result<(), DatasetError> {
-    let failed = |source| DatasetError::Read {
+    let failed = |cause| DatasetError::Read {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let mut file = BufReader::new(File::open(path).map_err(failed)?);
     if file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]) {
@@ -88,17 +88,17 @@ pub(super) fn each_of(
     for number in 1.. {
         bytes.clear();
         let read = reader.by_ref().take(LONGEST).read_until(b'\n', &mut bytes);
-        let length = read.map_err(|source| match source.kind() {
+        let length = read.map_err(|cause| match cause.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData => {
                 DatasetError::Damaged {
                     path: path.to_owned(),
                     after: number - 1,
-                    source,
+                    cause,
                 }
             }
             _ => DatasetError::Read {
                 path: path.to_owned(),
-                source,
+                cause,
             },
         })?;
         if length == 0 {
@@ -228,7 +228,7 @@ mod tests {
         assert!(error.to_string().contains("fetch or copy it again"), "{error}");
         let mut flipped = whole;
         let middle = flipped.len() / 2;
-        flipped[middle] ^= 0xff;
+        flipped[middle] ^= 1;
         assert!(matches!(read(&flipped), Err(DatasetError::Damaged { .. })));
     }
 

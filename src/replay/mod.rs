@@ -1,6 +1,7 @@
 //! Prequential replay over recorded outcomes: the router decides, sees the outcome of the chosen model only, learns,
 //! and goes on.
 
+mod asked;
 pub mod contestants;
 pub mod dataset;
 pub mod dynamics;
@@ -92,7 +93,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
     /// The view of a prompt that is decided by: text, or embedding (the transformer's, beside the text view)
-    #[arg(long, value_name = "VIEW", default_value = "text", value_parser = view)]
+    #[arg(long, value_name = "VIEW", default_value = "text", value_parser = asked::view)]
     pub view: View,
     /// Share of requests that go to the reference model, to hold the promised margin against what really comes of it
     #[arg(long, value_name = "P")]
@@ -210,7 +211,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         .transpose()?
         .unwrap_or_default();
 
-    check_shares(args)?;
+    asked::check_shares(args)?;
     let whole = read(&args.dataset, args.split.as_deref(), &args.models)?;
     if let [only] = &whole.models[..] {
         return Err(DatasetError::OneModel {
@@ -234,7 +235,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     feedback.delay = args.feedback_delay.unwrap_or(feedback.delay);
     let prior = shipped_prior(&args.models_dir, &looks)?;
     let mut settings = settings(args)?;
-    audit(args, &whole, &mut settings)?;
+    asked::audit(args, &whole, &mut settings)?;
     let trials = pairs
         .into_iter()
         .map(|(seed, stream)| {
@@ -276,7 +277,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         trials,
         settings,
         sweep,
-        beside: beside(args, &scenario),
+        beside: asked::beside(args, &scenario),
         whole,
         seeds: args.seeds.max(1),
     })
@@ -381,60 +382,6 @@ fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Datase
     seed.prompts.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
     seed.prompts.truncate(limit.unwrap_or(usize::MAX));
     seed
-}
-
-fn view(name: &str) -> Result<View, String> {
-    match name {
-        "text" => Ok(View::Text),
-        "embedding" => Ok(View::Embedding),
-        _ => Err("there are `text` and `embedding`".to_owned()),
-    }
-}
-
-/// What the options put beside the baselines: the same policy without what they ask for.
-fn beside(args: &ReplayArgs, scenario: &Scenario) -> Vec<Contestant> {
-    let mut beside = Vec::new();
-    if args.view == View::Embedding {
-        beside.push(Contestant::TextView);
-    }
-    if scenario.replicas.count > 1 {
-        beside.extend([Contestant::OneReplica, Contestant::Apart]);
-    }
-    beside
-}
-
-fn check_shares(args: &ReplayArgs) -> Result<()> {
-    for (name, share) in [("--feedback-rate", args.feedback_rate), ("--audit", args.audit)] {
-        if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-            bail!("{name} must be a share, from 0 to 1");
-        }
-    }
-    if args
-        .feedback_delay
-        .is_some_and(|delay| !delay.is_finite() || delay < 0.0)
-    {
-        bail!("--feedback-delay must be a number of requests, 0 or more");
-    }
-    Ok(())
-}
-
-/// Sends a share of requests to the reference model.
-fn audit(args: &ReplayArgs, dataset: &Dataset, settings: &mut Settings) -> Result<()> {
-    let Some(share) = args.audit else { return Ok(()) };
-    let singles = single_points(dataset);
-    let reference = match &args.reference {
-        Some(name) => dataset
-            .models
-            .iter()
-            .position(|model| model.as_str() == name || model.model() == name)
-            .with_context(|| format!("--reference {name:?} is not a model of the dataset"))?,
-        None => (0..singles.len())
-            .max_by(|&a, &b| singles[a].cost_usd.total_cmp(&singles[b].cost_usd))
-            .unwrap_or(0),
-    };
-    settings.route.reference = Some(dataset.models[reference].clone());
-    settings.route.audit_share = share;
-    Ok(())
 }
 
 impl Plan {

@@ -189,6 +189,15 @@ fn course(
             number(&course["explored_spend_share"], 4),
         );
     }
+    if let Some(audit) = metrics["course"].get("audit") {
+        let _ = writeln!(
+            text,
+            "\nAudit: quality {} against the reference, half width {}; the promised margin is worked with at {} of itself",
+            number(&audit["difference"], 4),
+            number(&audit["half_width"], 4),
+            number(&audit["margin_scale"], 2),
+        );
+    }
     let changes = metrics["course"]["changes"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);

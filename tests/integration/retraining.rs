@@ -195,8 +195,8 @@ async fn a_server_takes_up_what_was_trained_on_its_own_log_and_refuses_what_is_b
     let (own, theirs) = (expected(&http, &program).await, expected(&http, &other).await);
     for (own, theirs) in own.iter().zip(&theirs) {
         assert!((own.1 - theirs.1).abs() < 0.02, "{own:?} {theirs:?}");
-        // Twice the evidence would be some 30 % surer.
-        assert!((own.2 / theirs.2 - 1.0).abs() < 0.1, "{own:?} {theirs:?}");
+        // Twice the evidence would be some 30 % surer. What was not asked for a while is a little less sure.
+        assert!(own.2 > 0.95 * theirs.2, "{own:?} {theirs:?}");
     }
     let of = |found: &[(String, f64, f64)]| found.iter().find(|(model, ..)| *model == favourite).unwrap().1;
     assert!(of(&own) > 0.8, "{own:?}, before {before:?}");
