@@ -116,6 +116,10 @@ impl Desk {
         if let Some(features) = about.features {
             experiments.look_with(features);
         }
+        if experiments.enrolled_until().is_none() {
+            // A state that has not counted decisions yet has counted what ended until now.
+            experiments.have_enrolled_until(reader.enrolments_since(i64::MAX)?.0);
+        }
         let desk = Self {
             telemetry,
             store,
@@ -254,15 +258,18 @@ impl Desk {
     pub fn look(&self) -> Result<(), StoreError> {
         let reader = self.store.reader();
         loop {
-            let (attempt_seq, feedback_seq) = {
+            let (attempt_seq, feedback_seq, enrolled_until) = {
                 let books = self.books();
-                (books.attempt_seq, books.feedback_seq)
+                let enrolled_until = books.experiments.enrolled_until().unwrap_or(0);
+                (books.attempt_seq, books.feedback_seq, enrolled_until)
             };
-            // Scores before attempts: a score in hand has its decision and its attempt in the log already.
+            // Scores before attempts before decisions: a score in hand has its decision and its attempt in the log already.
             let scores = reader.feedback_since(feedback_seq, CHUNK)?;
             let attempts = reader.attempts_since(attempt_seq, CHUNK)?;
+            let enrolments = reader.enrolments_since(enrolled_until)?;
             let more = scores.len() == CHUNK as usize || attempts.len() == CHUNK as usize;
             let mut books = self.books();
+            books.enrol(enrolments);
             attempts.iter().for_each(|entry| books.attempt(entry));
             scores.iter().for_each(|entry| books.score(entry));
             self.publish(&mut books);
@@ -346,6 +353,24 @@ impl Desk {
 }
 
 impl Books {
+    /// Counts who was given to which arm.
+    fn enrol(&mut self, (until, details): (i64, Vec<String>)) {
+        let before = self.experiments.enrolled_until();
+        if before == Some(until) {
+            return;
+        }
+        for detail in &details {
+            if let Some(enrolment) = serde_json::from_str::<Detail>(detail)
+                .ok()
+                .and_then(|detail| detail.enrolment)
+            {
+                self.experiments.enrolled(&enrolment);
+                self.unsaved = true;
+            }
+        }
+        self.experiments.have_enrolled_until(until);
+    }
+
     fn attempt(&mut self, entry: &LoggedAttempt) {
         self.attempt_seq = entry.seq;
         let attempt = &entry.attempt;
@@ -378,7 +403,6 @@ impl Books {
         if redeems {
             self.experiments.redeemed(&enrolment, &exposure, attempt.at);
         } else {
-            self.experiments.enrolled(&enrolment);
             self.experiments.exposed(&enrolment, &exposure, attempt.at);
         }
         self.unsaved = true;

@@ -46,6 +46,9 @@ pub struct Experiments {
     /// What the configuration has asked already, by the experiment's name and its date: asked once.
     #[serde(default)]
     overridden: Vec<(String, i64, Intervention)>,
+    /// The place in the log of decisions up to which enrolments are counted; `None` before the first look.
+    #[serde(default)]
+    enrolled_until: Option<i64>,
     #[serde(skip)]
     events: Vec<Event>,
     /// What looks at prompts now.
@@ -231,7 +234,19 @@ impl Experiments {
         refused
     }
 
-    /// A request was enrolled. Call once a request, when its decision is logged.
+    /// The place in the log of decisions up to which [`Self::enrolled`] was told; `None` before the first time.
+    #[must_use]
+    pub fn enrolled_until(&self) -> Option<i64> {
+        self.enrolled_until
+    }
+
+    /// [`Self::enrolled`] was told of all decisions up to this place.
+    pub fn have_enrolled_until(&mut self, seq: i64) {
+        self.enrolled_until = Some(seq);
+    }
+
+    /// A request was enrolled. Call once a request, when its decision is logged: at its end the slower arm's would be
+    /// missing, and the split look other than it is.
     pub fn enrolled(&mut self, enrolment: &Enrolment) {
         if let Some(record) = self.record(enrolment) {
             record.sums.assign(&enrolment.sample(), &enrolment.shares);

@@ -218,8 +218,9 @@ fn an_adaptive_split_follows_the_noisier_arm() {
     );
 }
 
-#[test]
-fn a_user_keeps_the_arm_while_the_split_moves() {
+/// Three hundred users of a sticky experiment whose split moves and whose part of the traffic grows, over a restart:
+/// nobody who is in leaves or changes the arm.
+fn nobody_switches(seed: u64, rates: [f64; 2]) {
     let mut experiments = Experiments::default();
     let mut sticky = definition("ab", Hypothesis::Superior);
     (sticky.split, sticky.sticky_by) = (Split::Adaptive, StickyBy::User);
@@ -244,8 +245,12 @@ fn a_user_keeps_the_arm_while_the_split_moves() {
         first.iter().flatten().count() < 100,
         "only a fifth is let in at first"
     );
-    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for i in 0..3_000 {
+        if i == 1_500 {
+            let bytes = serde_json::to_vec(&experiments).unwrap();
+            experiments = serde_json::from_slice(&bytes).unwrap();
+        }
         let user = format!("user:{}", i % 300);
         let table = experiments.table();
         let unit = Unit {
@@ -266,7 +271,7 @@ fn a_user_keeps_the_arm_while_the_split_moves() {
             },
             UnixMs(i),
         );
-        let rate = if enrolment.arm == 0 { 0.5 } else { 0.52 };
+        let rate = rates[enrolment.arm];
         experiments.scored(
             &enrolment,
             "quality",
@@ -290,6 +295,11 @@ fn a_user_keeps_the_arm_while_the_split_moves() {
             .statistic,
         0.0
     );
+}
+
+#[test]
+fn a_user_keeps_the_arm_while_the_split_moves() {
+    nobody_switches(4, [0.5, 0.52]);
 }
 
 #[test]
@@ -378,6 +388,15 @@ fn scores_that_do_not_belong_are_ignored() {
     assert_eq!(experiments.view("ab").unwrap().reading.units, 0);
     experiments.scored(&enrolment, "quality", 1.0, None, UnixMs(2));
     assert_eq!(experiments.view("ab").unwrap().reading.units, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn ramps_never_switch_anyone(seed in 0..u64::MAX, control in 0.3..0.7f64, gain in -0.03..0.03f64) {
+        nobody_switches(seed, [control, control + gain]);
+    }
 }
 
 proptest! {

@@ -168,7 +168,7 @@ pub fn write_experiment(
     let until = view.ended.unwrap_or(provenance.generated);
     let from = UnixMs(view.started.0.max(until.0 - SPAN_MS));
     let log = reader.log(from, UnixMs(until.0.saturating_add(1)));
-    report.logged = Some(experiment::read_log(view, log)?);
+    report.logged = Some(experiment::read_log(view, provenance.generated, log)?);
     Ok(write(
         reports_dir,
         &view.definition.name,

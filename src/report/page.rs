@@ -274,6 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn figures_stand_at_the_right_and_words_at_the_left() {
+        let row = ["a", "0.9 [0.8, 1.0]", "p/model", "–", "-$0.5"].map(str::to_owned);
+        let head = ["arm", "score", "model", "p99", "cost"];
+        let shown = table("x", &head, &[row.to_vec()]).into_string();
+        for part in [
+            "<td>0.9<span class=\"interval\">0.8 to 1.0</span></td>",
+            "<td class=\"text\">p/model</td>",
+            "<td>–</td>",
+            "<td>-$0.5</td>",
+        ] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+
+    #[test]
     fn a_page_asks_for_nothing_from_outside() {
         let whole = page("t", &Provenance::default(), &html! {});
         for outside in ["http:", "https:", "src=", "@import"] {

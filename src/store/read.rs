@@ -209,6 +209,25 @@ impl Reader {
         Ok(row.map_or_else(String::new, |row| row.json.trim_matches('"').to_owned()))
     }
 
+    /// What is noted (`detail`) with each decision after place `seq` that is part of an experiment, in order, and the
+    /// last place of the decisions then.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn enrolments_since(&self, seq: i64) -> Result<(i64, Vec<String>), StoreError> {
+        self.with(|connection| {
+            let last: i64 = connection
+                .prepare_cached("SELECT coalesce(max(seq), 0) FROM decisions")?
+                .query_row([], |row| row.get(0))?;
+            let mut query = connection.prepare_cached(
+                "SELECT detail FROM decisions WHERE seq > ?1 AND seq <= ?2 AND experiment IS NOT NULL
+                 AND detail IS NOT NULL ORDER BY seq",
+            )?;
+            let rows = query.query_map(params![seq, last], |row| row.get(0))?;
+            Ok((last, rows.collect::<rusqlite::Result<_>>()?))
+        })
+    }
+
     /// The last place of the attempt log that is durable; 0 when it is empty.
     ///
     /// # Errors

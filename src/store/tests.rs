@@ -105,6 +105,32 @@ async fn rows_come_back_as_they_went_in() {
 }
 
 #[tokio::test]
+async fn enrolments_are_read_once_in_order_and_others_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let noted = |id: &str, experiment: Option<&str>| DecisionRow {
+        experiment: experiment.map(Into::into),
+        detail: Some(format!("about {id}")),
+        ..decision(id)
+    };
+    for row in [
+        noted("d1", Some("x=control")),
+        noted("d2", None),
+        noted("d3", Some("x=treatment")),
+    ] {
+        assert!(store.log_decision(row));
+    }
+    store.flush().await.unwrap();
+    let (last, first) = store.reader().enrolments_since(0).unwrap();
+    assert_eq!(first, ["about d1", "about d3"]);
+    assert!(store.log_decision(noted("d4", None)));
+    store.flush().await.unwrap();
+    let (later, none) = store.reader().enrolments_since(last).unwrap();
+    assert!(later > last && none.is_empty());
+    store.close();
+}
+
+#[tokio::test]
 async fn a_score_counts_once_and_a_new_one_replaces_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

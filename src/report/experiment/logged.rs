@@ -9,16 +9,19 @@ use crate::experiments::ExperimentView;
 use crate::report::log;
 use crate::report::routing::{OffPolicyLine, RoutingRow, off_policy};
 use crate::store::{Joined, StoreError};
+use crate::units::UnixMs;
 
 /// Decisions read at most.
 const MAX_DECISIONS: usize = 20_000;
+/// A decision that came to no call and is younger than this may still be under way.
+const UNDER_WAY_MS: i64 = 120_000;
 
 /// What the decision log says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logged {
     /// Decisions of the route that were read, in the experiment or not.
     pub decisions: u64,
-    /// Requests assigned to each arm.
+    /// Requests assigned to each arm, but for those that may still be under way.
     pub assigned: Vec<u64>,
     /// Of those: that came to a call.
     pub called: Vec<u64>,
@@ -28,12 +31,13 @@ pub struct Logged {
     pub off_policy: Vec<OffPolicyLine>,
 }
 
-/// Reads the decisions of the experiment's time.
+/// Reads the decisions of the experiment's time, as the log stands at `now`.
 ///
 /// # Errors
 /// If the log cannot be read.
 pub fn read(
     view: &ExperimentView,
+    now: UnixMs,
     log: impl Iterator<Item = Result<Joined, StoreError>>,
 ) -> Result<Logged, StoreError> {
     let definition = &view.definition;
@@ -52,7 +56,10 @@ pub fn read(
             continue;
         }
         let arm = decision.experiment.as_deref();
-        if let Some(index) = names.iter().position(|name| Some(name.as_str()) == arm) {
+        let under_way = joined.attempts.is_empty() && decision.at.0 > now.0 - UNDER_WAY_MS;
+        if let Some(index) = names.iter().position(|name| Some(name.as_str()) == arm)
+            && !under_way
+        {
             assigned[index] += 1;
             called[index] += u64::from(!joined.attempts.is_empty());
         }

@@ -89,12 +89,12 @@ fn a_verdict_tells_a_newcomer_what_to_do() {
             "Simulated data",
             "category=code",
             "f00d",
-            "seed 9",
             "text view 00000003, embedding view off, category classifier 00000002",
         ] {
             assert!(form.contains(needed), "{needed}");
         }
     }
+    assert!(rendered.markdown.contains("seed 9") && rendered.html.contains("seed <code>9</code>"));
     let read: ExperimentReport = serde_json::from_str(&rendered.json).unwrap();
     assert_eq!(
         (read.schema.as_str(), read.experiment.arms[1].scored),

@@ -33,6 +33,21 @@ fn fast(toml: String) -> String {
     toml.replace("speed=20", "speed=2000") + "\n[embedding]\nmodel = \"off\"\n"
 }
 
+/// A configuration of one model `NAME/m` at each of these providers, and `more`.
+fn scripted(folder: &tempfile::TempDir, models: &[(&str, String)], more: &str) -> String {
+    let data = folder.path().join("data");
+    let mut toml =
+        format!("[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {data:?}\n[embedding]\nmodel = \"off\"\n");
+    for (name, base) in models {
+        toml += &format!(
+            "[[providers]]\nname = \"{name}\"\nkind = \"openai\"\nbase_url = \"{base}\"\n\
+             [[models]]\nid = \"{name}/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
+             modalities = [\"text\"]\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
+        );
+    }
+    toml + more
+}
+
 async fn json_of(response: reqwest::Response) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
@@ -315,6 +330,52 @@ async fn families_margins_and_policies_are_routed_by_configuration() {
     house.close().await;
 }
 
+/// Every key of the configuration's section does what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configurations_words_are_kept() {
+    let more = format!(
+        "[[experiments]]\nname = \"words\"\nroute = \"auto\"\ncategory = \"code\"\nmetric = \"thumbs\"\n\
+         hypothesis = \"non_inferior\"\nmargin = 0.07\nsplit = \"fixed\"\nsticky_by = \"session\"\nfutility = 0.0\n\
+         arms = {{ control = \"{PRO}\", treatment = \"{MISTRAL}\" }}\n"
+    );
+    let house = House::open(&more, |toml| toml).await;
+    let view = house.get("/v1/experiments/words").await;
+    let definition = &view["definition"];
+    assert_eq!(
+        definition["design"]["hypothesis"],
+        json!({"kind": "non_inferior", "margin": 0.07})
+    );
+    assert_eq!(definition["design"]["futility"], 0.0);
+    for (key, value) in [
+        ("category", "code"),
+        ("metric", "thumbs"),
+        ("split", "fixed"),
+        ("sticky_by", "session"),
+    ] {
+        assert_eq!(definition[key], value, "{key}");
+    }
+    // A session keeps its arm whatever it asks, and prompts of another category take no part.
+    let mut arms: BTreeMap<u32, String> = BTreeMap::new();
+    for i in 0..120u32 {
+        let session = i % 20;
+        let body = json!({
+            "model": "auto", "session_id": format!("session-{session}"), "user": format!("user-{i}"),
+            "routing": {"category": if i % 3 == 0 { "maths" } else { "code" }},
+            "messages": [{"role": "user", "content": format!("What of {i}?")}],
+        });
+        let (status, route) = house.post("/v1/route", &body).await;
+        assert_eq!(status, 200, "{route}");
+        if i % 3 == 0 {
+            assert_eq!(route["experiment"], Value::Null);
+            continue;
+        }
+        let arm = route["experiment"].as_str().unwrap().to_owned();
+        assert_eq!(arms.entry(session).or_insert_with(|| arm.clone()), &arm);
+    }
+    assert_eq!(arms.values().collect::<BTreeSet<_>>().len(), 2, "{arms:?}");
+    house.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_ask_their_questions_with_a_restart_in_between_too() {
     let without = |toml: String| toml.replace(&format!(", \"{MISTRAL}\""), "");
@@ -402,20 +463,11 @@ async fn a_fallback_never_counts_for_the_arm_that_failed() {
     let well = Upstream::always("well", Wire::OpenAi, Fault::None).await;
     let broken = Upstream::always("broken", Wire::OpenAi, Fault::Status(500, None)).await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
-    let mut toml = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n[embedding]\nmodel = \"off\"\n",
-        folder.path().join("data")
-    );
-    for (name, base) in [("well", well.base_url()), ("broken", broken.base_url())] {
-        toml += &format!(
-            "[[providers]]\nname = \"{name}\"\nkind = \"openai\"\nbase_url = \"{base}\"\n\
-             [[models]]\nid = \"{name}/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
-             modalities = [\"text\"]\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
-        );
-    }
-    toml += "[[routes]]\nname = \"auto\"\nmodels = [\"well/m\", \"broken/m\"]\nexperiments = { enabled = false }\n\
-             [[experiments]]\nname = \"pair\"\nroute = \"auto\"\nsplit = \"fixed\"\n\
-             arms = { control = \"well/m\", treatment = \"broken/m\" }\n";
+    let models = [("well", well.base_url()), ("broken", broken.base_url())];
+    let more = "[[routes]]\nname = \"auto\"\nmodels = [\"well/m\", \"broken/m\"]\nexperiments = { enabled = false }\n\
+                [[experiments]]\nname = \"pair\"\nroute = \"auto\"\nsplit = \"fixed\"\n\
+                arms = { control = \"well/m\", treatment = \"broken/m\" }\n";
+    let toml = scripted(&folder, &models, more);
     let house = House::of(folder, parse(&toml)).await;
     let served = stream::iter(0..120)
         .map(|i| house.ask(i, Some(1.0)))
@@ -445,6 +497,46 @@ async fn a_fallback_never_counts_for_the_arm_that_failed() {
     assert_eq!(view["arms"][0]["errors"]["estimate"], 0.0);
     assert_eq!(view["phase"], "stopped_for_harm", "{view}");
     house.close().await;
+}
+
+/// One arm's provider takes its time. What is still under way there must not make the split look wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_arm_is_no_sample_ratio_mismatch() {
+    let quick = Upstream::always("quick", Wire::OpenAi, Fault::None).await;
+    let slow = Upstream::always("slow", Wire::OpenAi, Fault::SlowFirstToken(60_000)).await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let models = [("quick", quick.base_url()), ("slow", slow.base_url())];
+    let more = "[[routes]]\nname = \"auto\"\nmodels = [\"quick/m\", \"slow/m\"]\nhedge = { enabled = false }\n\
+                experiments = { enabled = false }\n\
+                [[experiments]]\nname = \"pair\"\nroute = \"auto\"\nsplit = \"fixed\"\n\
+                arms = { control = \"quick/m\", treatment = \"slow/m\" }\n";
+    let house = House::of(Arc::clone(&folder), parse(&scripted(&folder, &models, more))).await;
+    let asked = 120;
+    let all = (0..asked).map(|i| {
+        let body = json!({"model": "auto", "messages": [{"role": "user", "content": format!("ask-{i}")}]});
+        let request = house.http.post(format!("{}/v1/chat/completions", house.base_url));
+        tokio::spawn(
+            request
+                .header("content-type", "application/json")
+                .body(body.to_string())
+                .send(),
+        )
+    });
+    let all: Vec<_> = all.collect();
+    let exposures = |view: &Value, arm: usize| view["arms"][arm]["exposures"].as_u64().unwrap();
+    let view = house
+        .experiment_when("pair", |view| {
+            exposures(view, 0) + slow.requests() as u64 == asked && exposures(view, 0) > 0
+        })
+        .await;
+    assert_eq!(exposures(&view, 1), 0, "the slow ones are under way");
+    assert!(slow.requests() > 30, "{}", slow.requests());
+    assert_eq!(
+        view["reading"]["checks"]["sample_ratio"]["health"], "passed",
+        "{view}"
+    );
+    all.iter().for_each(JoinHandle::abort);
+    house.serving.abort();
 }
 
 /// A score that is corrected later counts once, with its last value.
