@@ -452,6 +452,7 @@ mod tests {
                 ..Usage::default()
             }),
             cost: Some(Usd::from_nanos(7)),
+            prompt_cache: PromptCacheUse::default(),
             ttft: None,
             total: Duration::from_millis(70),
         }
