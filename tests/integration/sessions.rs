@@ -166,6 +166,50 @@ fn conversation(turns: usize) -> Vec<Value> {
     messages
 }
 
+/// The id of a conversation comes from wherever clients put it, the body's own field first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_goes_by_its_usual_names() {
+    let house = House::open(&model("up/m", 1.0, 0.1, 2.0)).await;
+    let field = |name: &str| json!({name: "in-field"});
+    let tag = |name: &str| json!({"metadata": {name: "in-tag"}});
+    let cases: [(Value, Option<&str>, &str); 11] = [
+        (field("session_id"), None, "in-field"),
+        (field("prompt_cache_key"), None, "in-field"),
+        (tag("session_id"), None, "in-tag"),
+        (tag("conversation_id"), None, "in-tag"),
+        (tag("thread_id"), None, "in-tag"),
+        (json!({}), Some("x-session-id"), "in-header"),
+        (json!({}), Some("x-conversation-id"), "in-header"),
+        (json!({}), Some("x-claude-code-session-id"), "in-header"),
+        (json!({}), Some("x-litellm-session-id"), "in-header"),
+        (json!({}), Some("helicone-session-id"), "in-header"),
+        (field("session_id"), Some("x-session-id"), "in-field"),
+    ];
+    for (more, header, _) in &cases {
+        let mut body = json!({"model": "up/m", "messages": [{"role": "user", "content": "hi"}]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let mut sent = house
+            .http
+            .post(format!("http://{}/v1/chat/completions", house.address))
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        if let Some(header) = header {
+            sent = sent.header(*header, "in-header");
+        }
+        assert_eq!(sent.send().await.unwrap().status().as_u16(), 200);
+    }
+    house.app.dispatcher.idle().await;
+    house.app.store.flush().await.unwrap();
+    let rows = house.app.store.reader().attempts_since(0, 100).unwrap();
+    let named: Vec<_> = rows
+        .into_iter()
+        .map(|row| row.decision.unwrap().episode.unwrap().to_string())
+        .collect();
+    assert_eq!(named, cases.map(|(_, _, name)| name.to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_changes_its_model_only_when_that_saves_more_than_the_lost_prefix() {
     // Good enough, all of them: what the prior thinks of their prices is within the margin. `near` is a third cheaper

@@ -500,8 +500,7 @@ impl Account {
     /// Money left over the requests to come, this one among them.
     fn even(&self, rule: &BudgetRule, now: UnixMs) -> f64 {
         let left = self.left(rule).max(Usd::ZERO).dollars();
-        let (fraction, slots) = (self.fraction(now), slots(rule.period));
-        self.arrivals.target(fraction, slots, left, rule.limit.dollars())
+        left / (self.arrivals.to_come(self.fraction(now), slots(rule.period)) + 1.0)
     }
 
     /// The same, corrected by what the last requests came to.

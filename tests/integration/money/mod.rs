@@ -5,6 +5,7 @@ mod bank;
 mod books;
 mod crash;
 mod houses;
+mod pacing;
 mod place;
 mod shock;
 mod shop;
