@@ -43,7 +43,7 @@ const REPORT_EVERY: u32 = 60;
 /// Looks between two at what the router is like: a dated price may have come into force.
 const NOTICE_EVERY: u32 = 20;
 /// Entries of the log read at once.
-const CHUNK: u32 = 500;
+const CHUNK: u32 = 50;
 /// Version of the saved state.
 const STATE_VERSION: u32 = 1;
 
@@ -276,6 +276,8 @@ impl Desk {
             if !more {
                 return Ok(());
             }
+            drop(books);
+            std::thread::yield_now();
         }
     }
 

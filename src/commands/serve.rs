@@ -15,6 +15,9 @@ use pointsman::server;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
+/// Threads that may wait for the disk at the same time; whoever comes then waits for one of them. Each holds a stack
+/// and a reader's page cache.
+const MOST_BLOCKING_THREADS: usize = 32;
 /// How long tasks that were cut off may take to end.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -64,7 +67,10 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = configuration(args)?;
     start_log(&config, args.demo);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MOST_BLOCKING_THREADS)
+        .build()?;
     let app = runtime.block_on(serve(args, config))?;
     // What was cut off at the limit ends with its tasks, and what it has used is still booked.
     runtime.shutdown_timeout(ABORT_LIMIT);

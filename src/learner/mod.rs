@@ -34,10 +34,11 @@ pub use renewal::Renewal;
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two saves while something is learned.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// Entries of the log read at once: a look never holds more than this in memory.
-const CHUNK: u32 = 250;
+/// Entries of the log read at once: a look never holds more than this in memory, nor the processor for longer than
+/// these take, some 2 ms, when a request waits for it.
+const CHUNK: u32 = 50;
 /// Chunks between two publications.
-const CHUNKS: u32 = 8;
+const CHUNKS: u32 = 40;
 /// Decisions that fill the reservoir again after a start.
 const REHEARSAL: u32 = 512;
 /// Name of the saved state.
@@ -344,6 +345,8 @@ impl Worker {
             if attempts.max(scores) < u64::from(CHUNK) {
                 break;
             }
+            // On a single core a long look would be seen in the latency of requests.
+            std::thread::yield_now();
         }
         Ok(learned)
     }

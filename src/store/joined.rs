@@ -10,8 +10,8 @@ use super::read::Reader;
 use super::rows::Joined;
 use crate::units::UnixMs;
 
-/// Decisions read at a time.
-const PAGE: i64 = 500;
+/// Decisions read at a time. Small, so that whoever reads a long log leaves the processor to requests in between.
+const PAGE: i64 = 50;
 
 /// Iterates over decisions in the order of time. Ends after the first error.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ impl JoinedLog {
     }
 
     fn turn(&mut self) -> Result<(), StoreError> {
+        std::thread::yield_now();
         let ((at, seq), to) = (self.after, self.to.0);
         let page = self.reader.with(|connection| {
             let mut query = connection.prepare_cached(&format!(

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::StoreError;
@@ -180,7 +181,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        connection.pragma_update(None, "cache_size", -8192)?;
+        connection.pragma_update(None, "cache_size", -4096)?;
+        keep_plans(&connection)?;
         Ok(connection)
     };
     let connection = attempt().map_err(|error| StoreError::from_sql(path, &error))?;
@@ -205,10 +207,18 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         connection.busy_timeout(BUSY)?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.pragma_update(None, "query_only", true)?;
-        connection.pragma_update(None, "cache_size", -4096)?;
+        connection.pragma_update(None, "cache_size", -1024)?;
+        keep_plans(&connection)?;
         Ok(connection)
     };
     attempt().map_err(|error| StoreError::from_sql(path, &error))
+}
+
+/// Without it a prepared statement is planned anew, at the cost of parsing it, whenever another value is bound to it.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 /// The schema's version in the file. Refuses one from the future.

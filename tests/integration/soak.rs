@@ -51,9 +51,7 @@ async fn soak() {
         upstreams.push(upstream);
     }
     toml.push_str("[[routes]]\nname = \"auto\"\nmodels = [\"first/m\", \"second/m\", \"third/m\"]\nttft_budget_ms = 300\n");
-    // With an arena for every thread, glibc keeps more of what was freed; see docs/dispatch.md.
-    let arenas = [("MALLOC_ARENA_MAX", "2")];
-    let program = Arc::new(Program::serve(folder.path(), &toml, &arenas));
+    let program = Arc::new(Program::serve(folder.path(), &toml, &[]));
     let http = http_client(Duration::from_secs(1)).unwrap();
     let start = clock::monotonic();
     let idle = sample(&program, &http, 0.0).await;
@@ -162,9 +160,17 @@ fn report(samples: &[Sample], idle: Sample, settled: Sample, answered: u64) {
     );
     let last = samples[samples.len() - 1];
     println!(
-        "{answered} answers in {:.0} s; RSS {:.0} KiB idle, {:.0} at half time, {:.0} at the end: {rss:.1} KiB a \
-         minute over the second half; tasks {} idle, {} at the end of the load, {} settled: {tasks:.2} a minute",
-        last.seconds, idle.rss_kib, later[0].rss_kib, last.rss_kib, idle.tasks, last.tasks, settled.tasks
+        "SOAK_SECONDS={:.0} cargo test --release --test integration -- --ignored --nocapture soak\n{answered} answers; \
+         RSS {:.0} KiB idle, {:.0} at half time, {:.0} at the end, {:.0} settled: {rss:.1} KiB a minute over the second \
+         half; tasks {} idle, {} at the end of the load, {} settled: {tasks:.2} a minute",
+        last.seconds,
+        idle.rss_kib,
+        later[0].rss_kib,
+        last.rss_kib,
+        settled.rss_kib,
+        idle.tasks,
+        last.tasks,
+        settled.tasks
     );
     // What is kept of each hour fills up during the first (latency sketches, the dashboard's points, SQLite's page
     // cache); a leak of a kilobyte a request would be 4800 KiB a minute.
