@@ -224,7 +224,7 @@ async fn a_server_takes_up_what_was_trained_on_its_own_log_and_refuses_what_is_b
     eventually("the refusal", async || !refusals().is_empty()).await;
     let reason = refusals().remove(0);
     assert!(
-        reason.contains("text-view.bin") && reason.contains("cut short or corrupt"),
+        reason.contains("text-view.bin cannot be used") && reason.contains("pointsman train"),
         "{reason}"
     );
     program.hang_up();
@@ -253,26 +253,45 @@ async fn an_embedding_that_comes_too_late_is_still_learned_from_once() {
     let toml = program::simulated(folder.path()) + "\n[embedding]\nbudget_ms = 0\nqueue = 1000\n";
     let program = Program::serve(folder.path(), &toml, &[]);
     let http = client();
-    let first = ask_and_score(&program, "first", 40, |_| 0.75).await as u64;
-    eventually("learning late", async || {
-        learned(&http, &program, "late_scores").await == first
+    let data = folder.path().join("data");
+    ask_and_score(&program, "first", 40, |_| 0.75).await;
+    eventually("learning", async || {
+        learned(&http, &program, "embedded_scores").await == own_answers(&data)
     })
     .await;
-    assert_eq!(learned(&http, &program, "embedded_scores").await, first);
-    let counts = get(&http, &program.url("/v1/telemetry")).await["embedding"].clone();
-    assert_eq!(counts["late"], json!(first), "{counts}");
+    // One or another may have been ready when its request looked, although none waits.
+    let late = learned(&http, &program, "late_scores").await;
+    assert!(late > 0 && late <= own_answers(&data), "{late}");
     program.kill();
 
     // What was not saved is learned again from the log, and nothing twice.
     let program = Program::serve(folder.path(), &toml, &[]);
-    let second = ask_and_score(&program, "second", 20, |_| 0.75).await as u64;
+    ask_and_score(&program, "second", 20, |_| 0.75).await;
     eventually("learning on", async || {
-        learned(&http, &program, "embedded_scores").await == first + second
+        let learned_from = learned(&http, &program, "embedded_scores").await;
+        learned_from > 40 && learned_from == own_answers(&data)
     })
     .await;
     assert_eq!(program.terminate(), Some(0));
     let program = Program::serve(folder.path(), &toml, &[]);
-    assert_eq!(learned(&http, &program, "embedded_scores").await, first + second);
+    assert_eq!(
+        learned(&http, &program, "embedded_scores").await,
+        own_answers(&data)
+    );
+}
+
+/// Scored answers that the drawn model gave itself: only those teach.
+fn own_answers(data: &Path) -> u64 {
+    let reader = Reader::open(data).unwrap();
+    let own = reader.log(UnixMs(0), UnixMs(i64::MAX)).filter(|joined| {
+        let joined = joined.as_ref().unwrap();
+        let served = joined.attempts.iter().find(|attempt| attempt.served);
+        let own = served.is_some_and(|attempt| {
+            attempt.arm == joined.decision.arm && matches!(attempt.role.as_ref(), "primary" | "retry")
+        });
+        own && !joined.scores.is_empty()
+    });
+    own.count() as u64
 }
 
 #[tokio::test]
