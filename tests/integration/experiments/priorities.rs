@@ -155,6 +155,8 @@ async fn fallbacks_and_hedges_leave_a_provider_that_slows() {
         let house = House::of(folder, parse(&toml)).await;
         house.ask(1, None).await;
         ranking_becomes(&house, &["first/m", "second/m", "third/m"]).await;
+        // What was never heard of is not known to be faster.
+        assert_eq!(served_by(&house, "third/m", &plain).await.0, "third/m");
         first_is.store(if hedged { 2 } else { 1 }, Ordering::Relaxed);
         assert_eq!(
             served_by(&house, "auto", extras).await,
