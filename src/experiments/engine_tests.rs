@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -246,6 +248,7 @@ fn nobody_switches(seed: u64, rates: [f64; 2]) {
         "only a fifth is let in at first"
     );
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut seen = HashMap::new();
     for i in 0..3_000 {
         if i == 1_500 {
             let bytes = serde_json::to_vec(&experiments).unwrap();
@@ -262,6 +265,8 @@ fn nobody_switches(seed: u64, rates: [f64; 2]) {
             continue;
         };
         assert!(enrolment.unit.is_some());
+        let kept = seen.entry(user.clone()).or_insert(enrolment.arm);
+        assert_eq!(*kept, enrolment.arm, "{user}");
         experiments.enrolled(&enrolment);
         experiments.exposed(
             &enrolment,
@@ -279,6 +284,10 @@ fn nobody_switches(seed: u64, rates: [f64; 2]) {
             None,
             UnixMs(i),
         );
+    }
+    // One that has come to its verdict lets nobody in any more.
+    if experiments.view("ab").unwrap().ended.is_some() {
+        return;
     }
     let last = arms(&experiments);
     assert!(last.iter().flatten().count() > first.iter().flatten().count());

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use pointsman::app::reload;
 use serde_json::{Value, json};
@@ -55,6 +56,19 @@ async fn ranking(house: &House) -> Vec<String> {
     ranking.map(|model| model.as_str().unwrap().to_owned()).collect()
 }
 
+/// Waits until the order is this one: what is learned from the first requests is in force a moment later.
+async fn ranking_becomes(house: &House, expected: &[&str]) {
+    let mut order = Vec::new();
+    for _ in 0..100 {
+        order = ranking(house).await;
+        if order == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{order:?} is not {expected:?}");
+}
+
 /// Asks as `extras` say; the model that served, and whether it was a hedge's.
 async fn served_by(house: &House, model: &str, extras: &Value) -> (String, bool) {
     let mut body = json!({
@@ -78,46 +92,46 @@ async fn served_by(house: &House, model: &str, extras: &Value) -> (String, bool)
 const BY_COST: &str = "objective = \"weighted\"\nlambda = 100000.0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fallbacks_follow_a_price_and_a_new_model_at_once() {
+async fn fallbacks_follow_a_price_and_a_new_model() {
     let (a, b, c, d) = (well("a").await, well("b").await, well("c").await, well("d").await);
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let models = |of_b: f64| [Model("a", &a, 1.0), Model("b", &b, of_b), Model("c", &c, 4.0)];
     let toml = configuration(&folder, &models(2.0), BY_COST, "");
     let house = House::of(Arc::clone(&folder), parse(&toml)).await;
-    assert_eq!(ranking(&house).await, ["a/m", "b/m", "c/m"]);
+    // Before the first request there is no price of a dollar.
+    house.ask(1, None).await;
+    ranking_becomes(&house, &["a/m", "b/m", "c/m"]).await;
 
     reload::apply(
         &house.app,
         parse(&configuration(&folder, &models(8.0), BY_COST, "")),
     )
     .unwrap();
-    assert_eq!(ranking(&house).await, ["a/m", "c/m", "b/m"]);
+    ranking_becomes(&house, &["a/m", "c/m", "b/m"]).await;
 
     let four: Vec<Model<'_>> = models(8.0).into_iter().chain([Model("d", &d, 1.5)]).collect();
     reload::apply(&house.app, parse(&configuration(&folder, &four, BY_COST, ""))).unwrap();
-    assert_eq!(ranking(&house).await, ["a/m", "d/m", "c/m", "b/m"]);
+    ranking_becomes(&house, &["a/m", "d/m", "c/m", "b/m"]).await;
     house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fallbacks_and_hedges_leave_a_provider_that_slows() {
-    let stalls = Arc::new(AtomicBool::new(false));
-    let slow = Arc::new(AtomicBool::new(false));
-    let (stalling, slowing) = (Arc::clone(&stalls), Arc::clone(&slow));
-    // The first choice fails, and later stalls; the second is well, and later slow.
+    // The first choice is well, later fails (1) or stalls (2); the second is well, and later slow (1).
+    let (first_is, second_is) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU8::new(0)));
+    let (of_first, of_second) = (Arc::clone(&first_is), Arc::clone(&second_is));
     let first = Upstream::scripted("first", Wire::OpenAi, move |_, _| {
-        if stalling.load(Ordering::Relaxed) {
-            Fault::SlowFirstToken(20_000)
-        } else {
-            Fault::Status(503, None)
+        match of_first.load(Ordering::Relaxed) {
+            0 => Fault::None,
+            1 => Fault::Status(503, None),
+            _ => Fault::SlowFirstToken(20_000),
         }
     })
     .await;
     let second = Upstream::scripted("second", Wire::OpenAi, move |_, _| {
-        if slowing.load(Ordering::Relaxed) {
-            Fault::SlowFirstToken(1_300)
-        } else {
-            Fault::None
+        match of_second.load(Ordering::Relaxed) {
+            0 => Fault::None,
+            _ => Fault::SlowFirstToken(1_300),
         }
     })
     .await;
@@ -134,17 +148,21 @@ async fn fallbacks_and_hedges_leave_a_provider_that_slows() {
     for hedged in [false, true] {
         // A house of its own each: a circuit that has opened would hide whom a hedge goes to.
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        slow.store(false, Ordering::Relaxed);
-        stalls.store(hedged, Ordering::Relaxed);
+        first_is.store(0, Ordering::Relaxed);
+        second_is.store(0, Ordering::Relaxed);
         let extras = if hedged { &hasty } else { &plain };
         let toml = configuration(&folder, &models(), BY_COST, "");
         let house = House::of(folder, parse(&toml)).await;
-        assert_eq!(ranking(&house).await, ["first/m", "second/m", "third/m"]);
+        house.ask(1, None).await;
+        ranking_becomes(&house, &["first/m", "second/m", "third/m"]).await;
+        // What was never heard of is not known to be faster.
+        assert_eq!(served_by(&house, "third/m", &plain).await.0, "third/m");
+        first_is.store(if hedged { 2 } else { 1 }, Ordering::Relaxed);
         assert_eq!(
             served_by(&house, "auto", extras).await,
             ("second/m".to_owned(), hedged)
         );
-        slow.store(true, Ordering::Relaxed);
+        second_is.store(1, Ordering::Relaxed);
         assert_eq!(served_by(&house, "second/m", &plain).await.0, "second/m");
         assert_eq!(
             served_by(&house, "auto", extras).await,
