@@ -5,16 +5,19 @@ use serde_json::{Value, json};
 use super::houses::{House, Used};
 use super::place::{Place, Providers, Reply, ask};
 
+/// Two models that the shipped prior knows: the dear one is the better one.
+const CHEAP: &str = "meta-llama/llama-3.1-8b-instruct";
+const DEAR: &str = "google/gemini-2.5-pro";
 const TOML: &str = r#"
 [[models]]
-id = "p/cheap"
+id = "meta-llama/llama-3.1-8b-instruct"
 context_window = 100000
 modalities = ["text"]
 [models.price]
 input_per_mtok = 0.1
 output_per_mtok = 0.3
 [[models]]
-id = "p/dear"
+id = "google/gemini-2.5-pro"
 context_window = 100000
 modalities = ["text"]
 [models.price]
@@ -22,7 +25,7 @@ input_per_mtok = 10.0
 output_per_mtok = 30.0
 [[routes]]
 name = "auto"
-models = ["p/cheap", "p/dear"]
+models = ["meta-llama/llama-3.1-8b-instruct", "google/gemini-2.5-pro"]
 objective = "max_quality"
 "#;
 
@@ -40,7 +43,7 @@ async fn a_busy_users_budget_is_spread_over_his_day_and_nobody_elses() {
         thought: 0,
     };
     let providers = Providers::open(move |_| Reply::Whole(House::OpenAi.whole("Done.", Some(&used)))).await;
-    let mut toml = providers.toml("p", "openai") + TOML;
+    let mut toml = providers.toml("meta-llama", "openai") + &providers.toml("google", "openai") + TOML;
     for (number, zone) in ZONES.iter().enumerate() {
         toml += &format!(
             "[[budgets]]\nname = \"users {number}\"\nscope = \"user\"\nusd = 1.0\nperiod = \"day\"\ntimezone = \"{zone}\"\n"
@@ -58,15 +61,15 @@ async fn a_busy_users_budget_is_spread_over_his_day_and_nobody_elses() {
         assert_eq!(told.status, 200, "{told:?}");
         told.body["selected"].as_str().unwrap().to_owned()
     };
-    assert_eq!(selected("busy").await, "p/dear", "a dollar for one request");
+    assert_eq!(selected("busy").await, DEAR, "a dollar for one request");
     // Sixty requests at once would be more than a thousand by the end of the day.
     for _ in 0..60 {
         let mut body = by("busy");
-        body["model"] = json!("p/cheap");
+        body["model"] = json!(CHEAP);
         assert_eq!(place.post("/v1/chat/completions", &body).await.status, 200);
     }
-    assert_eq!(selected("busy").await, "p/cheap");
-    assert_eq!(selected("idle").await, "p/dear");
+    assert_eq!(selected("busy").await, CHEAP);
+    assert_eq!(selected("idle").await, DEAR);
     let told = place.get("/v1/budgets").await;
     let rows: Vec<&Value> = told["budgets"].as_array().unwrap().iter().collect();
     let of = |name: &str, user: &str| {
