@@ -51,7 +51,9 @@ impl Pair {
 
     /// The same with further members of the body.
     async fn ask_with(&self, extras: &Value) -> Seen {
-        let mut body = json!({"model": "auto", "messages": [{"role": "user", "content": "please ask-1"}]});
+        // Streamed: a whole answer is waited for as long as the model usually takes for one.
+        let mut body = json!({"model": "auto", "stream": true,
+                              "messages": [{"role": "user", "content": "please ask-1"}]});
         body.as_object_mut()
             .unwrap()
             .extend(extras.as_object().unwrap().clone());
