@@ -409,7 +409,10 @@ fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
         propensity: decision.propensity,
         explored: decision.explored,
         expected_cost: decided.expected().cost,
-        expected_quality: score(decision.chosen).mean,
+        // What is no number would be refused by the database, and the decision lost with it.
+        expected_quality: Some(score(decision.chosen).mean)
+            .filter(|mean| mean.is_finite())
+            .unwrap_or_default(),
         experiment: prepared.experiment.clone(),
         input_tokens: decided.input_tokens,
         stream: request.stream,

@@ -11,6 +11,8 @@ use crate::request::{ChatRequest, Part, Role};
 const TAU: Duration = Duration::from_secs(10);
 /// What an unseen deployment is taken to need. Zero would send it every request at once.
 pub(super) const UNSEEN: Duration = Duration::from_millis(500);
+/// Below this, what tells two estimates apart is scheduling noise, for which no prompt cache should be given up.
+const NOISE: Duration = Duration::from_millis(50);
 /// The deployment that holds the cache is left when its load is this many times that of the best other one.
 const AFFINITY_LOAD: f64 = 4.0;
 
@@ -65,7 +67,8 @@ impl PeakEwma {
     /// The estimate, forgotten with the same time constant while nothing is observed; `None` before the first.
     #[must_use]
     pub fn faded(&self, now: Instant) -> Option<Duration> {
-        self.seen.then(|| self.fading(now))
+        self.seen
+            .then(|| Duration::from_secs_f64(self.cost * self.keep(now)))
     }
 
     /// The estimate in milliseconds, once anything was seen.
@@ -79,13 +82,9 @@ impl PeakEwma {
     pub fn standing(&self, now: Instant, in_flight: u32) -> Standing {
         Standing {
             estimate: self.estimate(),
-            faded: self.fading(now),
+            faded: self.faded(now).unwrap_or_default(),
             in_flight,
         }
-    }
-
-    fn fading(&self, now: Instant) -> Duration {
-        Duration::from_secs_f64(self.cost * self.keep(now))
     }
 
     fn keep(&self, now: Instant) -> f64 {
@@ -104,13 +103,14 @@ pub struct Standing {
 
 /// Seconds of work queued at each if one more call is sent there. What nothing renews is forgotten, or whoever was
 /// slow once would never be asked again; but no further than to the best one's estimate, or all calls would go to
-/// whoever was left alone for longest.
+/// whoever was left alone for longest. One that was never asked is taken to be like the best.
 #[must_use]
 pub fn loads(standings: &[Standing]) -> Vec<f64> {
     let estimates = standings.iter().map(|standing| standing.estimate);
     let best = estimates.min().unwrap_or_default();
-    let load =
-        |standing: &Standing| standing.faded.max(best).as_secs_f64() * (f64::from(standing.in_flight) + 1.0);
+    let load = |standing: &Standing| {
+        standing.faded.max(best).max(NOISE).as_secs_f64() * (f64::from(standing.in_flight) + 1.0)
+    };
     standings.iter().map(load).collect()
 }
 
@@ -213,6 +213,13 @@ mod tests {
         let load = |in_flight| loads(&[PeakEwma::unseen(now).standing(now, in_flight)])[0];
         assert!(load(0) > 0.0);
         assert!(load(9) > 9.0 * load(0));
+        // Beside one that answers in 80 ms it takes its share, and no more.
+        let mut quick = PeakEwma::unseen(now);
+        quick.observe(now, Duration::from_millis(80));
+        let unseen = PeakEwma::unseen(now);
+        let beside = |in_flight| loads(&[unseen.standing(now, in_flight), quick.standing(now, 0)]);
+        assert_eq!(beside(0), [0.08, 0.08]);
+        assert!((beside(4)[0] - 0.4).abs() < 1e-9);
     }
 
     #[test]

@@ -128,7 +128,9 @@ impl Drift {
             self.shifted = true;
         }
         let gain = self.variance / (self.variance + noise_variance);
-        self.level += gain * innovation;
+        // Scores lie in [0, 1], so no level can be further from the slow mean than 1. Without the limit the two may run
+        // away from each other without end: the weights learn the score less the level.
+        self.level = (self.level + gain * innovation).clamp(-1.0, 1.0);
         self.variance *= 1.0 - gain;
         change
     }
@@ -159,6 +161,17 @@ mod tests {
         assert!((drift.level() + 0.1).abs() < 1e-12);
         assert!((drift.variance_at(1, &settings) - 0.008).abs() < 1e-12);
         assert!((drift.variance_at(3, &settings) - 0.028).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_slow_model_that_is_far_off_does_not_drag_the_level_along() {
+        let settings = DriftSettings::default();
+        let mut drift = Drift::default();
+        for clock in 1..5_000 {
+            let residual = if clock % 2 == 0 { -40.0 } else { -30.0 };
+            drift.step(residual, 0.04, clock, &settings);
+            assert!((-1.0..=1.0).contains(&drift.level()));
+        }
     }
 
     #[test]

@@ -330,7 +330,7 @@ impl Ledger {
         overview.at = now;
         overview.mean_score = (overview.scored > 0).then(|| self.score_sum / overview.scored as f64);
         let since = now.0.div_euclid(1_000) - MINUTE;
-        let recent = self.minute.iter().filter(|(second, _)| *second > since);
+        let recent = self.minute.iter().filter(|(second, _)| *second >= since);
         overview.last_minute = recent.map(|(_, count)| count).sum();
         for point in &mut overview.points {
             point.drawn.resize(overview.arms.len(), 0);

@@ -13,8 +13,13 @@ const COMMENT: &str = ": keepalive";
 async fn house(upstreams: &[(String, &Upstream)], more: &str) -> House {
     let names: Vec<String> = upstreams.iter().map(|(name, _)| format!("{name}/m")).collect();
     let (first, rest) = names.split_first().unwrap();
+    let fallbacks = if rest.is_empty() {
+        String::new()
+    } else {
+        format!("fallbacks = {rest:?}\n")
+    };
     let blocks = format!(
-        "[embedding]\nmodel = \"off\"\n[[routes]]\nname = \"auto\"\nmodels = [\"{first}\"]\nfallbacks = {rest:?}\n\
+        "[embedding]\nmodel = \"off\"\n[[routes]]\nname = \"auto\"\nmodels = [\"{first}\"]\n{fallbacks}\
          hedge = {{ enabled = false }}\n{more}\n"
     );
     House::serving("keepalive_ms = 100", upstreams, "", &blocks).await

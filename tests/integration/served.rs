@@ -98,7 +98,7 @@ impl House {
                 toml,
                 "[[providers]]\nname = \"{name}\"\nkind = \"{kind}\"\nbase_url = \"{base}\"\n{provider}\n\
                  [[models]]\nid = \"{name}/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
-                 modalities = [\"text\"]\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
+                 modalities = [\"text\"]\ntools = true\n[models.price]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n"
             )
             .unwrap();
         }
