@@ -15,6 +15,7 @@ mod evaluate;
 mod experiments;
 mod gateway;
 mod inbound;
+mod interface;
 mod layers;
 mod matrix;
 mod money;
