@@ -158,27 +158,30 @@ where
 
 async fn no_such_path(request: Request) -> Response {
     let path = request.uri().path();
-    let message = match known_path(path) {
-        Some(known) => format!("There is no {path} here, but there is {known}: mend the client's base URL."),
+    let message = match meant(path) {
+        Some(known) => {
+            format!("There is no {path} here, but there is /v1/{known}: mend the client's base URL.")
+        }
         None => format!("There is no {path} here. GET /openapi.json lists the paths."),
     };
     ApiError::new(FailureKind::NotFound, message).into_response()
 }
 
-/// The path of ours that a client with another base URL means: OpenAI's ends in `/v1`, Anthropic's does not.
-fn known_path(path: &str) -> Option<&'static str> {
-    const PATHS: [&str; 7] = [
-        "/v1/chat/completions",
-        "/v1/messages",
-        "/v1/responses",
-        "/v1/embeddings",
-        "/v1/models",
-        "/v1/feedback",
-        "/v1/route",
+/// The path under `/v1/` that a client with another base URL means: OpenAI's ends in `/v1`, Anthropic's does not.
+fn meant(path: &str) -> Option<&'static str> {
+    const UNDER_V1: [&str; 7] = [
+        "chat/completions",
+        "messages",
+        "responses",
+        "embeddings",
+        "models",
+        "feedback",
+        "route",
     ];
-    PATHS
-        .into_iter()
-        .find(|known| path.ends_with(&known["/v1".len()..]))
+    UNDER_V1.into_iter().find(|known| {
+        path.strip_suffix(known)
+            .is_some_and(|before| before.ends_with('/'))
+    })
 }
 
 async fn no_such_method(request: Request) -> Response {

@@ -16,6 +16,7 @@ mod experiments;
 mod gateway;
 mod hedging;
 mod inbound;
+mod interface;
 mod keepalive;
 mod layers;
 mod leaving;

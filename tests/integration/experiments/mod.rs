@@ -280,6 +280,69 @@ async fn one_is_started_stopped_shipped_and_undone_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_the_route_does_not_name_serves_for_its_experiment_only() {
+    // The dearest is a fallback, and its experiment is on code alone.
+    let change = |toml: String| {
+        toml.replace(&format!(", \"{PRO}\""), "")
+            .replace("objective = ", &format!("fallbacks = [\"{PRO}\"]\nobjective = "))
+            .replace("traffic = 0.5", "enabled = false, traffic = 0.5")
+    };
+    let more = format!(
+        "[[experiments]]\nname = \"pro\"\nroute = \"auto\"\ncategory = \"code\"\nsplit = \"fixed\"\n\
+         arms = {{ control = \"{LLAMA}\", treatment = \"{PRO}\" }}\n"
+    );
+    let house = House::open(&more, change).await;
+    let ask = async |category: &str, i: u32| {
+        let body = json!({
+            "model": "auto", "routing": {"category": category},
+            "messages": [{"role": "user", "content": format!("What of {i}?")}],
+        });
+        let (status, route) = house.post("/v1/route", &body).await;
+        assert_eq!(status, 200, "{route}");
+        let candidates = route["candidates"].as_array().unwrap().iter();
+        let known = candidates.filter(|candidate| candidate["model"] == PRO).count();
+        let text = |key: &str| route[key].as_str().unwrap_or_default().to_owned();
+        (text("experiment"), text("selected"), known)
+    };
+    let mut seen = BTreeSet::new();
+    for i in 0..60 {
+        let (experiment, model, known) = ask("code", i).await;
+        assert_eq!(known, 1);
+        seen.insert((experiment, model));
+        let (experiment, model, known) = ask("maths", i).await;
+        assert_eq!((experiment.as_str(), known), ("", 0));
+        assert_ne!(model, PRO);
+    }
+    let both =
+        [("pro=control", LLAMA), ("pro=treatment", PRO)].map(|(arm, model)| (arm.into(), model.into()));
+    assert_eq!(seen, BTreeSet::from(both));
+
+    // Once it has been put in the other's place it stands there, and nowhere else.
+    let ship = json!({"action": "ship", "arm": "treatment", "reason": "better"});
+    assert_eq!(house.post("/v1/experiments/pro", &ship).await.0, 200);
+    for i in 0..60 {
+        let (experiment, model, known) = ask("code", i).await;
+        assert_eq!((experiment.as_str(), known), ("", 1));
+        assert_ne!(model, LLAMA);
+        assert_eq!(ask("maths", i).await.2, 0);
+    }
+    assert_eq!(
+        house
+            .post("/v1/experiments/pro", &json!({"action": "undo"}))
+            .await
+            .0,
+        200
+    );
+    assert_eq!(ask("code", 0).await.2, 0);
+
+    // Against the router itself it would be compared with something that it is no part of.
+    let mixed = json!({"name": "mixed", "route": "auto", "arms": {"control": "router", "treatment": PRO}});
+    let (status, error) = house.post("/v1/experiments", &mixed).await;
+    assert_eq!(status, 400, "{error}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn families_margins_and_policies_are_routed_by_configuration() {
     let section = |name: &str, category: &str, control: &str, treatment: &str| {
         format!(
