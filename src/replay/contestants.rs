@@ -225,7 +225,7 @@ fn learner(contestant: Contestant, trial: &Trial, settings: &Settings, meter: &M
             let rows: Vec<Arc<[f32]>> = (0..trial.seed.prompts.len()).map(row).collect();
             // The table's cells are shrunk as a table's should be, not as weights on features of a prompt are.
             let mut settings = settings.clone();
-            settings.seed.ridge = CATEGORY_SHRINKAGE;
+            settings.seed.ridge = Some(CATEGORY_SHRINKAGE);
             let inner = contextual(
                 contestant,
                 trial,
