@@ -28,12 +28,30 @@ pub struct RouteView {
     pub solution: Arc<Solution>,
     /// The largest expected cost of a request that its budget has room for, where it has one.
     pub room_usd: Option<f64>,
-    /// Shares of requests and of spend that are explored now.
-    pub exploration: (f64, f64),
+    /// How much is explored now.
+    pub exploration: Exploration,
     /// The best mix that looks at no prompt.
     pub static_mix: Vec<(ArmId, f64)>,
     /// Whether the contextual scores serve; else the static mix does.
     pub contextual: bool,
+}
+
+/// Candidates as scored: with the noise of their values, and the variance of their levels alone.
+struct Scored {
+    scores: Vec<ArmScore>,
+    sds: Vec<f64>,
+    drifts: Vec<f64>,
+}
+
+/// Bounds of the exploration floor: each is shared equally by the arms, and the tightest holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Exploration {
+    /// Share of requests.
+    pub share: f64,
+    /// Share of spend.
+    pub spend: f64,
+    /// Quality points per request.
+    pub regret: f64,
 }
 
 /// An immutable state of the learner: decides without a lock.
@@ -92,7 +110,7 @@ impl Snapshot {
     }
 
     /// Means of every candidate, with the variance of those that could win (of all, if a floor asks for it).
-    fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> (Vec<ArmScore>, Vec<f64>) {
+    fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> Scored {
         let floor = round.demands.quality_floor.or(settings.quality_floor);
         let squared = round
             .contexts
@@ -145,7 +163,7 @@ impl Snapshot {
                 score.capable = score.mean - z * score.sd >= floor;
             }
         }
-        (scores, sds)
+        Scored { scores, sds, drifts }
     }
 
     /// The contextual choice: a race of noisy values among the allowed, or the likeliest to be capable if none is.
@@ -233,13 +251,19 @@ impl Snapshot {
 
     /// Exploration per dollar: within the budget, or where there is none, at no more than a tenth of a quality point
     /// per exploring request at the present price of a dollar.
-    fn floor(view: &RouteView, round: &Round<'_>, lambda: f64) -> Vec<f64> {
+    fn floor(
+        view: &RouteView,
+        round: &Round<'_>,
+        lambda: f64,
+        (scores, drifts): (&[ArmScore], &[f64]),
+    ) -> Vec<f64> {
         let settings = &view.settings;
         let limit = least(settings.budget_usd, round.demands.target_usd);
         let budget = limit.or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
-        let (share, spend) = view.exploration;
-        let mut floor = floor_per_dollar(costs, share, spend, budget);
+        let explored = view.exploration;
+        let mut floor = floor_per_dollar(costs, explored.share, explored.spend, budget);
+        bound_regret(&mut floor, scores, drifts, explored.regret);
         let reference = settings.reference.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
             // Under a budget the audit of a dear reference must not eat what it is to judge.
@@ -268,6 +292,23 @@ fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     }
 }
 
+/// Bounds each arm's share of exploring draws so that it gives up no more than its part of `regret` in expectation,
+/// however much better the best candidate is. The arm counts as good as its level may have become (two standard
+/// deviations up): who has not been watched for long, or is new, is tried as often as any.
+fn bound_regret(floor: &mut [f64], scores: &[ArmScore], drifts: &[f64], regret: f64) {
+    let best = scores
+        .iter()
+        .map(|score| score.value)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let part = regret / scores.len().max(1) as f64;
+    for ((share, score), drift) in floor.iter_mut().zip(scores).zip(drifts) {
+        let gap = best - score.value - 2.0 * drift.sqrt();
+        if gap > 0.0 {
+            *share = share.min(part / gap);
+        }
+    }
+}
+
 impl Policy for Snapshot {
     fn name(&self) -> &'static str {
         "contextual"
@@ -277,7 +318,7 @@ impl Policy for Snapshot {
         let Some(view) = self.routes.get(round.route) else {
             // A route that the learner was never told of: best expected quality, nothing learned about its money.
             let settings = RouteSettings::default();
-            let (scores, sds) = self.score(round, &settings, 0.0);
+            let Scored { scores, sds, .. } = self.score(round, &settings, 0.0);
             let allowed = Self::allowed(None, &scores);
             return Proposal {
                 pmf: Self::race(round, &scores, &sds, &allowed),
@@ -289,7 +330,7 @@ impl Policy for Snapshot {
         let settings = &view.settings;
         let asked = Self::lambda(view, round);
         let (lambda, higher, share) = Self::paced(view, round, asked.unwrap_or(0.0));
-        let (scores, sds) = self.score(round, settings, lambda);
+        let Scored { scores, sds, drifts } = self.score(round, settings, lambda);
         let allowed = Self::allowed(Some(view), &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
         let from_mix = if view.contextual || floored || asked.is_none() {
@@ -316,7 +357,7 @@ impl Policy for Snapshot {
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
-            let mut floor = Self::floor(view, round, lambda);
+            let mut floor = Self::floor(view, round, lambda, (&scores, &drifts));
             for (share, &allowed) in floor.iter_mut().zip(&allowed) {
                 if !allowed {
                     *share = 0.0;
@@ -336,7 +377,7 @@ impl Policy for Snapshot {
         let view = self.routes.get(round.route)?;
         let lambda = Self::lambda(view, round)?;
         let pmf = Self::static_choice(view, round)?;
-        let (scores, _) = self.score(round, &view.settings, lambda);
+        let Scored { scores, .. } = self.score(round, &view.settings, lambda);
         Some(Proposal {
             pmf,
             scores,
@@ -362,5 +403,36 @@ impl Policy for Snapshot {
 
     fn cached_shares(&self, arm: &ArmId) -> Option<CachedShares> {
         Some(self.arms.get(arm)?.prompt_cache().shares())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(value: f64) -> ArmScore {
+        ArmScore {
+            mean: value,
+            value,
+            capable: true,
+            ..ArmScore::default()
+        }
+    }
+
+    #[test]
+    fn exploring_gives_up_no_more_than_it_may() {
+        // A regret of 0.004 over four arms is 0.001 each: 0.001 / 0.25 = 0.4 %, and 0.001 / 0.04 = 2.5 % does not
+        // bind. The third is as far behind as the first, but its level may be 2 * 0.1 higher by now: a gap of 0.05.
+        let scores = [score(0.65), score(0.86), score(0.65), score(0.9)];
+        let mut floor = vec![0.01; 4];
+        bound_regret(&mut floor, &scores, &[0.0, 0.0, 0.01, 0.0], 0.004);
+        assert!((floor[0] - 0.004).abs() < 1e-12, "{floor:?}");
+        assert_eq!(floor[1..], [0.01, 0.01, 0.01]);
+        let given_up: f64 = floor
+            .iter()
+            .zip(&scores)
+            .map(|(share, arm)| share * (0.9 - arm.value))
+            .sum();
+        assert!(given_up <= 0.004, "{given_up}");
     }
 }

@@ -65,6 +65,28 @@ impl LinearPrior {
         }
     }
 
+    /// A prior as firm as this one, but around `weights`.
+    #[must_use]
+    pub fn centred(&self, weights: &[f64]) -> Self {
+        let mut information = vec![0.0; weights.len()];
+        let mut entries = self.precision.iter();
+        for row in 0..weights.len() {
+            for column in row..weights.len() {
+                let Some(entry) = entries.next() else {
+                    break;
+                };
+                information[row] += entry * weights[column];
+                if column > row {
+                    information[column] += entry * weights[row];
+                }
+            }
+        }
+        Self {
+            precision: self.precision.clone(),
+            information,
+        }
+    }
+
     /// Number of weights.
     #[must_use]
     pub fn dimensions(&self) -> usize {
@@ -510,6 +532,18 @@ mod tests {
         assert!((linear.mean(&[1.0, 0.0]) - 0.3).abs() < 1e-6);
         assert!((linear.mean(&[0.0, 1.0]) - 0.1).abs() < 1e-6);
         assert!((linear.variance(&[1.0, 2.0]) - 5.0 / 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_centred_prior_keeps_its_firmness() {
+        let mut prior = LinearPrior::around(&[0.1, 0.2], 1.0);
+        prior.add(&[1.0, 2.0], 0.5, 1.0);
+        // A = [[2, 2], [2, 5]]; A (0.3, -0.1) = (0.4, 0.1).
+        let centred = prior.centred(&[0.3, -0.1]);
+        assert!((centred.information()[0] - 0.4).abs() < 1e-12);
+        assert!((centred.information()[1] - 0.1).abs() < 1e-12);
+        let mean = centred.mean().unwrap();
+        assert!((mean[0] - 0.3).abs() < 1e-9 && (mean[1] + 0.1).abs() < 1e-9);
     }
 
     #[test]

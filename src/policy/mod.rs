@@ -7,6 +7,7 @@
 //! Reading and learning are apart. A [`Policy`] is immutable and decides without a lock; readers share it behind
 //! an `Arc`. A [`Learner`] is owned by one writer, takes observations, and publishes policies.
 
+mod gathered;
 mod packed;
 mod round;
 
@@ -25,6 +26,7 @@ pub mod pmf;
 pub mod prompt_cache;
 pub mod route;
 pub mod seed;
+mod shrinkage;
 pub mod signals;
 pub mod simple;
 pub mod solver;

@@ -50,6 +50,9 @@ pub struct RouteSettings {
     pub exploration: f64,
     /// Exploration floor, as a share of spend.
     pub exploration_spend: f64,
+    /// Quality points that the exploration floor may give up per request, each arm an equal part: what is known to be
+    /// far worse is drawn the more seldom.
+    pub exploration_regret: f64,
     /// Share of requests that go to the reference arm for the audit.
     pub audit_share: f64,
     /// The reference arm; `None`: no audit slice.
@@ -76,6 +79,7 @@ impl Default for RouteSettings {
             optimism: 0.005,
             exploration: 0.01,
             exploration_spend: 0.01,
+            exploration_regret: 0.0003,
             audit_share: 0.0,
             reference: None,
             weights_noise: 0.05,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::gathered::{ByModel, Common, Gathered, PARTS, around_prior, common, nothing, part};
 use super::linear::LinearPrior;
 use super::{Contexts, View};
 
@@ -107,24 +108,25 @@ pub struct LengthSeed {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SeedSettings {
-    /// Precision of a model's weights around the weights that all models share, in unit observations. Models differ
-    /// far less in what they are good at than in how good they are.
-    pub ridge: f64,
+    /// Precision of a model's weights around the weights that all models share, in unit observations. `None`: chosen
+    /// by cross-validation within the seed where the best models answered the same prompts, else 512. Models differ far
+    /// less in what they are good at than in how good they are, but how much less is a matter of the prompts.
+    pub ridge: Option<f64>,
     /// The same for its intercept.
     pub intercept_ridge: f64,
     /// Precision of the common weights around zero.
     pub common_ridge: f64,
     /// A seed never counts for more prompts than this.
     pub most_prompts: f64,
-    /// Prompts of no effect that each category's offset is shrunk by.
+    /// Prompts of no effect that each category's offset is shrunk by, toward what the category means to all models.
     pub category_shrinkage: f64,
 }
 
 impl Default for SeedSettings {
     fn default() -> Self {
         Self {
-            category_shrinkage: CATEGORY_SHRINKAGE,
-            ridge: 512.0,
+            category_shrinkage: 2.0 * CATEGORY_SHRINKAGE,
+            ridge: None,
             intercept_ridge: 1.0,
             common_ridge: 2.0,
             most_prompts: 1000.0,
@@ -132,11 +134,10 @@ impl Default for SeedSettings {
     }
 }
 
+/// Precision of a model's weights where there is nothing to choose it by.
+pub(super) const RIDGE: f64 = 512.0;
 /// Prompts of no effect that a category's offset is shrunk by.
 pub const CATEGORY_SHRINKAGE: f64 = 8.0;
-/// Turns between weights and offsets: the joint solution to well within its own error.
-const BACKFITTING: usize = 4;
-
 /// One labelled outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelledOutcome<'a> {
@@ -154,21 +155,10 @@ pub struct LabelledOutcome<'a> {
     pub cost_usd: Option<f64>,
 }
 
-/// Sums over one category's prompts: count, rewards, features.
 #[derive(Clone, Debug, Default)]
-struct CategorySums {
-    prompts: f64,
-    reward: f64,
-    features: BTreeMap<View, Vec<f64>>,
-}
-
-#[derive(Clone, Debug)]
 struct Sums {
-    categories: BTreeMap<String, CategorySums>,
-    quality: BTreeMap<View, LinearPrior>,
+    parts: [Gathered; PARTS],
     length: Option<(View, LinearPrior)>,
-    prompts: f64,
-    reward: f64,
     reward_squares: f64,
     cost: f64,
     costs: f64,
@@ -190,44 +180,17 @@ impl SeedBuilder {
         if !(0.0..=1.0).contains(&outcome.reward) {
             return;
         }
-        let nothing = |view: View| {
-            outcome
-                .contexts
-                .of(view)
-                .map(|features| (view, LinearPrior::around(&vec![0.0; features.len()], 0.0)))
-        };
-        let sums = self.sums.entry(outcome.model.to_owned()).or_insert_with(|| Sums {
-            categories: BTreeMap::new(),
-            quality: View::ALL.into_iter().filter_map(nothing).collect(),
-            length: View::ALL.into_iter().find_map(nothing),
-            prompts: 0.0,
-            reward: 0.0,
-            reward_squares: 0.0,
-            cost: 0.0,
-            costs: 0.0,
-            log_length: 0.0,
-            log_length_squares: 0.0,
-            lengths: 0.0,
-        });
-        sums.prompts += 1.0;
-        sums.reward += outcome.reward;
+        let sums = self.sums.entry(outcome.model.to_owned()).or_default();
+        sums.parts[part(&outcome.contexts)].add(outcome);
         sums.reward_squares += outcome.reward * outcome.reward;
         if let Some(cost) = outcome.cost_usd {
             sums.cost += cost;
             sums.costs += 1.0;
         }
-        if let Some(category) = outcome.category {
-            sums.categories
-                .entry(category.to_owned())
-                .or_default()
-                .add(outcome);
-        }
-        for (view, prior) in &mut sums.quality {
-            if let Some(features) = outcome.contexts.of(*view)
-                && features.len() == prior.dimensions()
-            {
-                prior.add(features, outcome.reward, 1.0);
-            }
+        if sums.length.is_none() {
+            sums.length = View::ALL
+                .into_iter()
+                .find_map(|view| Some((view, nothing(outcome.contexts.of(view)?))));
         }
         if let (Some(length), Some((view, prior))) = (outcome.length.filter(|&l| l > 0.0), &mut sums.length)
             && let Some(features) = outcome.contexts.of(*view)
@@ -256,14 +219,25 @@ impl SeedBuilder {
         view_versions: BTreeMap<View, String>,
         around: &dyn Fn(&str, View) -> Option<Vec<f64>>,
     ) -> Seed {
-        let common: BTreeMap<View, Vec<f64>> = View::ALL
+        let all = self.gather(|_| true);
+        let shared: BTreeMap<View, (Common, f64)> = View::ALL
             .into_iter()
-            .filter_map(|view| Some((view, self.common_weights(view, settings)?)))
+            .filter_map(|view| {
+                let common = common(view, &all, settings)?;
+                let ridge = settings
+                    .ridge
+                    .unwrap_or_else(|| super::shrinkage::choose(self, view, settings));
+                Some((view, (common, ridge)))
+            })
             .collect();
+        let empty = Gathered::default();
         let arms = self
             .sums
             .iter()
-            .map(|(model, sums)| fit(model, sums, &common, settings, around))
+            .map(|(model, sums)| {
+                let gathered = all.get(model.as_str()).unwrap_or(&empty);
+                fit(model, (sums, gathered), &shared, settings, around)
+            })
             .collect();
         Seed {
             format: SEED_FORMAT,
@@ -274,116 +248,59 @@ impl SeedBuilder {
         }
     }
 
-    /// Weights of the mean reward over all models, its intercept moved to a mean of 0: the shape of difficulty.
-    fn common_weights(&self, view: View, settings: &SeedSettings) -> Option<Vec<f64>> {
-        let mut pooled: Option<LinearPrior> = None;
-        for sums in self.sums.values() {
-            let own = sums.quality.get(&view)?;
-            let empty = LinearPrior::around(&vec![0.0; own.dimensions()], 0.0);
-            pooled = own.scaled_plus(1.0 / self.sums.len() as f64, &pooled.unwrap_or(empty));
-        }
-        let pooled = pooled?;
-        let ridge = LinearPrior::around(&vec![0.0; pooled.dimensions()], settings.common_ridge);
-        let mut weights = pooled.scaled_plus(1.0, &ridge)?.mean()?;
-        let arms = self.sums.values();
-        let (prompts, reward) = arms.fold((0.0, 0.0), |(n, r), sums| (n + sums.prompts, r + sums.reward));
-        if let Some(intercept) = weights.first_mut() {
-            *intercept -= reward / f64::max(prompts, 1.0);
-        }
-        Some(weights)
-    }
-}
-
-impl CategorySums {
-    fn add(&mut self, outcome: &LabelledOutcome<'_>) {
-        self.prompts += 1.0;
-        self.reward += outcome.reward;
-        for view in View::ALL {
-            if let Some(features) = outcome.contexts.of(view) {
-                let sums = self
-                    .features
-                    .entry(view)
-                    .or_insert_with(|| vec![0.0; features.len()]);
-                sums.iter_mut()
-                    .zip(features)
-                    .for_each(|(sum, &x)| *sum += f64::from(x));
-            }
-        }
-    }
-
-    /// Shrunk mean of the rewards less what the weights explain.
-    fn offset(&self, view: View, weights: &[f64], shrinkage: f64) -> f64 {
-        let explained: f64 = match self.features.get(&view) {
-            Some(features) => features.iter().zip(weights).map(|(x, w)| x * w).sum(),
-            None => return 0.0,
+    /// Each model's sums over the parts that `keep` names.
+    pub(super) fn gather(&self, keep: impl Fn(usize) -> bool) -> ByModel<'_> {
+        let one = |sums: &Sums| {
+            let mut whole = Gathered::default();
+            let parts = sums.parts.iter().enumerate();
+            parts
+                .filter(|(part, _)| keep(*part))
+                .for_each(|(_, own)| whole.pool(own, 1.0));
+            whole
         };
-        (self.reward - explained) / (self.prompts + shrinkage)
+        self.sums
+            .iter()
+            .map(|(model, sums)| (model.as_str(), one(sums)))
+            .collect()
     }
-}
-
-/// The weights of a view beside the categories' offsets, by turns: the weights explain what the offsets leave, and
-/// the offsets what the weights leave (backfitting, which converges to the joint ridge solution).
-fn with_offsets(
-    view: View,
-    prior: &LinearPrior,
-    categories: &BTreeMap<String, CategorySums>,
-    shrinkage: f64,
-) -> Option<(LinearPrior, BTreeMap<String, CategorySeed>)> {
-    let mut own = prior.clone();
-    let mut offsets = BTreeMap::new();
-    for _ in 0..BACKFITTING {
-        let weights = own.mean()?;
-        own = prior.clone();
-        for (name, sums) in categories {
-            let offset = sums.offset(view, &weights, shrinkage);
-            if let Some(features) = sums.features.get(&view) {
-                own.shift(features, -offset);
-            }
-            let prompts = sums.prompts;
-            offsets.insert(name.clone(), CategorySeed { offset, prompts });
-        }
-    }
-    Some((own, offsets))
 }
 
 fn fit(
     model: &str,
-    sums: &Sums,
-    common: &BTreeMap<View, Vec<f64>>,
+    (sums, own): (&Sums, &Gathered),
+    shared: &BTreeMap<View, (Common, f64)>,
     settings: &SeedSettings,
     around: &dyn Fn(&str, View) -> Option<Vec<f64>>,
 ) -> ArmSeed {
-    let mean = sums.reward / sums.prompts;
-    let factor = (settings.most_prompts / sums.prompts).min(1.0);
+    let mean = own.reward / own.prompts;
+    let factor = (settings.most_prompts / own.prompts).min(1.0);
     let mut quality = BTreeMap::new();
     let mut categories = BTreeMap::new();
-    for (view, evidence) in sums.quality.iter().rev() {
-        let Some(mut base) = common.get(view).cloned() else {
+    for (view, evidence) in own.quality.iter().rev() {
+        let Some((common, ridge)) = shared.get(view) else {
             continue;
         };
-        let own = around(model, *view).filter(|own| own.len() == base.len());
-        match (own, base.first_mut()) {
-            (Some(own), _) => base = own,
-            (None, Some(intercept)) => *intercept += mean,
-            (None, None) => {}
-        }
-        let around = LinearPrior::with_intercept(&base, settings.intercept_ridge, settings.ridge);
-        let fitted = evidence
-            .scaled_plus(1.0, &around)
-            .and_then(|prior| with_offsets(*view, &prior, &sums.categories, settings.category_shrinkage));
-        if let Some((prior, mut offsets)) = fitted {
-            // The fit is that of all prompts; only its firmness is bounded.
-            quality.insert(*view, prior.scaled(factor));
+        let toward = match around(model, *view).filter(|known| known.len() == common.dimensions()) {
+            Some(known) => LinearPrior::with_intercept(&known, settings.intercept_ridge, *ridge),
+            None => common.around(own, *ridge, settings),
+        };
+        let fitted = around_prior(*view, own, &toward, common, settings);
+        // The fit is that of all prompts; only its firmness is bounded.
+        let held = evidence.scaled_plus(factor, &toward);
+        if let (Some((prior, mut offsets)), Some(held)) = (fitted, held)
+            && let Some(weights) = prior.mean()
+        {
+            quality.insert(*view, held.centred(&weights));
             offsets.values_mut().for_each(|known| known.prompts *= factor);
             // The first view's offsets hold: both are close, and one set serves all views.
             categories = offsets;
         }
     }
-    let variance = (sums.reward_squares / sums.prompts - mean * mean).max(0.0);
+    let variance = (sums.reward_squares / own.prompts - mean * mean).max(0.0);
     ArmSeed {
         model: model.to_owned(),
         family: String::new(),
-        prompts: sums.prompts as u64,
+        prompts: own.prompts as u64,
         mean_quality: mean,
         mean_cost_usd: if sums.costs > 0.0 {
             sums.cost / sums.costs
@@ -594,7 +511,7 @@ mod tests {
             ));
         }
         let loose = SeedSettings {
-            ridge: 8.0,
+            ridge: Some(8.0),
             ..SeedSettings::default()
         };
         let seed = builder.build(&loose, BTreeMap::new());
@@ -606,7 +523,11 @@ mod tests {
             "{narrow:?}"
         );
         // Held firmly, what a model is good at stays nearer to what both share (0.25), and how good it is does not move.
-        let firm = builder.build(&SeedSettings::default(), BTreeMap::new());
+        let firm = SeedSettings {
+            ridge: Some(512.0),
+            ..SeedSettings::default()
+        };
+        let firm = builder.build(&firm, BTreeMap::new());
         let narrow = firm.of("narrow").unwrap().quality[&View::Text].mean().unwrap();
         // 0.25 + 0.25 * 200 / (200 + 512) = 0.32
         assert!(
@@ -615,6 +536,34 @@ mod tests {
         );
         let length = seed.of("good").unwrap().length.as_ref().unwrap();
         assert!((length.weights.mean().unwrap()[0] - 100.0_f64.ln()).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_category_of_which_a_model_saw_little_means_to_it_what_it_means_to_all() {
+        let mut builder = SeedBuilder::default();
+        let mut add = |model, category, reward, times| {
+            for _ in 0..times {
+                builder.add(&LabelledOutcome {
+                    category: Some(category),
+                    ..outcome(model, &[1.0], reward)
+                });
+            }
+        };
+        for model in ["a", "b", "c"] {
+            add(model, "easy", 0.9, 100);
+        }
+        for model in ["a", "b"] {
+            add(model, "hard", 0.1, 100);
+        }
+        add("c", "hard", 0.1, 2);
+        let seed = builder.build(&SeedSettings::default(), BTreeMap::new());
+        let gap = |model: &str| {
+            let categories = &seed.of(model).unwrap().categories;
+            categories["easy"].offset - categories["hard"].offset
+        };
+        // Two answers alone, shrunk by sixteen toward nothing, would leave the third model a ninth of the gap.
+        assert!(gap("a") > 0.6, "{}", gap("a"));
+        assert!(gap("c") > 0.5, "{}", gap("c"));
     }
 
     #[test]

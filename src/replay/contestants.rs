@@ -21,7 +21,7 @@ use crate::policy::category_table::Categories;
 use crate::policy::linear::LinearPrior;
 use crate::policy::linucb::{LinUcbSettings, UcbPrior};
 use crate::policy::route::{Objective, RouteSettings, Terms, solve};
-use crate::policy::seed::{LabelledOutcome, Seed, SeedBuilder, SeedSettings};
+use crate::policy::seed::{CATEGORY_SHRINKAGE, LabelledOutcome, Seed, SeedBuilder, SeedSettings};
 use crate::policy::solver::{Offer, Rounds};
 use crate::policy::{
     ArmFacts, CategoryTable, ContextualLearner, EpsilonGreedy, Fixed, Learner, LinUcb, Random,
@@ -289,7 +289,17 @@ fn learner(
                     .into()
             };
             let rows: Vec<Arc<[f32]>> = (0..trial.seed.prompts.len()).map(row).collect();
-            let inner = contextual(contestant, trial, settings, meter, &rows, categories.dimensions());
+            // The table's cells are shrunk as a table's should be, not as weights on features of a prompt are.
+            let mut settings = settings.clone();
+            settings.seed.ridge = Some(CATEGORY_SHRINKAGE);
+            let inner = contextual(
+                contestant,
+                trial,
+                &settings,
+                meter,
+                &rows,
+                categories.dimensions(),
+            );
             Box::new(CategoryTable::new(categories, inner))
         }
         _ => {

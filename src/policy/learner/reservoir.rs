@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ContextualLearner;
 use crate::arm::ArmId;
-use crate::policy::contextual::RouteView;
+use crate::policy::contextual::{Exploration, RouteView};
 use crate::policy::pmf::floor_per_dollar;
 use crate::policy::route::{RouteMemory, RouteSettings, Solution, Terms, solve};
 use crate::policy::solver::{Offer, Rounds};
@@ -20,6 +20,7 @@ const ABSENT_AFTER: u64 = 32;
 /// Requests in which the doubt that a drift alarm raises falls to 1/e, and how much more is explored at its height.
 const DOUBT: f64 = 300.0;
 const DOUBTFUL_EXPLORATION: f64 = 4.0;
+const DOUBTFUL_REGRET: f64 = 40.0;
 
 /// One recent round: its features and what each arm was expected to cost.
 #[derive(Clone, Debug)]
@@ -148,7 +149,7 @@ impl ContextualLearner {
                 }
             }));
             let costs = recent.offers.iter().map(|&(_, cost)| f64::from(cost));
-            let (share, spend) = settings_exploration;
+            let Exploration { share, spend, .. } = settings_exploration;
             let floor = floor_per_dollar(costs.clone(), share, spend, settings.budget_usd);
             explored += floor
                 .iter()
@@ -171,14 +172,18 @@ impl ContextualLearner {
         }
     }
 
-    /// Shares of requests and of spend that a route explores: more while an alarm says that the world is not what it was
-    /// taken for.
-    fn exploration(&self, settings: &RouteSettings) -> (f64, f64) {
+    /// How much a route explores: more while an alarm says that the world is not what it was taken for.
+    fn exploration(&self, settings: &RouteSettings) -> Exploration {
         let doubt = self
             .doubted_at
             .map_or(0.0, |at| (-(self.clock.saturating_sub(at) as f64) / DOUBT).exp());
         let more = 1.0 + DOUBTFUL_EXPLORATION * doubt;
-        (settings.exploration * more, settings.exploration_spend * more)
+        Exploration {
+            share: settings.exploration * more,
+            spend: settings.exploration_spend * more,
+            // What is believed of an arm is what an alarm calls into doubt, so it hardly bounds what is tried.
+            regret: settings.exploration_regret * (1.0 + DOUBTFUL_REGRET * doubt),
+        }
     }
 
     pub(super) fn view(&self, state: &RouteState) -> RouteView {
