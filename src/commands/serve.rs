@@ -171,13 +171,14 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<App> {
     let stopping = Arc::clone(&app);
     let stop = async move {
         told_to_stop().await;
+        // The demo's own load first: it would find nobody to ask, and say so on its screen.
+        if let Some(load) = load {
+            load.abort();
+        }
         stopping.begin_stop();
         tracing::info!("stopping: no new requests, those under way may end");
     };
     drain(listener, &app, limit, stop).await?;
-    if let Some(load) = load {
-        load.abort();
-    }
     app.stop().await;
     Ok(app)
 }

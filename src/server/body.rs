@@ -40,8 +40,11 @@ where
 pub async fn whole(app: &App, mut body: Body) -> Result<Bytes, ApiError> {
     let limit = app.live.load().config.server.max_body_bytes;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_large(&mut body, limit).await);
+    }
     let mut received = Received::default();
-    while announced <= limit {
+    loop {
         let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
             Ok(None) => return Ok(received.bytes()),
             Ok(Some(Ok(frame))) => frame,
@@ -51,14 +54,17 @@ pub async fn whole(app: &App, mut body: Body) -> Result<Bytes, ApiError> {
         if let Ok(data) = frame.into_data()
             && !received.take(data, limit)
         {
-            break;
+            return Err(too_large(&mut body, limit).await);
         }
     }
-    discard(&mut body).await;
-    Err(ApiError::new(
+}
+
+async fn too_large(body: &mut Body, limit: usize) -> ApiError {
+    discard(body).await;
+    ApiError::new(
         FailureKind::PayloadTooLarge,
         format!("The body is larger than {limit} bytes, the limit set by `server.max_body_bytes`."),
-    ))
+    )
 }
 
 fn broken(how: &str) -> ApiError {

@@ -1,6 +1,8 @@
 //! What every client may rely on, seen from outside: the configuration taken at its word, errors that say whether
 //! another try helps, bodies that stall.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -186,4 +188,25 @@ async fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
     let answer = String::from_utf8_lossy(&answer[..read]);
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("payload_too_large"), "{answer}");
+}
+
+#[test]
+fn the_demonstration_ends_without_complaints() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = program::command()
+        .current_dir(folder.path())
+        .args(["serve", "--demo", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its first row stands when requests have been answered, and more are under way.
+    let mut screen = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(screen.any(|line| line.unwrap().contains("100 %")));
+    let told = Command::new("kill").arg(demo.id().to_string()).status().unwrap();
+    assert!(told.success());
+    let ended = demo.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    let complaints = String::from_utf8(ended.stderr).unwrap();
+    assert!(!complaints.contains("could not be reached"), "{complaints}");
 }
