@@ -19,9 +19,9 @@ pub type Rows = Arc<Vec<Arc<[f32]>>>;
 /// A view that is replayed by.
 pub(super) enum Looks {
     /// Words and surface.
-    Text(TextView),
+    Text(Box<TextView>),
     /// A transformer's embedding and surface, with the model behind it.
-    Embedding(Box<LocalEmbedder>, EmbeddingView),
+    Embedding(Box<LocalEmbedder>, Box<EmbeddingView>),
 }
 
 impl Looks {
@@ -36,15 +36,14 @@ impl Looks {
         match view {
             View::Text => {
                 let name = "text-view.bin";
-                Ok(Self::Text(
-                    TextView::read(&read(name)?).with_context(|| unusable(name))?,
-                ))
+                let view = TextView::read(&read(name)?).with_context(|| unusable(name))?;
+                Ok(Self::Text(Box::new(view)))
             }
             View::Embedding => {
                 let name = "embedding-view.bin";
                 let view = EmbeddingView::read(&read(name)?).with_context(|| unusable(name))?;
                 let embedder = LocalEmbedder::open(&folder.join(view.model()))?;
-                Ok(Self::Embedding(Box::new(embedder), view))
+                Ok(Self::Embedding(Box::new(embedder), Box::new(view)))
             }
         }
     }
