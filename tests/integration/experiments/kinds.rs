@@ -211,13 +211,13 @@ async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
     let house = House::open("", open).await;
     // The model that is used most is the one that falls.
     let mut used: BTreeMap<String, u64> = BTreeMap::new();
-    for i in 0..60 {
+    for i in 0..300 {
         *used.entry(house.ask(i, Some(0.95)).await.1).or_default() += 1;
     }
     let most = used.iter().max_by_key(|(_, count)| **count).unwrap().0.clone();
     let name = format!("drift-{}", most.replace('/', "-"));
     let fallen = |_: &str, model: &str| Some(if model == most { 0.0 } else { 0.95 });
-    for i in 60..1_500 {
+    for i in 300..2_000 {
         house.ask_and_rate(i, fallen).await;
         if i % 25 == 0 && house.get(&format!("/v1/experiments/{name}")).await["phase"] == "stopped_for_harm" {
             break;
