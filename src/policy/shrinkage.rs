@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn models_that_differ_are_held_loosely_and_models_that_do_not_firmly() {
         assert!(chosen(0.4, 1200, true) <= 128.0);
-        assert!(chosen(0.0, 1200, true) >= 2048.0);
+        assert!(chosen(0.0, 1200, true) >= 512.0);
     }
 
     #[test]
