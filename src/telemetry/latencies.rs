@@ -122,7 +122,11 @@ impl Curve {
             .partition_point(|(_, share)| f64::from(*share) < q - 1e-6);
         let (value_ms, at_least) = match self.steps.get(at) {
             Some((value, _)) => (f64::from(*value), false),
-            None => (self.longest_ms, true),
+            // The steps are rounded, and the last of them is no longer than what it stands for.
+            None => {
+                let last = self.steps.last().map_or(0.0, |(value, _)| f64::from(*value));
+                (self.longest_ms.max(last), true)
+            }
         };
         Some(Quantile {
             value_ms,

@@ -44,7 +44,11 @@ fn other_models(into: &Path) {
     });
     std::fs::write(into.join("text-view.bin"), other).unwrap();
     std::fs::write(into.join("classifier.bin"), classifier).unwrap();
-    std::fs::copy(shipped.join("seed-prior.json"), into.join("seed-prior.json")).unwrap();
+    let seed = std::fs::read_to_string(shipped.join("seed-prior.json")).unwrap();
+    let named = |version: &str| format!("\"text\":\"{version}\"");
+    assert!(seed.contains(&named(&old)), "the seed names the view that it was fitted by");
+    let seed = seed.replace(&named(&old), &named(&new));
+    std::fs::write(into.join("seed-prior.json"), seed).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
