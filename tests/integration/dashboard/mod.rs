@@ -184,8 +184,8 @@ fn by_keyboard(page: &mut Browser) {
         page.press("Tab");
         let what = page.js("document.activeElement.id || document.activeElement.tagName");
         if what == "pause" {
-            let outline = page.js("getComputedStyle(document.activeElement).outlineStyle");
-            assert_eq!(outline, "solid", "the focus can be seen");
+            // The focus can be seen, as soon as the page is drawn anew.
+            page.wait("getComputedStyle(document.activeElement).outlineStyle === 'solid'");
             page.press("Enter");
             assert_eq!(
                 page.js("document.getElementById('pause').getAttribute('aria-pressed')"),
