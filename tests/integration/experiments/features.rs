@@ -46,7 +46,10 @@ fn other_models(into: &Path) {
     std::fs::write(into.join("classifier.bin"), classifier).unwrap();
     let seed = std::fs::read_to_string(shipped.join("seed-prior.json")).unwrap();
     let named = |version: &str| format!("\"text\":\"{version}\"");
-    assert!(seed.contains(&named(&old)), "the seed names the view that it was fitted by");
+    assert!(
+        seed.contains(&named(&old)),
+        "the seed names the view that it was fitted by"
+    );
     let seed = seed.replace(&named(&old), &named(&new));
     std::fs::write(into.join("seed-prior.json"), seed).unwrap();
 }
