@@ -325,7 +325,8 @@ impl Log {
         seeds: &[Seed],
         learned: &mut Learned,
     ) -> anyhow::Result<()> {
-        let weights = |seed: &Seed| -> BTreeMap<String, (Vec<f64>, f64, BTreeMap<String, f64>)> {
+        type Weights = BTreeMap<String, (Vec<f64>, f64, BTreeMap<String, f64>)>;
+        let weights = |seed: &Seed| -> Weights {
             let arms = seed
                 .arms
                 .iter()
