@@ -117,7 +117,7 @@ async fn ask_until_refused(base: String, client: usize) -> Served {
     for number in 0..100_000 {
         let ask = format!("ask-{client}-{number}");
         let body = json!({
-            "model": "auto", "stream": (client + number) % 2 == 0,
+            "model": "auto", "stream": (client + number).is_multiple_of(2),
             "messages": [{"role": "user", "content": format!("please {ask}")}],
         });
         let sent = http
