@@ -245,7 +245,7 @@ impl ArmModel {
     ) -> Option<Change> {
         let (reward, weight) = (observation.reward, observation.weight);
         if let Some(old) = observation.revises {
-            self.revise(observation, old.reward, old.weight);
+            self.revise(observation, old.reward, old.weight, clock, settings);
             return None;
         }
         let slow = match self.scoring(&observation.contexts, settings) {
@@ -311,9 +311,17 @@ impl ArmModel {
         }
     }
 
-    fn revise(&mut self, observation: &Observation<'_>, old: f64, old_weight: f64) {
+    fn revise(
+        &mut self,
+        observation: &Observation<'_>,
+        old: f64,
+        old_weight: f64,
+        clock: u64,
+        settings: &LearningSettings,
+    ) {
         let (reward, weight) = (observation.reward, observation.weight);
-        let offset = self.offset(observation.category);
+        // Taken back as it would be learned now: a target without the level would leave the level in the weights.
+        let rest = self.offset(observation.category) + self.drift.shift_at(clock, &settings.drift);
         for view in View::ALL {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
@@ -321,8 +329,8 @@ impl ArmModel {
                 if (old_weight - weight).abs() < 1e-9 {
                     linear.revise(features, old, reward, weight);
                 } else {
-                    linear.update(features, old - offset, -old_weight);
-                    linear.update(features, reward - offset, weight);
+                    linear.update(features, old - rest, -old_weight);
+                    linear.update(features, reward - rest, weight);
                 }
             }
         }

@@ -13,6 +13,9 @@ pub use delta::LinearDelta;
 /// Observations between two exact solutions: see [`Linear::needs_refresh`].
 const REFRESH_EVERY: u32 = 256;
 
+/// Share of a prior that no number of alarms takes away.
+const LEAST_BELIEF: f64 = 1.0 / 64.0;
+
 /// A Gaussian prior on weights in information form, for noise of variance 1: `precision` A0 (the upper triangle,
 /// row by row) and `information` b0 = A0 theta0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,6 +168,8 @@ pub struct Linear {
     information: Vec<f64>,
     scale: f64,
     forgetting: f64,
+    /// Share of the prior that [`Self::discount`] has left.
+    believed: f64,
     since_refresh: u32,
     theta: Vec<f32>,
     /// P, row by row, full.
@@ -184,6 +189,12 @@ struct Saved {
     information: Vec<f64>,
     scale: f64,
     forgetting: f64,
+    #[serde(default = "fully")]
+    believed: f64,
+}
+
+const fn fully() -> f64 {
+    1.0
 }
 
 impl From<Linear> for Saved {
@@ -194,6 +205,7 @@ impl From<Linear> for Saved {
             information: linear.information,
             scale: linear.scale,
             forgetting: linear.forgetting,
+            believed: linear.believed,
         }
     }
 }
@@ -219,6 +231,7 @@ impl TryFrom<Saved> for Linear {
         linear.evidence = saved.evidence;
         linear.information = saved.information;
         linear.scale = saved.scale;
+        linear.believed = saved.believed;
         if linear.refresh() {
             Ok(linear)
         } else {
@@ -238,6 +251,7 @@ impl Linear {
             information: vec![0.0; dimensions],
             scale: 1.0,
             forgetting: forgetting.clamp(0.5, 1.0),
+            believed: 1.0,
             since_refresh: 0,
             theta: vec![0.0; dimensions],
             covariance: vec![0.0; dimensions * dimensions],
@@ -261,7 +275,9 @@ impl Linear {
         }
         let before = std::mem::replace(&mut self.prior, Arc::clone(prior));
         let fits = self.refresh();
-        if !fits {
+        if fits {
+            self.believed = 1.0;
+        } else {
             self.prior = before;
             self.refresh();
         }
@@ -342,18 +358,20 @@ impl Linear {
     }
 
     /// Multiplies prior and evidence alike by `factor` in (0, 1]: plain geometric forgetting, which tends to nothing
-    /// where [`Linear`]'s own tends to the prior. P grows by 1 / factor and theta stays.
+    /// where [`Linear`]'s own tends to the prior. P grows by 1 / factor and theta stays. Of the prior the share
+    /// [`LEAST_BELIEF`] always stays: without it P would double without end along whatever is not being observed, and
+    /// the weights with it.
     pub fn discount(&mut self, factor: f64) {
         let factor = factor.clamp(1e-6, 1.0);
-        let scaled = |numbers: &[f64]| numbers.iter().map(|number| number * factor).collect();
+        let of_prior = factor.max(LEAST_BELIEF / self.believed).min(1.0);
+        let scaled = |numbers: &[f64]| numbers.iter().map(|number| number * of_prior).collect();
         self.prior = Arc::new(LinearPrior {
             precision: scaled(&self.prior.precision),
             information: scaled(&self.prior.information),
         });
+        self.believed *= of_prior;
         self.scale *= factor;
-        let growth = (1.0 / factor) as f32;
-        self.covariance.iter_mut().for_each(|entry| *entry *= growth);
-        self.spread *= growth;
+        self.refresh();
     }
 
     /// Whether enough was learned since the last exact solution for another one to pay.
@@ -554,6 +572,20 @@ mod tests {
         assert!(linear.mean(&[1.0]) < 0.25);
         linear.forget(0.0);
         assert!((linear.mean(&[1.0]) - 0.8).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_prior_discounted_without_end_keeps_a_little_of_itself() {
+        let prior = Arc::new(LinearPrior::around(&[0.8, 0.0], 2.0));
+        let mut linear = Linear::new(prior, 1.0).unwrap();
+        (0..500).for_each(|_| linear.discount(0.5));
+        // 2 / 64 is left along each axis, and the weights are where they were.
+        assert!((linear.variance(&[0.0, 1.0]) - 32.0).abs() < 1e-3);
+        assert!((linear.mean(&[1.0, 0.0]) - 0.8).abs() < 1e-6);
+        let saved = serde_json::to_string(&linear).unwrap();
+        let mut loaded: Linear = serde_json::from_str(&saved).unwrap();
+        loaded.discount(0.5);
+        assert!((loaded.variance(&[0.0, 1.0]) - 32.0).abs() < 1e-3);
     }
 
     #[test]

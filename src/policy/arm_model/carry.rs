@@ -46,7 +46,7 @@ impl ArmModel {
     /// Learns a reward on views that came after it was learned on the others: only their weights move.
     pub fn learn_late(&mut self, observation: &Observation<'_>, clock: u64, settings: &LearningSettings) {
         if let Some(old) = observation.revises {
-            self.revise(observation, old.reward, old.weight);
+            self.revise(observation, old.reward, old.weight, clock, settings);
             return;
         }
         let offset = self.offset(observation.category);

@@ -274,6 +274,37 @@ mod tests {
         assert!(other.load(&bytes).unwrap(), "the seed is another one");
     }
 
+    /// Scores that swing for hours raise an alarm every few requests. Each halves what is believed, and along what is
+    /// never observed nothing makes up for that.
+    #[test]
+    fn alarms_without_end_leave_every_estimate_within_reach() {
+        let mut learner = learner(["1", "1"], seed(0.6, 1));
+        let mut seen = 0;
+        for seq in 1..=40_000_u64 {
+            // Mostly one kind of prompt, and now and then a little of another.
+            let features = [1.0, if seq % 97 == 0 { 0.01 } else { 0.0 }];
+            let revises = (seq % 11 == 0).then_some(crate::policy::Revision { reward: 0.2, weight: 0.5 });
+            learner.record_reward(&Observation {
+                seq,
+                route: "auto",
+                arm: &arm(),
+                contexts: contexts(&features, &features),
+                category: None,
+                reward: (seq / 16 % 10) as f64 / 9.0,
+                weight: 1.0,
+                propensity: 1.0,
+                logged: None,
+                late: false,
+                revises,
+            });
+            learner.clock += 1;
+            seen += learner.take_events().len();
+            let now = expected(&learner, View::Text);
+            assert!((-1.0..=2.0).contains(&now), "{now} after {seq} scores");
+        }
+        assert!(seen > 100, "{seen} alarms");
+    }
+
     #[test]
     fn statistics_never_cross_versions_and_each_view_has_its_own() {
         let mut running = learner(["1", "1"], seed(0.4, 1));
