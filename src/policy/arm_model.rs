@@ -28,6 +28,16 @@ const UNKNOWN_PRECISION: f64 = 4.0;
 /// Categories that an arm keeps apart.
 const MOST_CATEGORIES: usize = 256;
 
+/// What a call costs beside what was expected, squared and in logarithms, before any was seen; the calls that this
+/// counts for; and the latest calls that are remembered.
+const fn unknown_cost_error() -> f64 {
+    0.25
+}
+const COST_ERROR_CALLS: f64 = 10.0;
+const COST_ERROR_MEMORY: f64 = 300.0;
+/// 95 % quantile of a standard normal number.
+const UPPER_NORMAL: f64 = 1.645;
+
 /// How arms learn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -75,6 +85,9 @@ pub struct ArmModel {
     length: Option<(View, LogNormal)>,
     #[serde(default)]
     prompt_cache: PromptCache,
+    /// Mean squared logarithm of what a call cost over what was expected of it.
+    #[serde(default = "unknown_cost_error")]
+    cost_error: f64,
     rewards: u64,
     calls: u64,
     /// What was observed since it was last told to other replicas, where there are some.
@@ -124,6 +137,7 @@ impl ArmModel {
             mean_quality: own.map_or(0.5, |arm| arm.mean_quality),
             length,
             prompt_cache: PromptCache::default(),
+            cost_error: unknown_cost_error(),
             rewards: 0,
             calls: 0,
             account: None,
@@ -344,6 +358,11 @@ impl ArmModel {
             self.prompt_cache
                 .learn(input, read, written, sample.prefix_tokens);
         }
+        if sample.ends_request && sample.expected_cost_usd > 0.0 && sample.cost_usd > 0.0 {
+            let error = (sample.cost_usd / sample.expected_cost_usd).ln().clamp(-3.0, 3.0);
+            let gain = 1.0 / (COST_ERROR_CALLS + self.calls as f64).min(COST_ERROR_MEMORY);
+            self.cost_error += gain * (error * error - self.cost_error);
+        }
         let Some(tokens) = sample.output_tokens.filter(|&tokens| tokens > 0) else {
             return;
         };
@@ -374,6 +393,14 @@ impl ArmModel {
     #[must_use]
     pub fn output_spread(&self) -> Option<f64> {
         self.length.as_ref().map(|(_, head)| head.spread())
+    }
+
+    /// How many times its expected cost a call of this arm may well come to: the 95 % quantile of a log-normal whose
+    /// mean is what is expected, exp(z s - s^2 / 2).
+    #[must_use]
+    pub fn surprise(&self) -> f64 {
+        let spread = self.cost_error.sqrt();
+        (UPPER_NORMAL * spread - 0.5 * self.cost_error).exp().max(1.0)
     }
 
     /// What the provider reads from its prompt cache.

@@ -7,7 +7,7 @@ use super::arm_model::{ArmModel, Estimate, LearningSettings};
 use super::pmf::{argmax, floor_per_dollar, normal_quantile, probability_of_best};
 use super::prompt_cache::{CachedInput, CachedShares};
 use super::route::{Objective, RouteSettings, Solution};
-use super::{ArmScore, Contexts, Pmf, Policy, Proposal, Round, Strategy};
+use super::{ArmScore, Candidate, Contexts, Pmf, Policy, Proposal, Round, Strategy};
 use crate::arm::ArmId;
 
 /// Standard deviations beyond which an arm is not expected to win a race.
@@ -18,6 +18,8 @@ const EXPLORED_QUALITY: f64 = 0.1;
 const AUDIT_SPEND: f64 = 0.02;
 /// Quality of an arm of which nothing is known.
 const UNKNOWN_QUALITY: f64 = 0.5;
+/// How many times its expected cost a call of an arm may well come to of which nothing is known.
+const UNKNOWN_SURPRISE: f64 = 2.0;
 
 /// One route as readers see it.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct RouteView {
     pub settings: Arc<RouteSettings>,
     /// What was solved on its recent rounds.
     pub solution: Arc<Solution>,
-    /// The largest expected cost of a request that its budget has room for, where it has one.
+    /// The most that a request may come to for its budget to have room for it, where it has one.
     pub room_usd: Option<f64>,
     /// How much is explored now.
     pub exploration: Exploration,
@@ -230,12 +232,23 @@ impl Snapshot {
 
     /// Which candidates may be drawn: those that meet the floor, and of these, if there are any, those that the budget
     /// has room for, so that no window of requests overspends whatever is drawn.
-    fn allowed(view: Option<&RouteView>, scores: &[ArmScore]) -> Vec<bool> {
+    fn allowed(&self, view: Option<&RouteView>, round: &Round<'_>, scores: &[ArmScore]) -> Vec<bool> {
         let capable = |score: &ArmScore| score.capable;
-        let room = view.and_then(|view| view.room_usd).unwrap_or(f64::INFINITY);
-        let fits = |score: &ArmScore| score.capable && score.cost_usd <= room;
-        if scores.iter().any(fits) {
-            return scores.iter().map(fits).collect();
+        let fits: Vec<bool> = match view.and_then(|view| view.room_usd) {
+            None => scores.iter().map(capable).collect(),
+            Some(room) => {
+                let dearest = |(score, candidate): (&ArmScore, &Candidate<'_>)| {
+                    let surprise = self
+                        .arms
+                        .get(candidate.arm)
+                        .map_or(UNKNOWN_SURPRISE, |model| model.surprise());
+                    capable(score) && score.cost_usd * surprise <= room
+                };
+                scores.iter().zip(round.candidates).map(dearest).collect()
+            }
+        };
+        if fits.contains(&true) {
+            return fits;
         }
         // Nothing fits: the cheapest of the capable must do.
         let least = scores
@@ -319,7 +332,7 @@ impl Policy for Snapshot {
             // A route that the learner was never told of: best expected quality, nothing learned about its money.
             let settings = RouteSettings::default();
             let Scored { scores, sds, .. } = self.score(round, &settings, 0.0);
-            let allowed = Self::allowed(None, &scores);
+            let allowed = self.allowed(None, round, &scores);
             return Proposal {
                 pmf: Self::race(round, &scores, &sds, &allowed),
                 scores,
@@ -331,7 +344,7 @@ impl Policy for Snapshot {
         let asked = Self::lambda(view, round);
         let (lambda, higher, share) = Self::paced(view, round, asked.unwrap_or(0.0));
         let Scored { scores, sds, drifts } = self.score(round, settings, lambda);
-        let allowed = Self::allowed(Some(view), &scores);
+        let allowed = self.allowed(Some(view), round, &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
         let from_mix = if view.contextual || floored || asked.is_none() {
             None

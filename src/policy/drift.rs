@@ -26,7 +26,7 @@ pub struct DriftSettings {
 impl Default for DriftSettings {
     fn default() -> Self {
         Self {
-            walk_variance: 1e-7,
+            walk_variance: 1e-8,
             idle_variance: 5e-4,
             reversion: 1000.0,
             max_variance: 0.02,

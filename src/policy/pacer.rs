@@ -8,11 +8,9 @@ use serde::{Deserialize, Serialize};
 const HORIZON: f64 = 100.0;
 /// Bounds of what a request may cost while that is done, over the budget.
 const ALLOWANCE: (f64, f64) = (0.3, 1.2);
-/// Requests in a window, and the most that any window may spend over its budget.
+/// Requests in a window, and what it is planned to spend of its budget at most, so that surprises stay within 1.10.
 const WINDOW: usize = 200;
-const WINDOW_USE: f64 = 1.10;
-/// A call may well cost so many times what is expected of it.
-const SURPRISE: f64 = 1.5;
+const WINDOW_USE: f64 = 1.06;
 
 /// The account of a budget per request.
 ///
@@ -63,12 +61,12 @@ impl Pacer {
         (budget_usd - owed / HORIZON).clamp(least * budget_usd, most * budget_usd)
     }
 
-    /// The largest expected cost with which the latest 200 requests stay within 1.1 of their budget, even if the call
-    /// comes to half as much again as is expected.
+    /// The most that the next call may come to for the latest 200 requests to stay within their budget, with a little
+    /// over it.
     #[must_use]
     pub fn room(&self, budget_usd: f64) -> f64 {
         let latest: f64 = self.window.iter().sum();
-        ((WINDOW_USE * WINDOW as f64 * budget_usd - latest) / SURPRISE).max(0.0)
+        (WINDOW_USE * WINDOW as f64 * budget_usd - latest).max(0.0)
     }
 
     /// Spent over allowed since the last known change.
@@ -100,10 +98,10 @@ mod tests {
     #[test]
     fn a_window_that_is_nearly_spent_has_no_room_for_a_dear_call() {
         let mut pacer = Pacer::default();
-        assert!((pacer.room(1.5) - 220.0).abs() < 1e-9);
+        assert!((pacer.room(1.5) - 318.0).abs() < 1e-9);
         (0..300).for_each(|_| pacer.record(1.0, true, 1.0));
-        // 199 of the latest count; 220 may be spent.
-        assert!((pacer.room(1.0) - 14.0).abs() < 1e-9);
+        // 199 of the latest count; 212 may be spent.
+        assert!((pacer.room(1.0) - 13.0).abs() < 1e-9);
         (0..50).for_each(|_| pacer.record(2.0, true, 1.0));
         assert_eq!(pacer.room(1.0), 0.0);
     }

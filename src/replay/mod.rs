@@ -104,6 +104,14 @@ pub struct ReplayArgs {
     /// Leave the baselines out
     #[arg(long)]
     pub no_baselines: bool,
+    /// Only these of the baselines, by their keys in metrics.json (default: all)
+    #[arg(
+        long,
+        value_name = "KEYS",
+        value_delimiter = ',',
+        conflicts_with = "no_baselines"
+    )]
+    pub baselines: Vec<String>,
     /// Folder of the feature artefacts and the shipped prior
     #[arg(
         long,
@@ -139,7 +147,11 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
     let plan = plan(args)?;
     let policy = parse_policy(&args.policy, &plan.whole)?;
     let mut contestants = vec![policy];
-    if !args.no_baselines {
+    if !args.baselines.is_empty() {
+        for key in &args.baselines {
+            contestants.push(parse_policy(key, &plan.whole)?);
+        }
+    } else if !args.no_baselines {
         let beside = plan.beside.iter().copied();
         let all = beside.chain(baselines(&plan.whole));
         contestants.extend(all.filter(|&baseline| baseline != policy));

@@ -21,6 +21,7 @@ impl ArmModel {
             }
         }
         self.prompt_cache = old.prompt_cache;
+        self.cost_error = old.cost_error;
         self.calls = old.calls;
         if let Some((view, head)) = old.length.clone().filter(|(view, _)| kept[view.index()]) {
             match &mut self.length {
