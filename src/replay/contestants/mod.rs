@@ -1,6 +1,8 @@
 //! Everything that is replayed side by side: the policy and its baselines.
 
-use std::collections::BTreeMap;
+mod hindsight;
+mod learners;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,23 +11,17 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::dataset::{Dataset, Prompt};
+use super::dataset::Dataset;
 use super::meter::{Meter, Row};
-use super::metrics::{Point, Run, Step, hull, mean};
-use super::nearest::Nearest;
+use super::metrics::{Run, mean};
 use super::scenario::Replicas;
 use super::views::Rows;
-use super::world::{ROUTE, Router, World, text_only};
+use super::world::{Router, World};
 use crate::policy::arm_model::LearningSettings;
-use crate::policy::category_table::Categories;
-use crate::policy::linear::LinearPrior;
-use crate::policy::linucb::{LinUcbSettings, UcbPrior};
-use crate::policy::route::{Objective, RouteSettings, Terms, solve};
-use crate::policy::seed::{CATEGORY_SHRINKAGE, LabelledOutcome, Seed, SeedBuilder, SeedSettings};
-use crate::policy::solver::{Offer, Rounds};
-use crate::policy::{
-    ArmFacts, CategoryTable, ContextualLearner, EpsilonGreedy, Fixed, Learner, LinUcb, Random,
-};
+use crate::policy::route::RouteSettings;
+use crate::policy::seed::{Seed, SeedSettings};
+
+pub use hindsight::single_points;
 
 /// A policy that can be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,8 +163,8 @@ pub fn run(
     clock: fn() -> Instant,
 ) -> Run {
     match contestant {
-        Contestant::Oracle => return oracle(&trial.world, settings),
-        Contestant::ZeroRouter => return zero_router(&trial.world, settings),
+        Contestant::Oracle => return hindsight::oracle(&trial.world, settings),
+        Contestant::ZeroRouter => return hindsight::zero_router(&trial.world, settings),
         _ => {}
     }
     let mut trial = featured(contestant, trial, seed);
@@ -177,7 +173,7 @@ pub fn run(
     let meter = meter(&trial, settings);
     let mut routers: Vec<Router> = (0..trial.world.replicas.count)
         .map(|number| Router {
-            learner: learner(contestant, &trial, settings, &meter, number),
+            learner: learners::learner(contestant, &trial, settings, &meter, number),
             meter: meter.clone(),
         })
         .collect();
@@ -255,298 +251,4 @@ fn typical_cost(trial: &Trial, model: usize) -> f64 {
         .filter_map(|prompt| Some(prompt.outcomes[model]?.cost_usd))
         .collect();
     mean(&costs)
-}
-
-/// `number` tells routers apart that share the traffic.
-fn learner(
-    contestant: Contestant,
-    trial: &Trial,
-    settings: &Settings,
-    meter: &Meter,
-    number: usize,
-) -> Box<dyn Learner> {
-    let dataset = &trial.world.dataset;
-    match contestant {
-        Contestant::Random => Box::new(Random),
-        Contestant::Single(model) => Box::new(Fixed::new(dataset.models[model].clone())),
-        Contestant::EpsilonGreedy => {
-            let lambda = match settings.route.objective {
-                Objective::Weighted { lambda } => lambda,
-                _ => 0.0,
-            };
-            Box::new(EpsilonGreedy::new(settings.route.exploration, lambda))
-        }
-        Contestant::LinUcb => Box::new(linucb(trial, settings, meter)),
-        Contestant::Knn => Box::new(nearest(trial, settings, meter)),
-        Contestant::CategoryTable => {
-            let all = trial.seed.prompts.iter().chain(&dataset.prompts);
-            let categories = Arc::new(Categories::new(
-                all.filter_map(|prompt| prompt.category.as_deref()),
-            ));
-            let row = |prompt: usize| {
-                categories
-                    .indicator(trial.seed.prompts[prompt].category.as_deref())
-                    .into()
-            };
-            let rows: Vec<Arc<[f32]>> = (0..trial.seed.prompts.len()).map(row).collect();
-            // The table's cells are shrunk as a table's should be, not as weights on features of a prompt are.
-            let mut settings = settings.clone();
-            settings.seed.ridge = Some(CATEGORY_SHRINKAGE);
-            let inner = contextual(
-                contestant,
-                trial,
-                &settings,
-                meter,
-                &rows,
-                categories.dimensions(),
-            );
-            Box::new(CategoryTable::new(categories, inner))
-        }
-        _ => {
-            let dimensions = trial.world.features.first().map_or(1, |features| features.len());
-            let mut learner = contextual(
-                contestant,
-                trial,
-                settings,
-                meter,
-                &trial.seed_features,
-                dimensions,
-            );
-            if trial.world.replicas.merge_every > 0 {
-                learner.share_as(&format!("replica-{number}"), 1);
-            }
-            Box::new(learner)
-        }
-    }
-}
-
-/// The category that a contestant may see. Surface and shuffled features must stand alone, and the table has its
-/// categories as features already.
-fn category(contestant: Contestant, prompt: &Prompt) -> Option<&str> {
-    contestant
-        .sees_categories()
-        .then_some(prompt.category.as_deref())?
-}
-
-/// A contextual learner, seeded and rehearsed on the seed prompts (`rows` are their features).
-fn contextual(
-    contestant: Contestant,
-    trial: &Trial,
-    settings: &Settings,
-    meter: &Meter,
-    rows: &[Arc<[f32]>],
-    dimensions: usize,
-) -> ContextualLearner {
-    let dataset = &trial.world.dataset;
-    let mut builder = SeedBuilder::default();
-    for (prompt, features) in trial.seed.prompts.iter().zip(rows) {
-        for (model, outcome) in prompt.outcomes.iter().enumerate() {
-            if let Some(outcome) = outcome.filter(|_| !trial.unseeded.contains(&model)) {
-                builder.add(&LabelledOutcome {
-                    model: dataset.models[model].as_str(),
-                    category: category(contestant, prompt),
-                    contexts: text_only(features),
-                    reward: outcome.score,
-                    length: None,
-                    cost_usd: Some(outcome.cost_usd),
-                });
-            }
-        }
-    }
-    let seed = if trial.seed.prompts.is_empty() {
-        trial.prior.clone()
-    } else {
-        Some(Arc::new(builder.build(&settings.seed, BTreeMap::new())))
-    };
-    let mut learner =
-        ContextualLearner::new(settings.learning, [Some(dimensions), None], BTreeMap::new(), seed);
-    for (model, id) in dataset.models.iter().enumerate() {
-        learner.ensure_arm(&ArmFacts {
-            id: id.clone(),
-            family: String::new(),
-            typical_cost_usd: typical_cost(trial, model),
-        });
-    }
-    learner.ensure_route(ROUTE, settings.route.clone());
-    // The latest 512 seed prompts stand for the traffic to come.
-    let skip = rows.len().saturating_sub(512);
-    let latest = trial
-        .seed
-        .prompts
-        .iter()
-        .zip(rows)
-        .zip(trial.seed_features.iter())
-        .skip(skip);
-    for ((prompt, features), costs_from) in latest {
-        let offers: Vec<_> = dataset
-            .models
-            .iter()
-            .enumerate()
-            .map(|(model, id)| {
-                (
-                    id.clone(),
-                    meter.expect(model, costs_from, prompt.category.as_deref()),
-                )
-            })
-            .collect();
-        learner.rehearse(ROUTE, &text_only(features), category(contestant, prompt), &offers);
-    }
-    learner.known_change();
-    learner
-}
-
-fn nearest(trial: &Trial, settings: &Settings, meter: &Meter) -> Nearest {
-    let models = &trial.world.dataset.models;
-    let mut nearest = Nearest::new(settings.route.clone(), models);
-    for (prompt, features) in trial.seed.prompts.iter().zip(trial.seed_features.iter()) {
-        for (model, outcome) in prompt.outcomes.iter().enumerate() {
-            if let Some(outcome) = outcome {
-                nearest.add(&models[model], features, outcome.score);
-            }
-        }
-    }
-    for (prompt, features) in trial
-        .seed
-        .prompts
-        .iter()
-        .zip(trial.seed_features.iter())
-        .rev()
-        .take(256)
-    {
-        let costs: Vec<f64> = (0..models.len())
-            .map(|model| meter.expect(model, features, prompt.category.as_deref()))
-            .collect();
-        nearest.rehearse(features, &costs);
-    }
-    nearest
-}
-
-fn linucb(trial: &Trial, settings: &Settings, meter: &Meter) -> LinUcb {
-    let dimensions = trial.world.features.first().map_or(1, |features| features.len());
-    let prior = |(model, id): (usize, &crate::arm::ArmId)| {
-        let mut sums = LinearPrior::around(&vec![0.0; dimensions], 0.0);
-        let mut prompts = 0.0;
-        let mut cost = 0.0;
-        for (prompt, features) in trial.seed.prompts.iter().zip(trial.seed_features.iter()) {
-            if let Some(outcome) = prompt.outcomes[model] {
-                sums.add(features, outcome.score, 1.0);
-                cost += meter.expect(model, features, prompt.category.as_deref());
-                prompts += 1.0;
-            }
-        }
-        let mean_cost = if prompts > 0.0 {
-            cost / prompts
-        } else {
-            typical_cost(trial, model)
-        };
-        UcbPrior {
-            arm: id.clone(),
-            // Dollars of a request over its thousands of tokens: recorded answers run to about a thousand.
-            price: mean_cost,
-            offline: (prompts > 0.0).then_some((sums, prompts)),
-            dimensions,
-        }
-    };
-    let priors: Vec<UcbPrior> = trial.world.dataset.models.iter().enumerate().map(prior).collect();
-    let cost_weight = match settings.route.objective {
-        // In the published form the weight is on the normalised price: a sweep varies it over its useful range.
-        Objective::Weighted { lambda } => (lambda.max(1e-3).ln() / 10.0 + 0.5).clamp(0.0, 2.0),
-        _ => LinUcbSettings::default().cost_weight,
-    };
-    let settings = LinUcbSettings {
-        budget_usd: settings.route.budget_usd,
-        cost_weight,
-        ..LinUcbSettings::default()
-    };
-    LinUcb::new(settings, &priors)
-}
-
-/// Chooses by the recorded outcomes themselves, at the price of a dollar that meets the objective in hindsight.
-fn oracle(world: &World, settings: &Settings) -> Run {
-    let mut rounds = Rounds::default();
-    for prompt in &world.dataset.prompts {
-        rounds.push(prompt.outcomes.iter().enumerate().filter_map(|(arm, outcome)| {
-            let outcome = (*outcome)?;
-            Some(Offer {
-                arm,
-                quality: outcome.score,
-                value: outcome.score,
-                cost_usd: outcome.cost_usd,
-            })
-        }));
-    }
-    let lambda = solve(&settings.route, &rounds, &Terms::default())
-        .lambda
-        .unwrap_or(0.0);
-    let step = |offers: &[Offer]| {
-        // Among equals the cheapest.
-        let value = |offer: &Offer| offer.quality - lambda.max(1e-9) * offer.cost_usd;
-        let chosen = offers.iter().max_by(|a, b| value(a).total_cmp(&value(b)))?;
-        Some(Step {
-            model: chosen.arm,
-            reward: chosen.quality,
-            cost_usd: chosen.cost_usd,
-            best: offers.iter().map(|offer| offer.quality).fold(0.0, f64::max),
-            explored: false,
-        })
-    };
-    Run {
-        steps: rounds.iter().filter_map(step).collect(),
-        ..Run::default()
-    }
-}
-
-/// Mean cost and quality of each model over the prompts that it answered.
-#[must_use]
-pub fn single_points(dataset: &Dataset) -> Vec<Point> {
-    (0..dataset.models.len())
-        .map(|model| {
-            let outcomes = dataset.prompts.iter().filter_map(|prompt| prompt.outcomes[model]);
-            let (scores, costs): (Vec<f64>, Vec<f64>) =
-                outcomes.map(|outcome| (outcome.score, outcome.cost_usd)).unzip();
-            Point {
-                cost_usd: mean(&costs),
-                quality: mean(&scores),
-            }
-        })
-        .collect()
-}
-
-/// The best point of the single models' hull that the objective allows, as steps of expected reward and cost.
-fn zero_router(world: &World, settings: &Settings) -> Run {
-    let singles = single_points(&world.dataset);
-    let column = |point: &Point| singles.iter().position(|single| single == point).unwrap_or(0);
-    let hull = hull(&singles);
-    let mut rounds = Rounds::default();
-    rounds.push(hull.iter().map(|point| Offer {
-        arm: column(point),
-        quality: point.quality,
-        value: point.quality,
-        cost_usd: point.cost_usd,
-    }));
-    let solution = solve(&settings.route, &rounds, &Terms::default());
-    let mix = solution.static_mix(&settings.route, None);
-    let expected = |pick: fn(&Point) -> f64| {
-        mix.iter()
-            .map(|(arm, share)| share * pick(&singles[*arm]))
-            .sum::<f64>()
-    };
-    let (reward, cost_usd) = (expected(|point| point.quality), expected(|point| point.cost_usd));
-    let model = mix.first().map_or(0, |(arm, _)| *arm);
-    let steps = world.dataset.prompts.iter().map(|prompt| Step {
-        model,
-        reward,
-        cost_usd,
-        best: prompt
-            .outcomes
-            .iter()
-            .flatten()
-            .map(|outcome| outcome.score)
-            .fold(0.0, f64::max),
-        explored: false,
-    });
-    Run {
-        steps: steps.collect(),
-        ..Run::default()
-    }
 }
