@@ -11,101 +11,115 @@ use crate::policy::{Decision, Demands, Proposal};
 /// Input tokens above which a prompt is in the slice `length=long`.
 const LONG: u64 = 1_000;
 
-/// Whether what finished experiments ruled leaves `arm` to be drawn, among `arms`.
-#[must_use]
-pub fn allowed(table: &Table, route: &str, category: Option<&str>, arm: &Arm, arms: &[&Arm]) -> bool {
-    !table.rulings(route, category).any(|ruling| match ruling {
-        Ruling::Exclude { variant } => variant.names(arm) && arms.iter().any(|other| !variant.names(other)),
-        // Only where the one that takes its place can take the request.
-        Ruling::Replace { of, by } => {
-            of.names(arm) && !by.names(arm) && arms.iter().any(|other| by.names(other))
-        }
-        Ruling::Adopt { .. } => false,
-    })
+/// The experiments that concern a request: the finished and the running ones of its route and category.
+#[derive(Clone, Copy)]
+pub struct Trials<'a> {
+    /// All of them.
+    pub table: &'a Table,
+    /// The request's route.
+    pub route: &'a str,
+    /// Its category.
+    pub category: Option<&'a str>,
 }
 
-/// Whether an arm that is not drawn, by what finished experiments ruled, may still stand in when others fail: another
-/// took its place, but nothing was found against it.
-#[must_use]
-pub fn stands_in(table: &Table, route: &str, category: Option<&str>, arm: &Arm) -> bool {
-    let excluded = |ruling: &Ruling| matches!(ruling, Ruling::Exclude { variant } if variant.names(arm));
-    !table.rulings(route, category).any(excluded)
-}
-
-/// The request's place in an experiment, if each of its arms can take it. A request that wants nothing explored takes
-/// part in nothing, and one that asks for a quality of its own in no comparison of margins.
-#[must_use]
-pub fn enrol(
-    table: &Table,
-    unit: &Unit<'_>,
-    route: &str,
-    category: Option<&str>,
-    arms: &[&Arm],
-    demands: &Demands,
-) -> Option<Enrolment> {
-    if !demands.explore {
-        return None;
+impl<'a> Trials<'a> {
+    fn rulings(&self) -> impl Iterator<Item = &'a Ruling> {
+        self.table.rulings(self.route, self.category)
     }
-    let enrolment = table.assign(unit, route, category)?;
-    let own = demands.quality_margin.is_some() || demands.quality_floor.is_some();
-    let can = |variant: &Variant| match variant {
-        Variant::Model(_) | Variant::Family(_) => arms.iter().any(|arm| variant.names(arm)),
-        Variant::MarginMilli(_) => !own,
-        Variant::Categories(table) => category
-            .and_then(|category| table.get(category))
-            .is_none_or(|model| arms.iter().any(|arm| arm.id == *model)),
-        Variant::Policy(_) | Variant::Features(_) | Variant::Current => true,
-    };
-    // An arm that cannot take some requests would get the easier ones only.
-    enrolment.variants.iter().all(can).then_some(enrolment)
-}
 
-/// Those of `guests` (places in the pool, whose arms `arm` gives) that may be drawn beside the route's own models: what
-/// the running experiment compares, and what a finished one put in a model's place.
-#[must_use]
-pub fn invited<'a>(
-    table: &Table,
-    route: &str,
-    category: Option<&str>,
-    guests: &[usize],
-    arm: impl Fn(usize) -> &'a Arm,
-    enrolment: Option<&Enrolment>,
-) -> Vec<usize> {
-    let compared = |arm: &Arm| {
-        let names = |variant: &Variant| matches!(variant, Variant::Model(model) if *model == arm.id);
-        enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(names))
-    };
-    let shipped = |arm: &Arm| {
-        table
-            .rulings(route, category)
-            .any(|ruling| matches!(ruling, Ruling::Replace { by, .. } if by.names(arm)))
-    };
-    let is_in = |&index: &usize| compared(arm(index)) || shipped(arm(index));
-    guests.iter().copied().filter(is_in).collect()
-}
+    /// How the request is to be routed where it is in no experiment, if a finished one has shipped another way than
+    /// the router's own.
+    #[must_use]
+    pub fn way(&self) -> Option<&'a Variant> {
+        self.table.way(self.route, self.category)
+    }
 
-/// Those of `drawn` (places in the pool, whose arms `arm` gives) that may be drawn: what finished experiments left,
-/// and what the running one names.
-#[must_use]
-pub fn left<'a>(
-    table: &Table,
-    route: &str,
-    category: Option<&str>,
-    drawn: &[usize],
-    arm: impl Fn(usize) -> &'a Arm,
-    enrolment: Option<&Enrolment>,
-) -> Vec<usize> {
-    let arms: Vec<&Arm> = drawn.iter().map(|&index| arm(index)).collect();
-    let named = |arm: &Arm| {
-        enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(|variant| variant.names(arm)))
-    };
-    let kept: Vec<usize> = drawn
-        .iter()
-        .zip(&arms)
-        .filter(|(_, arm)| named(arm) || allowed(table, route, category, arm, &arms))
-        .map(|(&index, _)| index)
-        .collect();
-    if kept.is_empty() { drawn.to_vec() } else { kept }
+    /// Whether what finished experiments ruled leaves `arm` to be drawn, among `arms`.
+    fn allow(&self, arm: &Arm, arms: &[&Arm]) -> bool {
+        !self.rulings().any(|ruling| match ruling {
+            Ruling::Exclude { variant } => {
+                variant.names(arm) && arms.iter().any(|other| !variant.names(other))
+            }
+            // Only where the one that takes its place can take the request.
+            Ruling::Replace { of, by } => {
+                of.names(arm) && !by.names(arm) && arms.iter().any(|other| by.names(other))
+            }
+            Ruling::Adopt { .. } => false,
+        })
+    }
+
+    /// Whether an arm that is not drawn, by what finished experiments ruled, may still stand in when others fail:
+    /// another took its place, but nothing was found against it.
+    #[must_use]
+    pub fn stands_in(&self, arm: &Arm) -> bool {
+        let excluded = |ruling: &Ruling| matches!(ruling, Ruling::Exclude { variant } if variant.names(arm));
+        !self.rulings().any(excluded)
+    }
+
+    /// The request's place in an experiment, if each of its arms can take it. A request that wants nothing explored
+    /// takes part in nothing, and one that asks for a quality of its own in no comparison of margins.
+    #[must_use]
+    pub fn enrol(&self, unit: &Unit<'_>, arms: &[&Arm], demands: &Demands) -> Option<Enrolment> {
+        if !demands.explore {
+            return None;
+        }
+        let enrolment = self.table.assign(unit, self.route, self.category)?;
+        let own = demands.quality_margin.is_some() || demands.quality_floor.is_some();
+        let can = |variant: &Variant| match variant {
+            Variant::Model(_) | Variant::Family(_) => arms.iter().any(|arm| variant.names(arm)),
+            Variant::MarginMilli(_) => !own,
+            Variant::Categories(table) => self
+                .category
+                .and_then(|category| table.get(category))
+                .is_none_or(|model| arms.iter().any(|arm| arm.id == *model)),
+            Variant::Policy(_) | Variant::Features(_) | Variant::Current => true,
+        };
+        // An arm that cannot take some requests would get the easier ones only.
+        enrolment.variants.iter().all(can).then_some(enrolment)
+    }
+
+    /// Those of `guests` (places in the pool, whose arms `arm` gives) that may be drawn beside the route's own models:
+    /// what the running experiment compares, and what a finished one put in a model's place.
+    #[must_use]
+    pub fn invited<'p>(
+        &self,
+        guests: &[usize],
+        arm: impl Fn(usize) -> &'p Arm,
+        enrolment: Option<&Enrolment>,
+    ) -> Vec<usize> {
+        let compared = |arm: &Arm| {
+            let names = |variant: &Variant| matches!(variant, Variant::Model(model) if *model == arm.id);
+            enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(names))
+        };
+        let shipped = |arm: &Arm| {
+            self.rulings()
+                .any(|ruling| matches!(ruling, Ruling::Replace { by, .. } if by.names(arm)))
+        };
+        let is_in = |&index: &usize| compared(arm(index)) || shipped(arm(index));
+        guests.iter().copied().filter(is_in).collect()
+    }
+
+    /// Those of `drawn` (places in the pool, whose arms `arm` gives) that may be drawn: what finished experiments left,
+    /// and what the running one names.
+    #[must_use]
+    pub fn left<'p>(
+        &self,
+        drawn: &[usize],
+        arm: impl Fn(usize) -> &'p Arm,
+        enrolment: Option<&Enrolment>,
+    ) -> Vec<usize> {
+        let arms: Vec<&Arm> = drawn.iter().map(|&index| arm(index)).collect();
+        let named = |arm: &Arm| {
+            enrolment.is_some_and(|enrolment| enrolment.variants.iter().any(|variant| variant.names(arm)))
+        };
+        let kept: Vec<usize> = drawn
+            .iter()
+            .zip(&arms)
+            .filter(|(_, arm)| named(arm) || self.allow(arm, &arms))
+            .map(|(&index, _)| index)
+            .collect();
+        if kept.is_empty() { drawn.to_vec() } else { kept }
+    }
 }
 
 /// What a request is like, for the slices of a report.

@@ -118,6 +118,14 @@ fn experiments(control: &str, treatment: &str) -> Experiments {
     experiments
 }
 
+fn trials<'a>(table: &'a Table, category: Option<&'a str>) -> Trials<'a> {
+    Trials {
+        table,
+        route: "auto",
+        category,
+    }
+}
+
 fn enrolled(experiments: &Experiments, request: &str) -> Enrolment {
     let unit = Unit {
         request,
@@ -126,7 +134,9 @@ fn enrolled(experiments: &Experiments, request: &str) -> Enrolment {
     let arms = [arm("a/1"), arm("b/2"), arm("b/3")];
     let arms: Vec<&Arm> = arms.iter().map(|arm| &**arm).collect();
     let demands = Demands::default();
-    enrol(&experiments.table(), &unit, "auto", Some("code"), &arms, &demands).unwrap()
+    trials(&experiments.table(), Some("code"))
+        .enrol(&unit, &arms, &demands)
+        .unwrap()
 }
 
 /// The probabilities of the three models in the treatment's arm, by many draws of it, and the logged ones.
@@ -217,7 +227,7 @@ fn a_request_that_one_arm_cannot_take_stays_out() {
         ..Unit::default()
     };
     let enrol = |experiments: &Experiments, demands: &Demands| {
-        enrol(&experiments.table(), &unit, "auto", None, &arms, demands)
+        trials(&experiments.table(), None).enrol(&unit, &arms, demands)
     };
     let wishes = Demands::default();
     assert!(enrol(&experiments("a/1", "b/2"), &wishes).is_none());
@@ -249,24 +259,23 @@ fn what_was_shipped_takes_the_controls_place_where_it_can() {
     let (control, treatment, other) = (arm("a/1"), arm("b/2"), arm("b/3"));
     for table in [shipped("a/1", "b/2"), shipped("family:a", "family:b")] {
         let both: [&Arm; 2] = [&control, &treatment];
-        assert!(!allowed(&table, "auto", None, &control, &both));
-        assert!(allowed(&table, "auto", None, &treatment, &both));
-        assert!(
-            allowed(&table, "auto", None, &control, &[&control]),
-            "the treatment cannot take it"
-        );
-        assert!(allowed(&table, "other", None, &control, &both));
-        assert!(
-            stands_in(&table, "auto", None, &control),
-            "nothing was found against it"
-        );
-        assert_eq!(table.way("auto", None), None);
+        let here = trials(&table, None);
+        assert!(!here.allow(&control, &both));
+        assert!(here.allow(&treatment, &both));
+        assert!(here.allow(&control, &[&control]), "the treatment cannot take it");
+        let elsewhere = Trials {
+            route: "other",
+            ..here
+        };
+        assert!(elsewhere.allow(&control, &both));
+        assert!(here.stands_in(&control), "nothing was found against it");
+        assert_eq!(here.way(), None);
     }
     let table = shipped("a/1", "b/2");
     let running = experiments("a/1", "b/3");
     let pool = [control, treatment, other];
     let named = enrolled(&running, "r");
-    let left = |enrolment| left(&table, "auto", None, &[0, 1, 2], |index| &*pool[index], enrolment);
+    let left = |enrolment| trials(&table, None).left(&[0, 1, 2], |index| &*pool[index], enrolment);
     assert_eq!(left(None), [1, 2]);
     assert_eq!(left(Some(&named)), [0, 1, 2], "what a running one names stays");
     let way = shipped("router", "margin:0.1");

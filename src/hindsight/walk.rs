@@ -5,9 +5,7 @@ use crate::evaluation::off_policy::LoggedDecision;
 use crate::feedback::QUALITY;
 use crate::learner::{Lesson, Versions};
 use crate::policy::learner::ContextualLearner;
-use crate::policy::{
-    ArmScore, Candidate, Decision, Demands, Learner, Logged, Observation, Proposal, Round, Strategy,
-};
+use crate::policy::{ArmScore, Candidate, Decision, Learner, Logged, Observation, Proposal, Strategy};
 use crate::store::{Joined, StoreError};
 
 /// One scored decision as both policies saw it.
@@ -117,23 +115,8 @@ fn step(
         walked.left_out.no_choice += 1;
         return;
     }
-    let candidates: Vec<Candidate<'_>> = decision
-        .candidates
-        .iter()
-        .enumerate()
-        .map(|(index, candidate)| Candidate {
-            arm: &candidate.arm,
-            cost_usd: candidate.cost.dollars(),
-            latency_ms: lesson.latency_ms(index),
-        })
-        .collect();
-    let round = Round {
-        route: lesson.route(),
-        contexts: lesson.contexts(),
-        category: lesson.category(),
-        candidates: &candidates,
-        demands: Demands::default(),
-    };
+    let candidates = lesson.candidates();
+    let round = lesson.round(&candidates);
     let proposal = target.snapshot().propose(&round);
     let predicted = model.snapshot().propose(&round).scores;
     target.record_round(&round, &as_decision(&proposal, drawn, decision.propensity));

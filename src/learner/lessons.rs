@@ -123,6 +123,31 @@ impl<'a> Lesson<'a> {
             .map_or(0.0, |option| option.latency_ms.into())
     }
 
+    /// The candidates as the policy saw them.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate<'_>> {
+        let candidates = self.row.candidates.iter().enumerate();
+        candidates
+            .map(|(index, candidate)| Candidate {
+                arm: &candidate.arm,
+                cost_usd: candidate.cost.dollars(),
+                latency_ms: self.latency_ms(index),
+            })
+            .collect()
+    }
+
+    /// The round that was decided among these [`candidates`](Self::candidates).
+    #[must_use]
+    pub fn round<'b>(&'b self, candidates: &'b [Candidate<'b>]) -> Round<'b> {
+        Round {
+            route: self.route(),
+            contexts: self.contexts(),
+            category: self.category(),
+            candidates,
+            demands: Demands::default(),
+        }
+    }
+
     /// The candidates with their expected dollars.
     pub fn offers(&self) -> impl Iterator<Item = (ArmId, f64)> {
         self.row
@@ -158,25 +183,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
         && attempt.number == 1
         && lesson.is_whole()
     {
-        let candidates: Vec<Candidate<'_>> = lesson
-            .row
-            .candidates
-            .iter()
-            .enumerate()
-            .map(|(index, candidate)| Candidate {
-                arm: &candidate.arm,
-                cost_usd: candidate.cost.dollars(),
-                latency_ms: lesson.latency_ms(index),
-            })
-            .collect();
-        let round = Round {
-            route: lesson.route(),
-            contexts: lesson.contexts(),
-            category: lesson.category(),
-            candidates: &candidates,
-            demands: Demands::default(),
-        };
-        learner.note_round(&round);
+        learner.note_round(&lesson.round(&lesson.candidates()));
     }
     // Cut-off answers say nothing of how long an answer is.
     let whole = attempt.finish.is_some();

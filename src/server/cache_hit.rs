@@ -61,12 +61,7 @@ impl Hit {
             key,
             request: Arc::clone(request),
             metadata: wishes.metadata,
-            episode: request
-                .routing
-                .episode_id
-                .as_deref()
-                .map(Arc::from)
-                .or_else(|| wishes.session.clone()),
+            episode: wishes.episode.clone(),
             id: Arc::from(Uuid::now_v7().simple().to_string()),
             at: clock::wall(),
             received,

@@ -1,5 +1,6 @@
 //! What an experiment has seen: sums that can be added to, revised, saved and read.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -118,21 +119,36 @@ impl AbSums {
         }
     }
 
-    /// An assignment: `shares` are the probabilities of every arm at the time.
+    /// An assignment: `shares` are the probabilities of every arm at the time. A unit that comes again was drawn once,
+    /// so it counts once: its requests all go the same way, and would make a fair split look broken.
     pub fn assign(&mut self, sample: &Sample<'_>, shares: &[f64]) {
-        for (index, (arm, share)) in self.arms.iter_mut().zip(shares).enumerate() {
-            arm.propensities.record(index == sample.arm, *share);
+        let Some(hash) = sample.unit else {
+            self.drawn(sample.arm, shares);
+            return;
+        };
+        match self.units.entry(hash) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Unit {
+                    arm: sample.arm,
+                    probability: sample.probability,
+                    scores: UnitTotals::default(),
+                    several: false,
+                });
+                self.drawn(sample.arm, shares);
+            }
+            Entry::Occupied(occupied) => {
+                let unit = occupied.into_mut();
+                if unit.arm != sample.arm && !unit.several {
+                    unit.several = true;
+                    self.several += 1;
+                }
+            }
         }
-        let Some(hash) = sample.unit else { return };
-        let unit = self.units.entry(hash).or_insert(Unit {
-            arm: sample.arm,
-            probability: sample.probability,
-            scores: UnitTotals::default(),
-            several: false,
-        });
-        if unit.arm != sample.arm && !unit.several {
-            unit.several = true;
-            self.several += 1;
+    }
+
+    fn drawn(&mut self, drawn: usize, shares: &[f64]) {
+        for (index, (arm, share)) in self.arms.iter_mut().zip(shares).enumerate() {
+            arm.propensities.record(index == drawn, *share);
         }
     }
 

@@ -212,6 +212,27 @@ fn a_unit_in_two_arms_is_noticed() {
 }
 
 #[test]
+fn a_unit_counts_once_in_the_split_however_often_it_comes() {
+    let checked = |arms: [u64; 2], requests: usize| {
+        let mut sums = AbSums::new(2);
+        for hash in 0..arms[0] + arms[1] {
+            let unit = Sample {
+                unit: Some(hash),
+                ..sample(usize::from(hash >= arms[0]))
+            };
+            for _ in 0..requests {
+                sums.assign(&unit, &[0.5, 0.5]);
+            }
+        }
+        sums.checks().sample_ratio
+    };
+    // 22 : 28 users is what a fair coin does two times in five; as 2 200 : 2 800 requests it would be an alarm.
+    assert_eq!(checked([22, 28], 100).health, Health::Passed);
+    assert_eq!(checked([22, 28], 100), checked([22, 28], 1));
+    assert_eq!(checked([2_200, 2_800], 1).health, Health::Failed);
+}
+
+#[test]
 fn more_arms_share_the_error_rate_and_the_best_is_shipped() {
     let mut design = design(Hypothesis::Superior);
     design.arms = 3;

@@ -1,7 +1,10 @@
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::pricing::budget::Period;
 
 fn at(text: &str) -> UnixMs {
     UnixMs(text.parse::<Timestamp>().unwrap().as_millisecond())
@@ -135,32 +138,6 @@ fn it_renews_at_midnight_of_its_own_clock() {
         .book(usd(1.0), &"d".into(), 1);
     assert!(budgets.standing(at("2026-11-20T22:59:59Z"), &parties).is_err());
     assert!(budgets.standing(at("2026-11-20T23:00:00Z"), &parties).is_ok());
-}
-
-#[test]
-fn periods_keep_their_bounds_across_daylight_saving() {
-    let berlin = TimeZone::get("Europe/Berlin").unwrap();
-    let hours = |(since, renews): (UnixMs, UnixMs)| renews.since(since).as_secs() / 3_600;
-    assert_eq!(
-        hours(bounds(Period::Day, &berlin, at("2026-10-25T10:00:00Z"))),
-        25
-    );
-    assert_eq!(
-        hours(bounds(Period::Day, &berlin, at("2026-03-29T10:00:00Z"))),
-        23
-    );
-    assert_eq!(
-        hours(bounds(Period::Month, &berlin, at("2026-11-10T10:00:00Z"))),
-        30 * 24
-    );
-    for minute in 0..240 {
-        let now = UnixMs(at("2026-10-24T23:30:00Z").0 + minute * 60_000);
-        let (since, renews) = bounds(Period::Hour, &berlin, now);
-        assert!(
-            since <= now && now < renews && hours((since, renews)) == 1,
-            "{now:?}"
-        );
-    }
 }
 
 #[test]

@@ -5,10 +5,15 @@
 //! sets the expected cost aside, so that requests at the same time cannot pass a limit together; each attempt is
 //! booked on the [`Hold`], and what is left goes back when the hold is dropped, on a cancelled request too.
 
+mod account;
+mod hold;
 mod ledger;
 mod pace;
+mod period;
 
-pub use ledger::{AccountState, BudgetRow, Budgets, Entry, Exhausted, Hold, Parties, Standing};
+pub use account::{AccountState, BudgetRow, Entry, Exhausted};
+pub use hold::Hold;
+pub use ledger::{Budgets, Parties, Standing};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};

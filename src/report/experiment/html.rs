@@ -3,12 +3,13 @@
 use maud::{Markup, html};
 
 use super::ExperimentReport;
+use super::checks::checks;
 use super::questions::questions;
-use super::text::{
-    ARM_HEAD, GUARD_HEAD, METHOD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks,
-    design_rows, guard_rows, happened, key_figures, off_policy_rows, slice_rows, small_slices, speed_rows,
-    subtitle, total_rows,
+use super::tables::{
+    ARM_HEAD, GUARD_HEAD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, design_rows,
+    guard_rows, off_policy_rows, slice_rows, small_slices, speed_rows, total_rows,
 };
+use super::text::{METHOD, happened, key_figures, subtitle};
 use crate::report::ReportError;
 use crate::report::page::{self, SERIES, banner, check_list, facts, figures, table};
 use crate::report::plot::{self, Axes, Line, Row, Scale};

@@ -1,12 +1,13 @@
 //! The experiment report as text.
 
 use super::ExperimentReport;
+use super::checks::checks;
 use super::questions::questions;
-use super::text::{
-    ARM_HEAD, GUARD_HEAD, METHOD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, checks,
-    design_rows, guard_rows, happened, key_figures, off_policy_rows, slice_rows, small_slices, speed_rows,
-    standing, subtitle, total_rows,
+use super::tables::{
+    ARM_HEAD, GUARD_HEAD, OFF_POLICY_HEAD, SLICE_HEAD, SPEED_HEAD, TOTAL_HEAD, arm_rows, design_rows,
+    guard_rows, off_policy_rows, slice_rows, small_slices, speed_rows, total_rows,
 };
+use super::text::{METHOD, happened, key_figures, standing, subtitle};
 use crate::report::page::{SIMULATED, check_word, markdown_table};
 
 pub(super) fn render(report: &ExperimentReport) -> String {

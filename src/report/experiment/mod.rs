@@ -1,9 +1,11 @@
 //! The report of one experiment: what was compared, is it over, what did it save, how sure is that, what to do.
 
+mod checks;
 mod html;
 mod logged;
 mod markdown;
 mod questions;
+mod tables;
 mod text;
 
 pub use logged::{Logged, read as read_log};

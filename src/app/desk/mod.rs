@@ -4,44 +4,34 @@
 //! The experiments' state is saved with the place in the log that it has counted, so that after a crash each
 //! attempt and each score is counted exactly once. Requests only read the published table.
 
+mod books;
+mod rounds;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use crate::app::Parts;
+use crate::app::desk::books::Books;
 use crate::app::reports::About;
 use crate::app::triggers::Seen;
 use crate::arm::ArmId;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::dispatch::Cancellation;
 use crate::experiments::{
-    Definition, DefinitionError, Enrolment, Event, Experiments, Exposure, Intervention, InterventionError,
-    Origin, Table, Terms, Trigger, Variant,
+    Definition, DefinitionError, Enrolment, Event, Experiments, Intervention, InterventionError, Origin,
+    Table, Terms, Trigger, Variant,
 };
-use crate::failure::FailureKind;
 use crate::report::Provenance;
-use crate::report::command::{self, CommandError, EXPERIMENTS_STATE as STATE};
+use crate::report::command::EXPERIMENTS_STATE as STATE;
 use crate::report::dashboard::{BudgetView, ExperimentList, Ledger, Overview};
-use crate::report::log::Reference;
-use crate::store::{
-    AttemptRow, DecisionRow, EventRow, LoggedAttempt, LoggedFeedback, Reader, StateRow, Store, StoreError,
-};
+use crate::store::{EventRow, StateRow, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::units::UnixMs;
 
-/// Time between two looks at the log.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Looks between two saves.
-const SAVE_EVERY: u32 = 10;
-/// Looks between two reports of running experiments.
-const REPORT_EVERY: u32 = 60;
-/// Looks between two at what the router is like: a dated price may have come into force.
-const NOTICE_EVERY: u32 = 20;
+pub(super) use rounds::follow;
+
 /// Entries of the log read at once.
 const CHUNK: u32 = 50;
 /// Version of the saved state.
@@ -67,24 +57,6 @@ pub struct Desk {
     pub(super) store: Store,
     table: ArcSwap<Table>,
     books: Mutex<Books>,
-}
-
-struct Books {
-    experiments: Experiments,
-    ledger: Ledger,
-    about: About,
-    /// The always-best baseline of each route.
-    references: HashMap<Arc<str>, Reference>,
-    /// What the router was like when it was last looked at.
-    seen: Option<Seen>,
-    /// Changes that the log has not taken yet; the table they belong to waits for them.
-    unlogged: Vec<Event>,
-    /// Changes that are logged and not yet in a report.
-    fresh: Vec<Event>,
-    attempt_seq: i64,
-    feedback_seq: i64,
-    generation: u64,
-    unsaved: bool,
 }
 
 impl Desk {
@@ -354,79 +326,6 @@ impl Desk {
     }
 }
 
-impl Books {
-    /// Counts who was given to which arm.
-    fn enrol(&mut self, (until, details): (i64, Vec<String>)) {
-        let before = self.experiments.enrolled_until();
-        if before == Some(until) {
-            return;
-        }
-        for detail in &details {
-            if let Some(enrolment) = serde_json::from_str::<Detail>(detail)
-                .ok()
-                .and_then(|detail| detail.enrolment)
-            {
-                self.experiments.enrolled(&enrolment);
-                self.unsaved = true;
-            }
-        }
-        self.experiments.have_enrolled_until(until);
-    }
-
-    fn attempt(&mut self, entry: &LoggedAttempt) {
-        self.attempt_seq = entry.seq;
-        let attempt = &entry.attempt;
-        if let Some(decision) = &entry.decision {
-            let reference = self.references.entry(Arc::clone(&decision.route)).or_default();
-            reference.observe(&decision.candidates);
-            self.ledger.decided(decision, reference.best());
-            self.expose(decision, attempt);
-        }
-        self.ledger.attempted(attempt);
-    }
-
-    /// Tells the experiment what became of the assigned arm: the first attempt, and the same arm's next one if that
-    /// served. What a fallback or a hedge did is no answer of the assigned arm, and no failure of it either.
-    fn expose(&mut self, decision: &DecisionRow, attempt: &AttemptRow) {
-        let own = attempt.arm == decision.arm;
-        let redeems = attempt.number > 1 && own && attempt.role == "retry" && succeeded(attempt);
-        if attempt.number != 1 && !redeems {
-            return;
-        }
-        let Some(enrolment) = enrolment(decision) else {
-            return;
-        };
-        // An arm that was passed over because its circuit was open has failed its request, at no cost.
-        let exposure = if own {
-            exposure(attempt)
-        } else {
-            Exposure::default()
-        };
-        if redeems {
-            self.experiments.redeemed(&enrolment, &exposure, attempt.at);
-        } else {
-            self.experiments.exposed(&enrolment, &exposure, attempt.at);
-        }
-        self.unsaved = true;
-    }
-
-    fn score(&mut self, entry: &LoggedFeedback) {
-        self.feedback_seq = entry.seq;
-        let decision = &entry.decision;
-        let previous = entry.previous.map(|(_, score)| score);
-        self.ledger
-            .scored(&decision.id, &entry.metric, entry.score, previous, entry.at);
-        let own = entry.served.as_ref().is_some_and(|served| {
-            served.arm == decision.arm && matches!(served.role.as_str(), "primary" | "retry")
-        });
-        if own && let Some(enrolment) = enrolment(decision) {
-            self.experiments
-                .scored(&enrolment, &entry.metric, entry.score, previous, entry.at);
-            self.unsaved = true;
-        }
-    }
-}
-
 fn intervention(wish: &config::Override) -> (String, Intervention) {
     let asked = match &wish.action {
         config::OverrideAction::Stop => Intervention::Stop,
@@ -434,101 +333,4 @@ fn intervention(wish: &config::Override) -> (String, Intervention) {
         config::OverrideAction::Undo => Intervention::Undo,
     };
     (wish.name.clone(), asked)
-}
-
-fn enrolment(decision: &DecisionRow) -> Option<Enrolment> {
-    decision.experiment.as_ref()?;
-    let detail: Detail = serde_json::from_str(decision.detail.as_deref()?).ok()?;
-    detail.enrolment
-}
-
-fn succeeded(attempt: &AttemptRow) -> bool {
-    attempt.served && attempt.outcome == "succeeded"
-}
-
-/// Whether an attempt's end says nothing of its arm: somebody else ended it, or the request itself was bad.
-fn is_censored(outcome: &str) -> bool {
-    use crate::failure::FailureKind::{ContentPolicyViolation, ContextLengthExceeded, InvalidRequest};
-    let ours = [Cancellation::LostHedge, Cancellation::ClientGone].map(Cancellation::as_str);
-    let clients = [InvalidRequest, ContextLengthExceeded, ContentPolicyViolation].map(FailureKind::as_str);
-    ours.contains(&outcome) || clients.contains(&outcome)
-}
-
-fn exposure(attempt: &AttemptRow) -> Exposure {
-    let signals: Option<serde_json::Value> = attempt
-        .detail
-        .as_deref()
-        .and_then(|detail| serde_json::from_str(detail).ok());
-    Exposure {
-        clean: succeeded(attempt),
-        censored: is_censored(&attempt.outcome),
-        refused: signals.is_some_and(|signals| signals["refused"] == true),
-        cost_usd: attempt.cost.map(crate::units::Usd::dollars),
-        ttft_ms: attempt.ttft_ms,
-        total_ms: Some(attempt.total_ms),
-    }
-}
-
-/// Looks at the log, saves, logs changes and writes reports for as long as the program runs.
-pub(super) async fn follow(app: std::sync::Weak<Parts>) {
-    let mut looks: u32 = 0;
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let Some(app) = app.upgrade() else { return };
-        looks = looks.wrapping_add(1);
-        let turn = tokio::task::spawn_blocking(move || turn(&app, looks)).await;
-        if let Err(error) = turn {
-            tracing::error!(%error, "the experiments missed a look at the log");
-        }
-    }
-}
-
-fn turn(app: &Parts, looks: u32) {
-    if looks.is_multiple_of(NOTICE_EVERY) {
-        app.notice();
-    }
-    if let Err(error) = app.desk.look() {
-        tracing::warn!(%error, "the experiments cannot read the log");
-    }
-    let events = app.desk.fresh();
-    let reader = app.store.reader();
-    let now = clock::wall();
-    if (!events.is_empty() || looks.is_multiple_of(SAVE_EVERY))
-        && let Some(row) = app.desk.unsaved(now)
-    {
-        drop(app.store.save_state(row));
-    }
-    if !events.is_empty() || looks.is_multiple_of(REPORT_EVERY) {
-        let data_dir = app.live.load().config.server.data_dir.clone();
-        if let Err(error) = write_reports(&app.desk, reader, &data_dir, &events, now) {
-            tracing::warn!(%error, "an experiment's report was not written");
-        }
-    }
-}
-
-/// Writes the report of every experiment that runs or just changed.
-fn write_reports(
-    desk: &Desk,
-    reader: &Reader,
-    data_dir: &Path,
-    fresh: &[Event],
-    now: UnixMs,
-) -> Result<Vec<PathBuf>, CommandError> {
-    let provenance = desk.provenance(now);
-    let mut written = Vec::new();
-    for view in desk.list().experiments {
-        let name = view.definition.name.as_str();
-        let changed = fresh.iter().any(|event| event.experiment == name);
-        if view.ended.is_some() && !changed {
-            continue;
-        }
-        written.push(command::write_experiment(
-            reader,
-            &data_dir.join("reports"),
-            &view,
-            fresh,
-            &provenance,
-        )?);
-    }
-    Ok(written)
 }
