@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::app::live::Live;
 use crate::app::pending::Pending;
 use crate::app::sessions::Sessions;
 use crate::clock;
-use crate::completion::{FinishReason, Usage};
+use crate::completion::{FinishReason, Signals, Usage};
 use crate::dispatch::{AttemptRecord, Cancellation, Outcome};
 use crate::pricing::Units;
 use crate::store::{AttemptRow, Store};
@@ -110,20 +111,30 @@ fn sample(record: &AttemptRecord) -> Sample {
     }
 }
 
+/// What the free quality signals are made of, for the log.
+fn noticed(signals: &Signals) -> Option<String> {
+    #[derive(Serialize)]
+    struct Noticed {
+        tool_calls: u32,
+        invalid_tool_calls: u32,
+        refused: bool,
+        json_valid: Option<bool>,
+    }
+    serde_json::to_string(&Noticed {
+        tool_calls: signals.tool_calls,
+        invalid_tool_calls: signals.invalid_tool_calls,
+        refused: signals.refused,
+        json_valid: signals.json_valid,
+    })
+    .ok()
+}
+
 fn row(record: AttemptRecord, cost: Option<Usd>) -> AttemptRow {
     let detail = match &record.outcome {
         Outcome::Failed(error) => {
             Some(json!({"message": error.message, "provider_code": error.provider_code}).to_string())
         }
-        _ => record.signals.as_ref().map(|signals| {
-            json!({
-                "tool_calls": signals.tool_calls,
-                "invalid_tool_calls": signals.invalid_tool_calls,
-                "refused": signals.refused,
-                "json_valid": signals.json_valid,
-            })
-            .to_string()
-        }),
+        _ => record.signals.as_ref().and_then(noticed),
     };
     AttemptRow {
         decision: record.decision_id,

@@ -210,7 +210,8 @@ impl Race {
         let (overdue, give_up) = self.patience(now, planned, &deployment.provider);
         let index = self.sent.len();
         self.spent += planned.expected_cost;
-        if self.may_hedge() && !self.hedged {
+        // Without anywhere to send a hedge there is nothing to wait for.
+        if self.may_hedge() && !self.hedged && self.itinerary.left() > 0 {
             let question = self.question(planned, &deployment.provider);
             let (rule, budget) = (self.plan.hedge, self.plan.ttft_budget);
             self.hedge_at =

@@ -4,9 +4,9 @@
 use super::static_table::StaticTable;
 
 /// Words remembered: a power of two.
-const SLOTS: usize = 1 << 12;
+const SLOTS: usize = 1 << 14;
 /// Pieces of a remembered word at most.
-const PIECES: usize = 7;
+const PIECES: usize = 11;
 
 /// Splits of words by the words' hashes. A newer word takes the place of an older one. What is told is what
 /// [`StaticTable::split`] tells, whatever was asked before.
@@ -16,8 +16,9 @@ pub(super) struct SplitMemo {
     slots: Vec<Slot>,
 }
 
-/// One remembered word: 24 bytes.
+/// One remembered word: half a cache line, never parts of two.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 struct Slot {
     /// 0 for none.
     hash: u64,

@@ -188,7 +188,7 @@ pub(super) fn usage(learner: &mut ContextualLearner, logged: &LoggedAttempt, ver
     // Cut-off answers say nothing of how long an answer is.
     let whole = attempt.finish.is_some();
     let reported = attempt.usage.filter(|usage| !usage.estimated && whole);
-    let row = logged.decision.as_ref();
+    let row = logged.decision.as_deref();
     // A fallback or a hedge was priced beside the drawn arm, if the policy could have drawn it.
     let priced = |row: &DecisionRow| {
         let candidate = row

@@ -354,10 +354,7 @@ impl Worker {
     /// Learns what the log has gained, a chunk at most. True if there was something.
     fn look(&mut self) -> Result<bool, StoreError> {
         let late = self.look_late()?;
-        let attempts = self
-            .store
-            .reader()
-            .attempts_since(self.status.attempt_seq, CHUNK)?;
+        let attempts = self.store.attempts_since(self.status.attempt_seq, CHUNK)?;
         let mut learned = late || !attempts.is_empty();
         for logged in &attempts {
             lessons::usage(&mut self.learner, logged, &self.versions);
@@ -370,11 +367,7 @@ impl Worker {
             self.status.attempts += 1;
         }
         self.learner.solve_if_due();
-        for logged in self
-            .store
-            .reader()
-            .feedback_since(self.status.feedback_seq, CHUNK)?
-        {
+        for logged in self.store.feedback_since(self.status.feedback_seq, CHUNK)? {
             // A score may come before its answer has ended. Who served is not known then, so it waits.
             if logged.served.is_none() && (self.under_way)(&logged.decision.id) {
                 break;

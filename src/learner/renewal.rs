@@ -138,7 +138,7 @@ impl Worker {
     /// embedding view here; one that is still to come finds the embedding by [`late_of`](Self::late_of). Which of the
     /// two holds follows from the places that were read, so that it is the same after a crash.
     pub(super) fn look_late(&mut self) -> Result<bool, StoreError> {
-        let page = self.store.reader().late_since(self.status.late_seq, CHUNK)?;
+        let page = self.store.late_since(self.status.late_seq, CHUNK)?;
         for logged in &page {
             let seq = logged.seq.unsigned_abs();
             if let Some(late) = Late::read(&logged.late, &self.versions) {

@@ -113,7 +113,7 @@ impl Hit {
             let tokens = usage.unwrap_or_default();
             let entry = recording.entry();
             let settled = Settled {
-                usage: wire::usage(&tokens, more.as_ref(), Some(Usd::ZERO)),
+                usage: wire::usage(&tokens, more, Some(Usd::ZERO)),
                 metadata: given.metadata(entry.as_deref()),
                 tokens,
                 cost: Some(Usd::ZERO),

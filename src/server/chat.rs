@@ -149,6 +149,7 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
     let body = wire::completion(&envelope, &completion, cost, metadata.as_ref());
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
+    headers.reserve(explain::MOST_HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     explain::headers(
         headers,
@@ -245,7 +246,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         Ok(Answer::Whole(..)) => return Err(ApiError::internal()),
         Err(failure) => return Err(failed(failure, &prepared.decided.id)),
     };
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(explain::MOST_HEADERS);
     explain::headers(
         &mut headers,
         &prepared.decided,
@@ -276,7 +277,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         let cost = ledger.cost();
         let tokens = usage.or_else(|| ledger.served()).unwrap_or_default();
         Settled {
-            usage: wire::usage(&tokens, more.as_ref(), cost),
+            usage: wire::usage(&tokens, more, cost),
             tokens,
             cost,
             metadata: wishes

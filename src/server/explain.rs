@@ -11,6 +11,9 @@ use crate::units::Usd;
 /// The header that names the decision.
 pub const DECISION_ID: &str = "x-router-decision-id";
 
+/// Room for all headers of an answer, so that their table grows once.
+pub const MOST_HEADERS: usize = 16;
+
 /// An arm that could not take the request, and why.
 pub type Refused = (ArmId, String);
 

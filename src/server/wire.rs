@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::completion::{Chunk, Completion, Usage};
 use crate::units::Usd;
@@ -37,7 +37,7 @@ pub fn completion(
         value(
             &mut out,
             "usage",
-            &usage(tokens, answer.usage_extra.as_ref(), cost),
+            &usage(tokens, answer.usage_extra.clone(), cost),
         );
     }
     if let Some(metadata) = metadata {
@@ -113,9 +113,9 @@ pub const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// `usage` as OpenAI's, with `cost` in dollars beside it and whatever else the provider counted.
 #[must_use]
-pub fn usage(tokens: &Usage, more: Option<&Value>, cost: Option<Usd>) -> Value {
+pub fn usage(tokens: &Usage, more: Option<Value>, cost: Option<Usd>) -> Value {
     let mut usage = match more {
-        Some(Value::Object(fields)) => fields.clone(),
+        Some(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
     usage.insert("prompt_tokens".into(), tokens.input.into());
@@ -124,16 +124,22 @@ pub fn usage(tokens: &Usage, more: Option<&Value>, cost: Option<Usd>) -> Value {
     merge(
         &mut usage,
         "prompt_tokens_details",
-        json!({
-            "cached_tokens": tokens.cached_input,
-            "cache_write_tokens": tokens.cache_write_5m + tokens.cache_write_1h,
-            "audio_tokens": tokens.audio_input,
-        }),
+        [
+            ("cached_tokens", tokens.cached_input),
+            (
+                "cache_write_tokens",
+                tokens.cache_write_5m + tokens.cache_write_1h,
+            ),
+            ("audio_tokens", tokens.audio_input),
+        ],
     );
     merge(
         &mut usage,
         "completion_tokens_details",
-        json!({"reasoning_tokens": tokens.reasoning, "audio_tokens": tokens.audio_output}),
+        [
+            ("reasoning_tokens", tokens.reasoning),
+            ("audio_tokens", tokens.audio_output),
+        ],
     );
     if tokens.estimated {
         usage.insert("estimated".into(), true.into());
@@ -145,13 +151,13 @@ pub fn usage(tokens: &Usage, more: Option<&Value>, cost: Option<Usd>) -> Value {
     Value::Object(usage)
 }
 
-fn merge(usage: &mut Map<String, Value>, name: &str, ours: Value) {
+fn merge<const N: usize>(usage: &mut Map<String, Value>, name: &str, ours: [(&str, u64); N]) {
     let entry = usage.entry(name).or_insert_with(|| Value::Object(Map::new()));
     if !entry.is_object() {
         *entry = Value::Object(Map::new());
     }
-    if let (Value::Object(entry), Value::Object(ours)) = (entry, ours) {
-        entry.extend(ours);
+    if let Value::Object(entry) = entry {
+        entry.extend(ours.map(|(name, tokens)| (name.to_owned(), tokens.into())));
     }
 }
 
@@ -192,6 +198,8 @@ fn json_string(out: &mut BytesMut, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::completion::{FinishReason, Signals};
 

@@ -4,7 +4,8 @@
 //! request's path ([`Store::log_decision`], [`Store::log_attempt`]) goes through a bounded queue and is committed in
 //! groups within [`Settings::interval`]; when the queue is full it is dropped and counted, and requests go on. What
 //! a client is told to be kept ([`Store::record_feedback`], [`Store::save_state`], [`Store::put_doc`]) is answered
-//! after a commit that was synced to the disk.
+//! after a commit that was synced to the disk. Whoever follows the log ([`Store::attempts_since`]) is given what was
+//! committed a moment ago from memory, and all else from the database.
 //!
 //! # Invariants
 //! - The feedback log only grows, and an acknowledged score is in it exactly once, whatever is killed when.
@@ -24,6 +25,7 @@ mod retention;
 mod rows;
 mod schema;
 mod stats;
+mod tail;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -48,6 +50,7 @@ pub use self::stats::StoreStats;
 use self::insert::Sequences;
 use self::queue::{Entry, Order, Queue};
 use self::stats::Counters;
+use self::tail::Tail;
 use self::writer::Writer;
 use crate::units::{UnixMs, Usd};
 
@@ -90,6 +93,7 @@ struct Shared {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
     reader: Reader,
+    tail: Arc<Tail>,
     feedback_seq: watch::Receiver<i64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -124,12 +128,14 @@ impl Store {
         retention::forget_answers(&connection, now).map_err(sql)?;
         let queue = Arc::new(Queue::new(settings.queue));
         let counters = Arc::new(Counters::default());
+        let tail = Arc::new(Tail::new(sequences));
         let (sender, feedback_seq) = watch::channel(sequences.feedback - 1);
         let writer = Writer {
             path: path.clone(),
             connection,
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            tail: Arc::clone(&tail),
             interval: settings.interval,
             retention: settings.retention,
             sequences,
@@ -148,6 +154,7 @@ impl Store {
                 path,
                 queue,
                 counters,
+                tail,
                 feedback_seq,
                 thread: Mutex::new(Some(thread)),
             }),
@@ -167,14 +174,62 @@ impl Store {
         &self.shared.reader
     }
 
+    /// The attempt log after place `seq`, as [`Reader::attempts_since`], for whoever follows it: what is new comes from
+    /// memory.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn attempts_since(&self, seq: i64, limit: u32) -> Result<Vec<LoggedAttempt>, StoreError> {
+        let kept = self.shared.tail.lock().attempts_since(seq, limit);
+        let Some(mut attempts) = kept else {
+            return self.reader().attempts_since(seq, limit);
+        };
+        for logged in attempts.iter_mut().filter(|logged| logged.decision.is_none()) {
+            let decision = self.reader().decision_of(&logged.attempt.decision)?;
+            logged.decision = decision.map(Arc::new);
+        }
+        Ok(attempts)
+    }
+
+    /// As [`Reader::enrolments_since`], from memory where that has all of it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn enrolments_since(&self, seq: i64) -> Result<(i64, Vec<String>), StoreError> {
+        let kept = self.shared.tail.lock().enrolments_since(seq);
+        kept.map_or_else(|| self.reader().enrolments_since(seq), Ok)
+    }
+
+    /// As [`Reader::feedback_since`]; the database is not asked when there is nothing.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn feedback_since(&self, seq: i64, limit: u32) -> Result<Vec<LoggedFeedback>, StoreError> {
+        if self.shared.tail.lock().has_no_feedback_after(seq) {
+            return Ok(Vec::new());
+        }
+        self.reader().feedback_since(seq, limit)
+    }
+
+    /// As [`Reader::late_since`]; the database is not asked when there is nothing.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn late_since(&self, seq: i64, limit: u32) -> Result<Vec<LoggedLate>, StoreError> {
+        if self.shared.tail.lock().has_no_late_after(seq) {
+            return Ok(Vec::new());
+        }
+        self.reader().late_since(seq, limit)
+    }
+
     /// Logs a decision. Never blocks; false when the queue was full and it was dropped.
     pub fn log_decision(&self, row: DecisionRow) -> bool {
-        self.log(Entry::Decision(Box::new(row)))
+        self.log(Entry::Decision(Arc::new(row)))
     }
 
     /// Logs an attempt. Never blocks; false when the queue was full and it was dropped.
     pub fn log_attempt(&self, row: AttemptRow) -> bool {
-        self.log(Entry::Attempt(Box::new(row)))
+        self.log(Entry::Attempt(Arc::new(row)))
     }
 
     /// Logs an embedding that came after its decision, which must have been logged before. Never blocks; false when the

@@ -4,7 +4,7 @@
 //! interval and then takes all there is. Only what somebody waits for wakes it at once.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, LockResult, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
+use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,8 +23,8 @@ pub(super) type Done = oneshot::Sender<Result<(), StoreError>>;
 /// What nobody waits for.
 #[derive(Debug)]
 pub(super) enum Entry {
-    Decision(Box<DecisionRow>),
-    Attempt(Box<AttemptRow>),
+    Decision(Arc<DecisionRow>),
+    Attempt(Arc<AttemptRow>),
     Late(Box<LateRow>),
     Event(Box<EventRow>),
     Idempotent(Box<IdempotentRow>),

@@ -71,6 +71,14 @@ impl Reader {
         })
     }
 
+    /// The decision with this very id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) fn decision_of(&self, id: &str) -> Result<Option<DecisionRow>, StoreError> {
+        self.with(|connection| columns::decision(connection, id).map(|found| found.map(|(_, row)| row)))
+    }
+
     /// A decision with its attempts and scores, by any of its ids.
     ///
     /// # Errors
@@ -152,8 +160,8 @@ impl Reader {
                 let decision = columns::decision(connection, &attempt.decision)?;
                 Ok(LoggedAttempt {
                     seq: row.get(0)?,
-                    attempt,
-                    decision: decision.map(|(_, row)| row),
+                    attempt: Arc::new(attempt),
+                    decision: decision.map(|(_, row)| Arc::new(row)),
                 })
             })?;
             rows.collect()

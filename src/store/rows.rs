@@ -242,9 +242,9 @@ pub struct LoggedAttempt {
     /// Place in the log.
     pub seq: i64,
     /// The attempt.
-    pub attempt: AttemptRow,
+    pub attempt: Arc<AttemptRow>,
     /// The decision that it carried out.
-    pub decision: Option<DecisionRow>,
+    pub decision: Option<Arc<DecisionRow>>,
 }
 
 /// The score that counts now: one for each decision, metric and rater.

@@ -8,7 +8,7 @@ use crate::completion::Usage;
 use crate::feedback::Target;
 
 /// One moment for the whole run: today's, because the writer cleans up by the clock.
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     static NOW: OnceLock<UnixMs> = OnceLock::new();
     *NOW.get_or_init(clock::wall)
 }
@@ -43,7 +43,7 @@ pub(crate) fn decision(id: &str) -> DecisionRow {
     }
 }
 
-fn attempt(decision: &str, number: u32) -> AttemptRow {
+pub(crate) fn attempt(decision: &str, number: u32) -> AttemptRow {
     AttemptRow {
         decision: decision.into(),
         number,
@@ -82,7 +82,7 @@ fn feedback(target: &str, rater: &str, score: f64) -> FeedbackRow {
     }
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     Store::open(dir, now()).unwrap()
 }
 
@@ -264,10 +264,10 @@ async fn the_learner_reads_who_served() {
     );
     let attempts = store.reader().attempts_since(0, 10).unwrap();
     assert_eq!(
-        attempts.iter().map(|entry| &entry.attempt).collect::<Vec<_>>(),
+        attempts.iter().map(|entry| &*entry.attempt).collect::<Vec<_>>(),
         [&lost, &fallback]
     );
-    assert_eq!(attempts[1].decision, Some(decision("d1")));
+    assert_eq!(attempts[1].decision.as_deref(), Some(&decision("d1")));
     assert!(
         store
             .reader()

@@ -21,6 +21,7 @@ use super::record;
 use super::retention::{self, Retention};
 use super::rows::FeedbackRow;
 use super::stats::Counters;
+use super::tail::{self, Tail};
 use crate::clock;
 use crate::units::UnixMs;
 
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) queue: Arc<Queue>,
     pub(super) counters: Arc<Counters>,
+    /// What was committed last.
+    pub(super) tail: Arc<Tail>,
     /// A batch gathers for so long unless somebody waits for it.
     pub(super) interval: Duration,
     pub(super) retention: Retention,
@@ -182,7 +185,9 @@ impl Writer {
             rejected: 0,
             acks: Vec::with_capacity(orders.len()),
         };
+        let mut rows = Vec::with_capacity(held.len());
         for entry in held {
+            let places = self.sequences;
             if let Err(error) = insert::entry(&self.connection, &mut self.sequences, entry) {
                 let error = general(error);
                 if error.is_general() {
@@ -190,12 +195,20 @@ impl Writer {
                 }
                 tracing::warn!(%error, "a log entry was refused");
                 written.rejected += 1;
+                continue;
+            }
+            match entry {
+                Entry::Decision(row) => rows.push(tail::Written::Decision(places.decisions, Arc::clone(row))),
+                Entry::Attempt(row) => rows.push(tail::Written::Attempt(places.attempts, Arc::clone(row))),
+                _ => {}
             }
         }
         for order in orders {
             written.acks.push(self.carry_out(order).map_err(general)?);
         }
+        let mut tail = self.tail.lock();
         self.connection.execute_batch("COMMIT").map_err(general)?;
+        tail.committed(rows, self.sequences);
         Ok(written)
     }
 
@@ -251,21 +264,32 @@ impl Writer {
 
     /// Deletes everything that is over the limits.
     fn prune(&self, now: UnixMs) -> Result<(), StoreError> {
-        let step = || retention::step(&self.connection, &self.path, self.sequences, &self.retention, now);
-        while step().map_err(|error| StoreError::from_sql(&self.path, &error))? {}
+        while self
+            .step(now)
+            .map_err(|error| StoreError::from_sql(&self.path, &error))?
+        {}
         Ok(())
     }
 
     /// Deletes a few rows that are over the limits. True when there is more.
     fn clean(&mut self) -> bool {
-        let now = clock::wall();
-        match retention::step(&self.connection, &self.path, self.sequences, &self.retention, now) {
+        match self.step(clock::wall()) {
             Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "old rows could not be deleted");
                 false
             }
         }
+    }
+
+    fn step(&self, now: UnixMs) -> rusqlite::Result<bool> {
+        let mut tail = self.tail.lock();
+        let deleted = retention::step(&self.connection, &self.path, self.sequences, &self.retention, now);
+        // An error may have come after the deletion.
+        if !matches!(deleted, Ok(false)) {
+            tail.clear();
+        }
+        deleted
     }
 }
 

@@ -205,7 +205,7 @@ async fn a_conversation_goes_by_its_usual_names() {
     let rows = house.app.store.reader().attempts_since(0, 100).unwrap();
     let named: Vec<_> = rows
         .into_iter()
-        .map(|row| row.decision.unwrap().episode.unwrap().to_string())
+        .map(|row| row.decision.unwrap().episode.as_ref().unwrap().to_string())
         .collect();
     assert_eq!(named, cases.map(|(_, _, name)| name.to_owned()));
 }

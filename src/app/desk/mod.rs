@@ -228,7 +228,6 @@ impl Desk {
     /// # Errors
     /// When the log cannot be read; what was read before is counted.
     pub fn look(&self) -> Result<(), StoreError> {
-        let reader = self.store.reader();
         loop {
             let (attempt_seq, feedback_seq, enrolled_until) = {
                 let books = self.books();
@@ -236,9 +235,9 @@ impl Desk {
                 (books.attempt_seq, books.feedback_seq, enrolled_until)
             };
             // Scores before attempts before decisions: a score in hand has its decision and its attempt in the log already.
-            let scores = reader.feedback_since(feedback_seq, CHUNK)?;
-            let attempts = reader.attempts_since(attempt_seq, CHUNK)?;
-            let enrolments = reader.enrolments_since(enrolled_until)?;
+            let scores = self.store.feedback_since(feedback_seq, CHUNK)?;
+            let attempts = self.store.attempts_since(attempt_seq, CHUNK)?;
+            let enrolments = self.store.enrolments_since(enrolled_until)?;
             let more = scores.len() == CHUNK as usize || attempts.len() == CHUNK as usize;
             let mut books = self.books();
             books.enrol(enrolments);

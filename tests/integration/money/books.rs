@@ -98,11 +98,12 @@ async fn logged(shop: &Shop) -> BTreeMap<u64, Vec<(String, i64, bool)>> {
         let Some(last) = rows.last() else { break };
         seq = last.seq;
         for row in rows {
-            let call: u64 = row.decision.unwrap().user.unwrap().parse().unwrap();
-            let attempt = row.attempt;
+            let user = row.decision.as_ref().unwrap().user.as_deref();
+            let call: u64 = user.unwrap().parse().unwrap();
+            let attempt = &row.attempt;
             let cost = attempt.cost.unwrap().nanos();
             // A call that was refused used nothing and is on nobody's bill.
-            if let Some(usage) = attempt.usage {
+            if let Some(usage) = &attempt.usage {
                 calls
                     .entry(call)
                     .or_default()
