@@ -20,6 +20,9 @@ const ABSENT_AFTER: u64 = 32;
 /// Requests in which the doubt that a drift alarm raises falls to 1/e, and how much more is explored at its height.
 const DOUBT: f64 = 300.0;
 const DOUBTFUL_EXPLORATION: f64 = 4.0;
+/// The same for what exploration may give up. It lasts longer: an alarm means that what was believed of an arm was wrong,
+/// and a bound on regret that rests on wrong beliefs would keep the arms that are better from ever being tried.
+const REGRET_DOUBT: f64 = 3000.0;
 const DOUBTFUL_REGRET: f64 = 40.0;
 
 /// One recent round: its features and what each arm was expected to cost.
@@ -174,15 +177,16 @@ impl ContextualLearner {
 
     /// How much a route explores: more while an alarm says that the world is not what it was taken for.
     fn exploration(&self, settings: &RouteSettings) -> Exploration {
-        let doubt = self
-            .doubted_at
-            .map_or(0.0, |at| (-(self.clock.saturating_sub(at) as f64) / DOUBT).exp());
-        let more = 1.0 + DOUBTFUL_EXPLORATION * doubt;
+        let doubt = |lasting: f64| {
+            let age = |at| self.clock.saturating_sub(at) as f64;
+            self.doubted_at.map_or(0.0, |at| (-age(at) / lasting).exp())
+        };
+        let more = 1.0 + DOUBTFUL_EXPLORATION * doubt(DOUBT);
         Exploration {
             share: settings.exploration * more,
             spend: settings.exploration_spend * more,
             // What is believed of an arm is what an alarm calls into doubt, so it hardly bounds what is tried.
-            regret: settings.exploration_regret * (1.0 + DOUBTFUL_REGRET * doubt),
+            regret: settings.exploration_regret * (1.0 + DOUBTFUL_REGRET * doubt(REGRET_DOUBT)),
         }
     }
 
