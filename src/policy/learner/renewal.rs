@@ -283,7 +283,10 @@ mod tests {
         for seq in 1..=40_000_u64 {
             // Mostly one kind of prompt, and now and then a little of another.
             let features = [1.0, if seq % 97 == 0 { 0.01 } else { 0.0 }];
-            let revises = (seq % 11 == 0).then_some(crate::policy::Revision { reward: 0.2, weight: 0.5 });
+            let revises = (seq % 11 == 0).then_some(crate::policy::Revision {
+                reward: 0.2,
+                weight: 0.5,
+            });
             learner.record_reward(&Observation {
                 seq,
                 route: "auto",
