@@ -16,7 +16,7 @@ fn problems_of(text: &str) -> Vec<String> {
     problems.0.iter().map(Problem::to_string).collect()
 }
 
-/// The configuration of the interface document, with its rarer keys.
+/// A configuration with every part, rarer keys included.
 const WHOLE: &str = r#"
 [server]
 listen = "127.0.0.1:8080"

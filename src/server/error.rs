@@ -113,7 +113,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The status of each kind, as INTERFACE fixes it.
+/// The status of each kind, as `docs/api.md` lists them.
 const fn status(kind: FailureKind) -> StatusCode {
     match kind {
         FailureKind::InvalidRequest

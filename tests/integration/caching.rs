@@ -1,26 +1,18 @@
 //! Answers that are given again: to whom, how, what they cost, and what is never kept.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::ops::Deref;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pointsman::app::{App, Options, Parts};
 use pointsman::config::{self, Source};
-use pointsman::providers::http_client;
-use pointsman::server;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
+use crate::running::Running;
 use crate::upstream::{Fault, Upstream, Wire, full_answer};
 
 /// The server with one upstream `up`, whose model `up/m` the routes have.
 struct House {
-    app: App,
-    address: SocketAddr,
-    http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: Running,
     toml: String,
     _folder: tempfile::TempDir,
 }
@@ -38,16 +30,8 @@ impl House {
             folder.path().join("data"),
             upstream.base_url(),
         );
-        let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let app = Parts::start(read(&toml), &Options { models_dir, seed: 7 }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
         Self {
-            app,
-            address,
-            http: http_client(Duration::from_secs(1)).unwrap(),
-            serving,
+            server: Running::start(read(&toml), 7).await,
             toml,
             _folder: folder,
         }
@@ -63,27 +47,18 @@ impl House {
         body.as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        self.http
-            .post(format!("http://{}/v1/chat/completions", self.address))
-            .header("content-type", "application/json")
+        self.post("/v1/chat/completions", &body)
             .header("authorization", format!("Bearer {key}"))
-            .body(body.to_string())
     }
 
     async fn get(&self, path: &str) -> Value {
-        let answer = self
-            .http
-            .get(format!("http://{}{path}", self.address))
-            .header("x-api-key", "anna");
+        let answer = self.http.get(self.url(path)).header("x-api-key", "anna");
         serde_json::from_str(&answer.send().await.unwrap().text().await.unwrap()).unwrap()
     }
 
     async fn score(&self, id: &str, score: f64) {
-        let sent = self
-            .http
-            .post(format!("http://{}/v1/feedback", self.address))
-            .header("x-api-key", "anna")
-            .body(json!({"id": id, "score": score}).to_string());
+        let scored = json!({"id": id, "score": score});
+        let sent = self.post("/v1/feedback", &scored).header("x-api-key", "anna");
         assert_eq!(sent.send().await.unwrap().status().as_u16(), 200);
     }
 
@@ -92,9 +67,11 @@ impl House {
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        self.serving.abort();
+impl Deref for House {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.server
     }
 }
 

@@ -80,18 +80,7 @@ impl Pair {
 
     /// The primary's series of streams, or of whole answers.
     async fn series(&self, stream: bool) -> Value {
-        let url = format!("http://{}/v1/telemetry", self.house.address);
-        let text = self
-            .house
-            .http
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        let telemetry: Value = serde_json::from_str(&text).unwrap();
+        let telemetry = self.house.get("/v1/telemetry").await;
         let rows = telemetry["series"].as_array().unwrap();
         let row = rows
             .iter()

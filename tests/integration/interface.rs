@@ -82,13 +82,7 @@ fn the_shipped_models_are_found_from_any_working_directory() {
 }
 
 async fn refused(house: &House, body: &Value) -> (u16, bool, Value) {
-    let answer = house
-        .http
-        .post(format!("http://{}/v1/chat/completions", house.address))
-        .body(body.to_string())
-        .send()
-        .await
-        .unwrap();
+    let answer = house.post("/v1/chat/completions", body).send().await.unwrap();
     let status = answer.status().as_u16();
     let again = answer.headers()["x-should-retry"] == "true";
     (

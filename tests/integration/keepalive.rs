@@ -145,17 +145,8 @@ async fn in_anthropics_schema_silence_is_filled_with_pings() {
     let house = house(&[("slow".to_owned(), &slow)], "").await;
     let body = json!({"model": "auto", "max_tokens": 100, "stream": true,
                       "messages": [{"role": "user", "content": "please ask-1"}]});
-    let url = format!("http://{}/v1/messages", house.address);
-    let text = house
-        .http
-        .post(url)
-        .body(body.to_string())
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let answer = house.post("/v1/messages", &body).send().await.unwrap();
+    let text = answer.text().await.unwrap();
     let events: Vec<&str> = text.trim_end_matches("\n\n").split("\n\n").collect();
     for event in &events {
         let (name, data) = event.split_once("\ndata: ").unwrap_or_else(|| panic!("{text}"));

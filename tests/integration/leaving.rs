@@ -2,23 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::dispatch::faults::bill;
 use crate::served::House;
 use crate::upstream::{Dealt, Fault, Upstream, Wire};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn get(house: &House, path: &str) -> Value {
-    let url = format!("http://{}{path}", house.address);
-    let text = house.http.get(url).send().await.unwrap().text().await.unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 /// The budget's dollars spent and set aside.
 async fn account(house: &House) -> (f64, f64) {
-    let budgets = get(house, "/v1/budgets").await;
+    let budgets = house.get("/v1/budgets").await;
     let row = &budgets["budgets"][0];
     (
         row["spent_usd"].as_f64().unwrap(),
@@ -109,7 +101,7 @@ async fn what_was_set_aside_comes_back_and_what_was_used_is_paid() {
             "{context}: {spent} {cost}"
         );
         assert_eq!(reserved, 0.0, "{context}");
-        let telemetry = get(&house, "/v1/telemetry").await;
+        let telemetry = house.get("/v1/telemetry").await;
         let told = &telemetry["series"][0]["last_hour"];
         assert_eq!(told["cancelled"]["client_gone"], 1, "{context}: {told}");
         assert_eq!(told["failed"], serde_json::json!({}), "{context}: {told}");

@@ -26,6 +26,7 @@ mod order;
 mod program;
 mod providers;
 mod retraining;
+mod running;
 mod sdk;
 mod served;
 mod sessions;

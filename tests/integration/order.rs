@@ -32,11 +32,9 @@ async fn tried(house: &House, extras: &Value) -> Vec<String> {
         .unwrap()
         .extend(extras.as_object().unwrap().clone());
     let answer = house
-        .http
-        .post(format!("http://{}/v1/chat/completions", house.address))
+        .post("/v1/chat/completions", &body)
         .header("x-router-metadata", "enabled")
         .timeout(PATIENCE)
-        .body(body.to_string())
         .send()
         .await
         .unwrap();
@@ -91,13 +89,7 @@ async fn providers_and_models_are_asked_in_the_clients_order() {
     body.as_object_mut()
         .unwrap()
         .extend(only.as_object().unwrap().clone());
-    let refused = house
-        .http
-        .post(format!("http://{}/v1/chat/completions", house.address))
-        .body(body.to_string())
-        .send()
-        .await
-        .unwrap();
+    let refused = house.post("/v1/chat/completions", &body).send().await.unwrap();
     assert_eq!(see(refused).await.status, 502);
 }
 

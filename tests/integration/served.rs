@@ -2,20 +2,16 @@
 //! answer for each idempotency key.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::ops::Deref;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::HeaderMap;
-use pointsman::app::{App, Options, Parts};
 use pointsman::config::{self, Source};
-use pointsman::providers::http_client;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
+use crate::running::Running;
 use crate::upstream::{Fault, Upstream, Wire, full_answer};
 
 /// What a client sees of a model whose provider does that: whole, and streamed.
@@ -50,10 +46,7 @@ enum View {
 
 /// The server with a provider `name` for each upstream, each with one model `name/m`.
 pub struct House {
-    pub app: App,
-    pub address: SocketAddr,
-    pub http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -104,20 +97,8 @@ impl House {
         }
         toml.push_str(more);
         let config = config::parse(&toml, Source::Text, &|_| None).unwrap();
-        let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let app = Parts::start(config, &Options { models_dir, seed: 7 }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(pointsman::server::serve(
-            listener,
-            app.clone(),
-            std::future::pending(),
-        ));
         Self {
-            app,
-            address,
-            http: http_client(Duration::from_secs(1)).unwrap(),
-            serving,
+            server: Running::start(config, 7).await,
             _folder: folder,
         }
     }
@@ -126,17 +107,16 @@ impl House {
         let body = json!({
             "model": model, "stream": stream, "messages": [{"role": "user", "content": format!("please {ask}")}],
         });
-        self.http
-            .post(format!("http://{}/v1/chat/completions", self.address))
-            .header("content-type", "application/json")
+        self.post("/v1/chat/completions", &body)
             .header("x-router-timeout-ms", timeout.as_millis().to_string())
-            .body(body.to_string())
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        self.serving.abort();
+impl Deref for House {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.server
     }
 }
 

@@ -151,18 +151,7 @@ impl Talk<'_> {
 
     /// The circuit of the provider's model.
     async fn circuit(&self, model: &str) -> Value {
-        let url = format!("http://{}/v1/telemetry", self.house.address);
-        let text = self
-            .house
-            .http
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        let telemetry: Value = serde_json::from_str(&text).unwrap();
+        let telemetry = self.house.get("/v1/telemetry").await;
         let rows = telemetry["circuits"].as_array().unwrap();
         let id = format!("{}/{model}", self.provider);
         let row = rows.iter().find(|row| row["model"] == id.as_str());

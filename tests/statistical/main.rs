@@ -5,3 +5,4 @@ mod experiments;
 mod money;
 mod off_policy;
 mod policy;
+mod seeded;

@@ -3,22 +3,16 @@
 //! Three models; each answer costs what was expected times a log-normal factor that is a third too high on average (what
 //! is expected is never quite right), the traffic of each hour is random around a bursty day's, and days differ in level.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use jiff::tz::TimeZone;
-use pointsman::arm::ArmId;
 use pointsman::policy::route::{Objective, RouteSettings};
-use pointsman::policy::seed::{LabelledOutcome, SeedBuilder, SeedSettings};
-use pointsman::policy::{
-    ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Policy, Round, decide,
-};
+use pointsman::policy::{Candidate, Demands, Learner, Policy, Round, decide};
 use pointsman::pricing::budget::{BudgetRule, Budgets, OnExhausted, Parties, Period, Scope};
 use pointsman::units::{UnixMs, Usd};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const ROUTE: &str = "auto";
+use crate::seeded::{COSTS, Prompt, ROUTE, arms, contexts, learner};
+
 /// Requests of an average day in each hour: a quiet night, a morning rush, a lunch lull, an evening storm.
 const HOURS: [f64; 24] = [
     5.0, 3.0, 2.0, 2.0, 3.0, 10.0, 40.0, 150.0, 400.0, 300.0, 120.0, 90.0, 60.0, 80.0, 110.0, 130.0, 160.0,
@@ -30,71 +24,16 @@ const BEGIN_MS: i64 = 1_794_787_200_000;
 const LEVELS: [f64; 4] = [1.0, 1.0, 1.3, 0.75];
 /// Dollars a request that an average day affords: between the cheap and the solid model.
 const AFFORDED: f64 = 3e-4;
-const COSTS: [f64; 3] = [3e-5, 5e-4, 1.5e-2];
 /// What answers cost over what was expected, on average.
 const MISJUDGED: f64 = 1.33;
 
 /// A prompt: how hard it is, and the probability that each model answers well.
-fn prompt(rng: &mut ChaCha8Rng) -> ([f32; 2], [f64; 3]) {
+fn prompt(rng: &mut ChaCha8Rng) -> Prompt {
     let hard: f64 = rng.gen_range(-1.0..1.0);
-    (
-        [1.0, hard as f32],
-        [0.70 - 0.25 * hard, 0.88 - 0.08 * hard, 0.92 - 0.04 * hard],
-    )
-}
-
-fn contexts(features: &[f32; 2]) -> Contexts<'_> {
-    Contexts {
-        text: Some(features),
-        embedding: None,
+    Prompt {
+        features: vec![1.0, hard as f32],
+        quality: [0.70 - 0.25 * hard, 0.88 - 0.08 * hard, 0.92 - 0.04 * hard],
     }
-}
-
-fn arms() -> [ArmId; 3] {
-    ["sim/cheap", "sim/solid", "sim/dear"].map(ArmId::new)
-}
-
-fn learner() -> ContextualLearner {
-    let mut rng = ChaCha8Rng::seed_from_u64(99);
-    let mut builder = SeedBuilder::default();
-    let prompts: Vec<_> = (0..600).map(|_| prompt(&mut rng)).collect();
-    for (features, quality) in &prompts {
-        for (arm, &quality) in arms().iter().zip(quality) {
-            builder.add(&LabelledOutcome {
-                model: arm.as_str(),
-                category: None,
-                contexts: contexts(features),
-                reward: f64::from(u8::from(rng.gen_bool(quality))),
-                length: None,
-                cost_usd: None,
-            });
-        }
-    }
-    let prior = builder.build(&SeedSettings::default(), BTreeMap::new());
-    let mut learner = ContextualLearner::new(
-        Default::default(),
-        [Some(2), None],
-        BTreeMap::new(),
-        Some(Arc::new(prior)),
-    );
-    for (arm, cost) in arms().iter().zip(COSTS) {
-        learner.ensure_arm(&ArmFacts {
-            id: arm.clone(),
-            family: String::new(),
-            typical_cost_usd: cost,
-        });
-    }
-    let settings = RouteSettings {
-        objective: Objective::MaxQuality,
-        ..RouteSettings::default()
-    };
-    learner.ensure_route(ROUTE, settings);
-    for (features, _) in prompts.iter().take(256) {
-        let offers: Vec<(ArmId, f64)> = arms().into_iter().zip(COSTS).collect();
-        learner.rehearse(ROUTE, &contexts(features), None, &offers);
-    }
-    learner.known_change();
-    learner
 }
 
 #[derive(Default)]
@@ -152,7 +91,7 @@ fn days(policy: &dyn Policy, paced: bool, seed: u64) -> Vec<Day> {
             for turn in 0..count {
                 let since = (number as i64 * 24 + hour as i64) * HOUR_MS + turn * HOUR_MS / count;
                 let now = UnixMs(BEGIN_MS + since);
-                let (features, quality) = prompt(&mut rng);
+                let Prompt { features, quality } = prompt(&mut rng);
                 let Ok(standing) = budgets.standing(now, &Parties::default()) else {
                     continue;
                 };
@@ -199,7 +138,11 @@ fn days(policy: &dyn Policy, paced: bool, seed: u64) -> Vec<Day> {
 /// gone. Seeds are fixed: forty days of each way.
 #[test]
 fn a_days_budget_lasts_through_bursts_and_buys_more_than_a_cap() {
-    let learner = learner();
+    let settings = RouteSettings {
+        objective: Objective::MaxQuality,
+        ..RouteSettings::default()
+    };
+    let learner = learner(settings, 2, prompt, 600, 256);
     let policy = learner.snapshot();
     let (mut first, mut later, mut capped) = (Vec::new(), Vec::new(), Vec::new());
     for seed in 1..=10 {

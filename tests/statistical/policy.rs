@@ -4,28 +4,16 @@
 //! prompt that the features show. Every test uses fixed seeds; its accepted range says how often chance alone would
 //! leave it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use pointsman::arm::ArmId;
 use pointsman::policy::route::{Objective, RouteSettings};
-use pointsman::policy::seed::{LabelledOutcome, SeedBuilder, SeedSettings};
 use pointsman::policy::{
-    ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Logged, Observation, Random, Round,
-    UsageSample, decide,
+    Candidate, ContextualLearner, Demands, Learner, Logged, Observation, Random, Round, UsageSample, decide,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const ROUTE: &str = "auto";
-const DIMENSIONS: usize = 8;
-const COSTS: [f64; 3] = [3e-5, 5e-4, 1.5e-2];
+use crate::seeded::{self, COSTS, Prompt, ROUTE, arms, contexts};
 
-/// One prompt: features and the probability that each arm answers well.
-struct Prompt {
-    features: Vec<f32>,
-    quality: [f64; 3],
-}
+const DIMENSIONS: usize = 8;
 
 fn prompt(rng: &mut ChaCha8Rng) -> Prompt {
     let mut features: Vec<f32> = (0..DIMENSIONS).map(|_| rng.gen_range(-1.0..1.0)).collect();
@@ -39,54 +27,8 @@ fn prompt(rng: &mut ChaCha8Rng) -> Prompt {
     Prompt { features, quality }
 }
 
-fn arms() -> [ArmId; 3] {
-    ["sim/cheap", "sim/solid", "sim/dear"].map(ArmId::new)
-}
-
 fn learner(settings: RouteSettings, labelled: usize) -> ContextualLearner {
-    let mut rng = ChaCha8Rng::seed_from_u64(99);
-    let mut builder = SeedBuilder::default();
-    let prompts: Vec<Prompt> = (0..labelled).map(|_| prompt(&mut rng)).collect();
-    for prompt in &prompts {
-        for (arm, &quality) in arms().iter().zip(&prompt.quality) {
-            builder.add(&LabelledOutcome {
-                model: arm.as_str(),
-                category: None,
-                contexts: contexts(&prompt.features),
-                reward: f64::from(rng.gen_bool(quality)),
-                length: None,
-                cost_usd: None,
-            });
-        }
-    }
-    let seed = builder.build(&SeedSettings::default(), BTreeMap::new());
-    let mut learner = ContextualLearner::new(
-        Default::default(),
-        [Some(DIMENSIONS), None],
-        BTreeMap::new(),
-        Some(Arc::new(seed)),
-    );
-    for (arm, cost) in arms().iter().zip(COSTS) {
-        learner.ensure_arm(&ArmFacts {
-            id: arm.clone(),
-            family: String::new(),
-            typical_cost_usd: cost,
-        });
-    }
-    learner.ensure_route(ROUTE, settings);
-    for prompt in &prompts {
-        let offers: Vec<(ArmId, f64)> = arms().into_iter().zip(COSTS).collect();
-        learner.rehearse(ROUTE, &contexts(&prompt.features), None, &offers);
-    }
-    learner.known_change();
-    learner
-}
-
-const fn contexts(features: &[f32]) -> Contexts<'_> {
-    Contexts {
-        text: Some(features),
-        embedding: None,
-    }
+    seeded::learner(settings, DIMENSIONS, prompt, labelled, labelled)
 }
 
 /// One request's result.

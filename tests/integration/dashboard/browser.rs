@@ -114,6 +114,9 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log", "Network"] {
             self.call(&format!("{domain}.enable"), json!({}));
         }
+        // The window's own focus comes and goes with messages of the browser that the page does not wait for, and
+        // without it nothing in the page looks focused.
+        self.call("Emulation.setFocusEmulationEnabled", json!({"enabled": true}));
     }
 
     /// Calls a method of the protocol and waits for its result.

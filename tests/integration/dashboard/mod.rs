@@ -92,11 +92,13 @@ fn look(base_url: &str) {
     panels(&mut page);
     lives(&mut page);
     by_keyboard(&mut page);
+    held(&mut page);
     everywhere(&mut page, "dashboard");
     page.picture("dashboard-light");
 
     // A link opens the report, with the key where a plain link could not carry it.
-    page.js("[...document.querySelectorAll('#experiments a')][0].click()");
+    page.js("document.querySelector('#experiments a').focus()");
+    page.press("Enter");
     page.follow("blob:");
     page.wait("document.title.startsWith('Experiment pair')");
     assert!(page.js("document.querySelectorAll('svg').length").as_u64() >= Some(2));
@@ -132,6 +134,11 @@ fn enter(page: &mut Browser, base_url: &str) {
     page.write(KEY);
     page.press("Enter");
     page.wait("!document.getElementById('all').hidden && document.getElementById('login').hidden");
+    assert_eq!(
+        page.js("document.activeElement.id"),
+        "all",
+        "the form is gone, and the keyboard is at what it asked for"
+    );
 }
 
 /// Every panel comes to show what it is for.
@@ -184,8 +191,11 @@ fn by_keyboard(page: &mut Browser) {
         page.press("Tab");
         let what = page.js("document.activeElement.id || document.activeElement.tagName");
         if what == "pause" {
-            // The focus can be seen, as soon as the page is drawn anew.
-            page.wait("getComputedStyle(document.activeElement).outlineStyle === 'solid'");
+            assert_eq!(
+                page.js("getComputedStyle(document.activeElement).outlineStyle"),
+                "solid",
+                "the focus can be seen"
+            );
             page.press("Enter");
             assert_eq!(
                 page.js("document.getElementById('pause').getAttribute('aria-pressed')"),
@@ -199,16 +209,6 @@ fn by_keyboard(page: &mut Browser) {
         }
         reached.push(what.as_str().unwrap().to_owned());
     }
-    // The page is drawn anew every other second; what has the focus keeps it.
-    page.js("document.querySelector('#experiments a').focus()");
-    let state = page.js("document.getElementById('state').textContent");
-    page.wait(&format!(
-        "document.getElementById('state').textContent !== {state}"
-    ));
-    assert_eq!(
-        page.js("document.activeElement === document.querySelector('#experiments a')"),
-        true
-    );
     for wanted in [
         "pause",
         "budgets",
@@ -223,6 +223,39 @@ fn by_keyboard(page: &mut Browser) {
             "{wanted} in {reached:?}"
         );
     }
+}
+
+/// The figures change every other second, and what somebody is at does not: not even for the moment in which a screen
+/// reader would begin anew.
+fn held(page: &mut Browser) {
+    page.js(
+        "held = document.querySelector('#experiments a'); held.focus(); moved = 0; \
+         document.addEventListener('focusin', () => moved++)",
+    );
+    for _ in 0..2 {
+        let figures = page.js("document.getElementById('figures').textContent");
+        page.wait(&format!(
+            "document.getElementById('figures').textContent !== {figures}"
+        ));
+    }
+    assert_eq!(page.js("document.activeElement === held && moved"), 0);
+
+    // Another experiment before it does not take its place.
+    page.js(
+        "fill($('experiments'), [el('div', {class: 'experiment', 'data-about': 'other'}, link('other')), \
+         ...[...$('experiments').childNodes].map((node) => node.cloneNode(true))])",
+    );
+    assert_eq!(page.js("document.querySelectorAll('#experiments a').length"), 2);
+    assert_eq!(page.js("document.activeElement === held && moved"), 0);
+    // What changes places keeps the focus, and what is no more leaves it to the part that it was in.
+    page.js("replace($('experiments'), [...$('experiments').childNodes].reverse().map((node) => node.cloneNode(true)))");
+    assert_eq!(
+        page.js("document.activeElement.getAttribute('href')"),
+        "/reports/pair/report.html"
+    );
+    page.js("replace($('experiments'), empty('None runs.'))");
+    assert_eq!(page.js("document.activeElement.id"), "experiments");
+    page.wait("document.querySelectorAll('#experiments a').length === 1");
 }
 
 /// Readable in light and dark, and no wider than a phone.

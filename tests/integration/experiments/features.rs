@@ -95,10 +95,10 @@ async fn a_new_text_view_is_compared_with_the_former_one_and_gives_way_to_it() {
     // It goes on after a restart, with the former view at hand.
     let house = again(house.close().await).await;
     to_its_end(&house, &name, [1.0, 0.2], "shipped").await;
-    let path = format!("{}/reports/{name}/report.md", house.base_url);
+    let path = format!("/reports/{name}/report.md");
     let mut report = String::new();
     for _ in 0..100 {
-        report = house.http.get(&path).send().await.unwrap().text().await.unwrap();
+        report = house.text(&path).await;
         if report.contains("It is over") {
             break;
         }

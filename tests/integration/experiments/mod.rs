@@ -7,22 +7,21 @@ mod kinds;
 mod priorities;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use pointsman::app::{App, Options, Parts, demonstration, reload};
+use pointsman::app::{Options, demonstration, reload};
 use pointsman::config::{self, Config, Source};
 use pointsman::demo::{self, LoadSettings};
-use pointsman::providers::http_client;
 use pointsman::providers::simulated::recorded;
-use pointsman::server;
 use pointsman::units::UnixMs;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::running::Running;
 use crate::upstream::{Fault, Upstream, Wire};
 
 fn parse(toml: &str) -> Config {
@@ -54,10 +53,7 @@ async fn json_of(response: reqwest::Response) -> Value {
 
 /// A server in front of the demonstration's simulated providers, with the means to ask and to rate.
 struct House {
-    app: App,
-    base_url: String,
-    http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: Running,
     folder: Arc<tempfile::TempDir>,
 }
 
@@ -82,18 +78,8 @@ impl House {
     }
 
     async fn looking_with(folder: Arc<tempfile::TempDir>, config: Config, models_dir: PathBuf) -> Self {
-        let app = Parts::start(config, &Options { models_dir, seed: 1 }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
-        let http = http_client(Duration::from_secs(1)).unwrap();
-        Self {
-            app,
-            base_url,
-            http,
-            serving,
-            folder,
-        }
+        let server = Running::with(config, Options { models_dir, seed: 1 }).await;
+        Self { server, folder }
     }
 
     fn config(folder: &tempfile::TempDir, more: &str, change: impl Fn(String) -> String) -> Config {
@@ -103,27 +89,8 @@ impl House {
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request = self
-            .http
-            .post(format!("{}{path}", self.base_url))
-            .body(body.to_string());
-        let response = request
-            .header("content-type", "application/json")
-            .send()
-            .await
-            .unwrap();
-        let status = response.status().as_u16();
-        (status, json_of(response).await)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let response = self
-            .http
-            .get(format!("{}{path}", self.base_url))
-            .send()
-            .await
-            .unwrap();
-        json_of(response).await
+        let response = self.server.post(path, body).send().await.unwrap();
+        (response.status().as_u16(), json_of(response).await)
     }
 
     /// Asks once, and rates the answer if there is a score; (header of the experiment, model).
@@ -137,15 +104,8 @@ impl House {
             "model": "auto", "user": format!("user-{}", i % 50),
             "messages": [{"role": "user", "content": format!("How many sheep are {i} sheep?")}],
         });
-        let request = self
-            .http
-            .post(format!("{}/v1/chat/completions", self.base_url))
-            .body(body.to_string());
-        let response = request
-            .header("content-type", "application/json")
-            .send()
-            .await
-            .unwrap();
+        let request = self.server.post("/v1/chat/completions", &body);
+        let response = request.send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
         let header = |name: &str| {
             let value = response.headers().get(name);
@@ -195,11 +155,19 @@ impl House {
     }
 
     async fn close(self) -> Arc<tempfile::TempDir> {
-        self.serving.abort();
+        self.leave();
         self.app.dispatcher.idle().await;
         self.app.stop().await;
         self.app.store.close();
         self.folder
+    }
+}
+
+impl Deref for House {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.server
     }
 }
 
@@ -577,7 +545,7 @@ async fn a_slow_arm_is_no_sample_ratio_mismatch() {
     let asked = 120;
     let all = (0..asked).map(|i| {
         let body = json!({"model": "auto", "messages": [{"role": "user", "content": format!("ask-{i}")}]});
-        let request = house.http.post(format!("{}/v1/chat/completions", house.base_url));
+        let request = house.http.post(house.url("/v1/chat/completions"));
         tokio::spawn(
             request
                 .header("content-type", "application/json")
@@ -599,7 +567,7 @@ async fn a_slow_arm_is_no_sample_ratio_mismatch() {
         "{view}"
     );
     all.iter().for_each(JoinHandle::abort);
-    house.serving.abort();
+    house.leave();
 }
 
 /// A score that is corrected later counts once, with its last value.
@@ -642,11 +610,7 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
     let recorded = recorded().unwrap();
     let opening = parse(&fast(demo::opening_toml(&recorded, "127.0.0.1:0", &data)));
     let newcomer = parse(&fast(demo::config_toml(&recorded, "127.0.0.1:0", &data)));
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let app: App = Parts::start(opening, &Options { models_dir, seed: 1 }).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
+    let server = Running::start(opening, 1).await;
 
     let settings = LoadSettings {
         per_second: 400,
@@ -654,11 +618,11 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
         brisk: 3_200,
         most: 3_200,
         reports: data.join("reports").display().to_string(),
-        ..LoadSettings::new(&format!("http://{address}"))
+        ..LoadSettings::new(&server.url(""))
     };
     let mut shown = Vec::new();
     let newcomer = (demonstration::NEWCOMER_AFTER / 10, newcomer);
-    let ledger = demonstration::run(&app, &settings, newcomer, &mut shown)
+    let ledger = demonstration::run(&server.app, &settings, newcomer, &mut shown)
         .await
         .unwrap();
     let shown = String::from_utf8(shown).unwrap();
@@ -679,8 +643,8 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
     assert!(read("report.html").contains("It is over") && read("report.md").contains("It is over"));
 
     // The hypothesis is in the log before the first decision that it concerns.
-    app.store.flush().await.unwrap();
-    let reader = app.store.reader();
+    server.app.store.flush().await.unwrap();
+    let reader = server.app.store.reader();
     let events = reader
         .events(
             Some("experiment"),
@@ -701,8 +665,8 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
         .find(|decision| decision.experiment.is_some())
         .unwrap();
     assert!(defined.at <= first.at);
-    serving.abort();
-    app.dispatcher.idle().await;
-    app.stop().await;
-    app.store.close();
+    server.leave();
+    server.app.dispatcher.idle().await;
+    server.app.stop().await;
+    server.app.store.close();
 }

@@ -75,7 +75,7 @@ async fn served_by(house: &House, model: &str, extras: &Value) -> (String, bool)
         "model": model, "stream": true, "messages": [{"role": "user", "content": "please ask-1"}],
     });
     body["routing"] = extras.clone();
-    let request = house.http.post(format!("{}/v1/chat/completions", house.base_url));
+    let request = house.http.post(house.url("/v1/chat/completions"));
     let response = request
         .header("content-type", "application/json")
         .body(body.to_string())

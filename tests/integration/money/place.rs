@@ -1,7 +1,8 @@
 //! A server under any configuration, and providers that answer as a closure says.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,13 +11,12 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
-use pointsman::app::{App, Options, Parts};
 use pointsman::config::{self, Config, Source};
-use pointsman::providers::http_client;
-use pointsman::server;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::running::Running;
 
 /// What a provider does with a request.
 pub enum Reply {
@@ -123,10 +123,7 @@ async fn answer(State(desk): State<Arc<Desk>>, uri: Uri, body: Bytes) -> Respons
 
 /// The server.
 pub struct Place {
-    pub app: App,
-    pub address: SocketAddr,
-    pub http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: Running,
     pub folder: Arc<tempfile::TempDir>,
 }
 
@@ -139,16 +136,8 @@ impl Place {
     /// The same with the data of an earlier one.
     pub async fn open_in(folder: Arc<tempfile::TempDir>, toml: &str) -> Self {
         let config = parse(&folder.path().join("data"), toml);
-        let models_dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models");
-        let app = Parts::start(config, &Options { models_dir, seed: 3 }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
         Self {
-            app,
-            address,
-            http: http_client(Duration::from_secs(5)).unwrap(),
-            serving,
+            server: Running::start(config, 3).await,
             folder,
         }
     }
@@ -160,26 +149,13 @@ impl Place {
         Arc::clone(&self.folder)
     }
 
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    pub async fn get(&self, path: &str) -> Value {
-        let answer = self.http.get(self.url(path)).send().await.unwrap();
-        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
-    }
-
     /// Posts JSON: the status, the headers and the answer.
     pub async fn post(&self, path: &str, body: &Value) -> Told {
         self.post_with(path, body, &[]).await
     }
 
     pub async fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Told {
-        let mut request = self
-            .http
-            .post(self.url(path))
-            .header("content-type", "application/json")
-            .body(body.to_string());
+        let mut request = self.server.post(path, body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -194,17 +170,13 @@ impl Place {
             body,
         }
     }
-
-    /// Everything logged so far is on disk.
-    pub async fn settle(&self) {
-        self.app.dispatcher.idle().await;
-        self.app.store.flush().await.unwrap();
-    }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.serving.abort();
+impl Deref for Place {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.server
     }
 }
 

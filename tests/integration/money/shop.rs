@@ -1,30 +1,21 @@
 //! The router as a customer of the bank's houses.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
+use std::ops::Deref;
 
 use jiff::ToSpan;
 use jiff::tz::TimeZone;
-use pointsman::app::{App, Options, Parts};
 use pointsman::clock;
 use pointsman::config::{self, Source};
-use pointsman::providers::http_client;
-use pointsman::server;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use super::bank::{Bank, Fate};
 use super::houses::{HOUSES, House};
+use crate::running::Running;
 
 /// The server with a model at each house of the bank, and for each a route that falls back to the next one.
 pub struct Shop {
-    pub app: App,
-    pub address: SocketAddr,
-    pub http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
+    server: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -65,33 +56,15 @@ impl Shop {
         toml += "[[budgets]]\nname = \"all\"\nscope = \"all\"\nusd = 1000000.0\nperiod = \"month\"\n";
         let config =
             config::parse(&toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
-        let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let app = Parts::start(config, &Options { models_dir, seed: 5 }).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(server::serve(listener, app.clone(), std::future::pending()));
         Self {
-            app,
-            address,
-            http: http_client(Duration::from_secs(5)).unwrap(),
-            serving,
+            server: Running::start(config, 5).await,
             _folder: folder,
         }
     }
 
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    pub async fn get(&self, path: &str) -> String {
-        let answer = self.http.get(self.url(path)).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 200, "{path}");
-        answer.text().await.unwrap()
-    }
-
     /// Every metric's line with its value.
     pub async fn metrics(&self) -> Vec<(String, String)> {
-        let text = self.get("/metrics").await;
+        let text = self.text("/metrics").await;
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .map(|line| {
@@ -102,9 +75,11 @@ impl Shop {
     }
 }
 
-impl Drop for Shop {
-    fn drop(&mut self) {
-        self.serving.abort();
+impl Deref for Shop {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.server
     }
 }
 

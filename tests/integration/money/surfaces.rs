@@ -104,15 +104,7 @@ fn told(answer: &Told, stream: bool) -> Vec<i64> {
 
 /// Sum of the lines of a metric.
 async fn metric(place: &Place, name: &str) -> i64 {
-    let text = place
-        .http
-        .get(place.url("/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let text = place.text("/metrics").await;
     let lines = text
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
@@ -192,15 +184,7 @@ async fn an_answer_that_is_there_costs_nothing_anywhere_and_its_saving_is_counte
         metric(&place, "pointsman_cache_saved_nanodollars_total").await,
         2 * bill
     );
-    let text = place
-        .http
-        .get(place.url("/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let text = place.text("/metrics").await;
     for line in [
         r#"pointsman_cache_requests_total{route="kept",result="exact"} 2"#,
         r#"pointsman_cache_requests_total{route="kept",result="miss"} 1"#,
@@ -250,14 +234,6 @@ async fn what_a_providers_prompt_cache_saves_and_costs_is_counted() {
         metric(&place, "pointsman_prompt_cache_paid_nanodollars_total").await,
         paid
     );
-    let text = place
-        .http
-        .get(place.url("/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let text = place.text("/metrics").await;
     assert!(text.contains(r#"class="cached_input"} 1000"#), "{text}");
 }
