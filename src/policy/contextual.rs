@@ -111,7 +111,7 @@ impl Snapshot {
         }
     }
 
-    /// Means of every candidate, with the variance of those that could win (of all, if a floor asks for it).
+    /// Means of every candidate, with the variance of those that could win (of all, if a floor or a reader asks for it).
     fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> Scored {
         let floor = round.demands.quality_floor.or(settings.quality_floor);
         let squared = round
@@ -150,7 +150,7 @@ impl Snapshot {
         }
         for (index, model) in models.iter().enumerate() {
             let score = &mut scores[index];
-            if (floor.is_some() || score.value + REACH * sds[index] >= least)
+            if (floor.is_some() || round.demands.explain || score.value + REACH * sds[index] >= least)
                 && let Some(model) = model
             {
                 let weights = model.weights_variance(&round.contexts, score.mean, &self.learning);

@@ -79,6 +79,9 @@ pub struct Demands {
     /// Dollars that it should cost on average, so that the budgets it counts for last; the least of theirs. `None`: no
     /// budget.
     pub target_usd: Option<f64>,
+    /// Whether somebody reads the scores: the uncertainty of every candidate is then exact, and not a bound where the
+    /// candidate cannot win anyway.
+    pub explain: bool,
 }
 
 impl Default for Demands {
@@ -89,6 +92,7 @@ impl Default for Demands {
             confidence: None,
             explore: true,
             target_usd: None,
+            explain: false,
         }
     }
 }

@@ -107,6 +107,7 @@ impl<'a> Asked<'a> {
             confidence: None,
             explore: routing.explore.unwrap_or(true),
             target_usd: self.standing.target.map(Usd::dollars),
+            explain: self.wishes.outlook || self.wishes.metadata,
         }
     }
 
