@@ -1,6 +1,8 @@
 //! Checks that come before any result: if the traffic was not split as designed, or one arm's scores go missing
 //! more often, the difference of means measures something else.
 
+use std::ops::{AddAssign, SubAssign};
+
 use serde::{Deserialize, Serialize};
 
 use super::special::chi_square_tail;
@@ -154,19 +156,82 @@ fn smallest_of(tested: &[(f64, f64)]) -> f64 {
     (smallest.fold(1.0, f64::min) * tests).min(1.0)
 }
 
-/// Whether the arms' rates (scores per exposure, exposures per assignment) differ. The statistic is the chi-square of
-/// the 2 × K table of hits and misses; the p-value that of each arm against all, which holds at every sample at once.
-/// Each arm is `(hits, trials)`.
+/// How often the units of an arm hit, each with the part of its own trials: one unit, one voice, however busy it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    units: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Rates {
+    /// One unit with this many trials; nothing without any.
+    #[must_use]
+    pub fn of(hits: u64, trials: u64) -> Self {
+        if trials == 0 {
+            return Self::default();
+        }
+        let rate = hits.min(trials) as f64 / trials as f64;
+        Self {
+            units: 1.0,
+            sum: rate,
+            squares: rate * rate,
+        }
+    }
+
+    /// As many units as trials, each with one of its own.
+    #[must_use]
+    pub fn singles(hits: u64, trials: u64) -> Self {
+        let hits = hits.min(trials) as f64;
+        Self {
+            units: trials as f64,
+            sum: hits,
+            squares: hits,
+        }
+    }
+}
+
+impl AddAssign for Rates {
+    fn add_assign(&mut self, other: Self) {
+        self.units += other.units;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+}
+
+impl SubAssign for Rates {
+    fn sub_assign(&mut self, other: Self) {
+        self.units -= other.units;
+        self.sum -= other.sum;
+        self.squares -= other.squares;
+    }
+}
+
+/// Whether the arms' rates (scores per exposure, exposures per assignment) differ, where every trial is a unit of its
+/// own: `(hits, trials)` of each arm.
 #[must_use]
 pub fn equal_rates(arms: &[(u64, u64)]) -> Check {
-    let (hits, trials) = arms
+    let rates: Vec<Rates> = arms
         .iter()
-        .fold((0, 0), |(h, t), (hit, trial)| (h + hit, t + trial));
-    if arms.len() < 2 || trials == 0 {
+        .map(|(hits, trials)| Rates::singles(*hits, *trials))
+        .collect();
+    equal_unit_rates(&rates)
+}
+
+/// Whether the mean rates of the arms' units differ. The statistic is `Σ_a (S_a - n_a r)² / (n_a s²)`, r and s² the mean
+/// and variance of all units' rates: with one trial a unit the chi-square of the 2 × K table of hits and misses. The
+/// p-value is that of each arm against all, which holds at every sample at once.
+#[must_use]
+pub fn equal_unit_rates(arms: &[Rates]) -> Check {
+    let mut all = Rates::default();
+    arms.iter().for_each(|arm| all += *arm);
+    if arms.len() < 2 || all.units < 1.0 {
         return Check::TOO_FEW;
     }
-    let rate = hits as f64 / trials as f64;
-    if hits == trials || hits == 0 {
+    let rate = all.sum / all.units;
+    let spread = all.squares / all.units - rate * rate;
+    // Everybody hits alike. Sums that were taken back are not exact.
+    if spread < 1e-9 {
         return Check {
             health: Health::Passed,
             statistic: 0.0,
@@ -175,25 +240,23 @@ pub fn equal_rates(arms: &[(u64, u64)]) -> Check {
     }
     let smallest = arms
         .iter()
-        .map(|(_, trials)| *trials as f64 * rate.min(1.0 - rate))
+        .map(|arm| arm.units * rate.min(1.0 - rate))
         .fold(f64::MAX, f64::min);
     if smallest < MIN_EXPECTED {
         return Check::TOO_FEW;
     }
+    let off = |arm: &Rates| arm.sum - arm.units * rate;
     let statistic: f64 = arms
         .iter()
-        .map(|(hit, trial)| {
-            let expected = *trial as f64 * rate;
-            (*hit as f64 - expected).powi(2) / (expected * (1.0 - rate))
-        })
+        .map(|arm| off(arm).powi(2) / (arm.units * spread))
         .sum();
     let tested: Vec<(f64, f64)> = arms
         .iter()
-        .map(|(hit, trial)| {
-            let of_all = *trial as f64 / trials as f64;
-            let variance = *trial as f64 * (1.0 - of_all) * rate * (1.0 - rate);
-            let off = *hit as f64 - *trial as f64 * rate;
-            (off.abs() / variance.sqrt(), variance)
+        .map(|arm| {
+            let units = arm.units * (1.0 - arm.units / all.units);
+            // The mixture is tightest at a number of units, whatever their spread: they count as if each were 0 or 1.
+            let as_of_one = units * rate * (1.0 - rate);
+            (off(arm).abs() / (units * spread).sqrt(), as_of_one)
         })
         .collect();
     Check::at(statistic, smallest_of(&tested), ALARM_P)
@@ -265,6 +328,33 @@ mod tests {
         assert_eq!(equal_rates(&[(300, 1000), (310, 1000)]).health, Health::Passed);
         assert_eq!(equal_rates(&[(3, 10), (4, 10)]).health, Health::TooFew);
         assert_eq!(equal_rates(&[(10, 10), (10, 10)]).health, Health::Passed);
+    }
+
+    #[test]
+    fn a_units_rate_counts_once_however_busy_it_is() {
+        let arm = |rates: [u64; 2], trials: u64| {
+            let mut arm = Rates::default();
+            for unit in 0..100 {
+                arm += Rates::of(rates[unit % 2] * trials, 10 * trials);
+            }
+            arm
+        };
+        // Rates of .2 and .6 against .3 and .7: mean .45, variance (.0625 + .0225 · 2 + .0625) / 4 = .0425; each arm is 5 off,
+        // 25 / (100 · .0425) · 2 = 11.76.
+        let check = equal_unit_rates(&[arm([2, 6], 1), arm([3, 7], 1)]);
+        assert!((check.statistic - 11.765).abs() < 0.001, "{check:?}");
+        // Time 50 · .45 · .55 = 12.375: sqrt(1.495) · e^(-.5 · 11.765 · .495 / 1.495) = .1743.
+        assert!((check.p_value - 0.1743).abs() < 1e-4, "{check:?}");
+        let busy = equal_unit_rates(&[arm([2, 6], 1), arm([3, 7], 1_000)]);
+        assert!((busy.p_value - check.p_value).abs() < 1e-9, "{busy:?}");
+        // Taken back, nothing is left of a unit.
+        let (mut once, mut more) = (arm([2, 6], 1), arm([2, 6], 1));
+        once += Rates::of(3, 4);
+        more += Rates::of(2, 3);
+        more -= Rates::of(2, 3);
+        more += Rates::of(3, 4);
+        assert!((once.sum - more.sum).abs() < 1e-9 && (once.squares - more.squares).abs() < 1e-9);
+        assert_eq!(Rates::of(0, 0), Rates::default());
     }
 
     #[test]

@@ -49,12 +49,23 @@ pub(super) struct FunctionDelta<'a> {
 }
 
 /// A chunk of one choice. Signatures alone are nothing for the user.
-pub(super) fn chunk(delta: &Delta<'_>, finish: Option<FinishReason>) -> Chunk {
+pub(super) fn chunk(delta: &Delta<'_>) -> Chunk {
+    piece(delta, None, None)
+}
+
+/// The chunk that says why the answer ended, and at which of the request's stop sequences if the provider told.
+pub(super) fn ending(finish: FinishReason, stop_sequence: Option<&str>) -> Chunk {
+    piece(&Delta::default(), Some(finish), stop_sequence)
+}
+
+fn piece(delta: &Delta<'_>, finish: Option<FinishReason>, stop_sequence: Option<&str>) -> Chunk {
     #[derive(Serialize)]
     struct Choice<'a> {
         index: u32,
         delta: &'a Delta<'a>,
         finish_reason: Option<FinishReason>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stop_sequence: Option<&'a str>,
     }
     let filled = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
     Chunk {
@@ -62,6 +73,7 @@ pub(super) fn chunk(delta: &Delta<'_>, finish: Option<FinishReason>) -> Chunk {
             index: 0,
             delta,
             finish_reason: finish,
+            stop_sequence,
         }]),
         extra: Vec::new(),
         meaningful: filled(delta.content)
@@ -93,6 +105,8 @@ pub(super) struct Answer {
 pub(super) struct Facts {
     pub(super) upstream_id: Option<String>,
     pub(super) finish: FinishReason,
+    /// The stop sequence of the request at which it ended, where the provider tells: OpenAI's `stop` does not.
+    pub(super) stop_sequence: Option<String>,
     pub(super) usage: Option<Usage>,
     pub(super) usage_extra: Option<Value>,
     /// Whether JSON was asked for.
@@ -145,7 +159,11 @@ impl Answer {
         if let Some(extra_content) = self.extra_content {
             message.insert("extra_content".into(), extra_content);
         }
-        let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": facts.finish});
+        let mut choice =
+            json!({"index": 0, "message": message, "logprobs": null, "finish_reason": facts.finish});
+        if let Some(sequence) = facts.stop_sequence {
+            choice["stop_sequence"] = sequence.into();
+        }
         Completion {
             upstream_id: facts.upstream_id,
             choices: raw(&[choice]),

@@ -113,6 +113,66 @@ async fn messages_are_answered_by_every_kind_of_provider() {
     }
 }
 
+/// Anthropic tells which of the request's stop sequences ended the answer; OpenAI's `stop` is the same for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_sequence_is_told_where_the_provider_tells_it() {
+    const ANTHROPIC_WHOLE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m",
+        "content":[{"type":"text","text":"One"}],"stop_reason":"stop_sequence","stop_sequence":"END",
+        "usage":{"input_tokens":11,"output_tokens":1}}"#;
+    const ANTHROPIC_STREAM: &str = concat!(
+        r#"data: {"type":"message_start","message":{"id":"msg_1","usage":{"input_tokens":11,"output_tokens":1}}}"#,
+        "\n\n",
+        r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":"One"}}"#,
+        "\n\n",
+        r#"data: {"type":"content_block_stop","index":0}"#,
+        "\n\n",
+        r#"data: {"type":"message_delta","delta":{"stop_reason":"stop_sequence","stop_sequence":"END"}}"#,
+        "\n\n",
+        r#"data: {"type":"message_stop"}"#,
+        "\n\n",
+    );
+    const OPENAI_WHOLE: &str = r#"{"id":"1","object":"chat.completion","created":1,"model":"m",
+        "choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"One"}}],
+        "usage":{"prompt_tokens":11,"completion_tokens":1}}"#;
+    const OPENAI_STREAM: &str = concat!(
+        r#"data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"One"},"finish_reason":null}]}"#,
+        "\n\n",
+        r#"data: {"id":"1","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+        "\n\ndata: [DONE]\n\n",
+    );
+    let (told, untold) = (json!(["stop_sequence", "END"]), json!(["end_turn", Value::Null]));
+    let http = client();
+    for (wire, stream, body, expected) in [
+        (Wire::Anthropic, false, ANTHROPIC_WHOLE, &told),
+        (Wire::Anthropic, true, ANTHROPIC_STREAM, &told),
+        (Wire::OpenAi, false, OPENAI_WHOLE, &untold),
+        (Wire::OpenAi, true, OPENAI_STREAM, &untold),
+    ] {
+        let (upstream, house) = house("p", wire, Fault::Says(200, "", body)).await;
+        let url = format!("http://{}/v1/messages", house.address);
+        let mut asked = message("p/m", stream);
+        asked["stop_sequences"] = json!(["STOP", "END"]);
+        let end = if stream {
+            let mut events = events(&http, &url, &asked).await;
+            assert_eq!(events.last().unwrap().0, "message_stop");
+            events.remove(events.len() - 2).1["delta"].take()
+        } else {
+            post(&http, &url, &asked).await.1
+        };
+        assert_eq!(
+            &json!([end["stop_reason"], end["stop_sequence"]]),
+            expected,
+            "{wire:?} {end}"
+        );
+        let stops = if wire == Wire::Anthropic {
+            "stop_sequences"
+        } else {
+            "stop"
+        };
+        assert_eq!(upstream.heard()[stops], asked["stop_sequences"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_breaks_says_so_in_every_schema() {
     let http = client();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::UNIT_RANGE;
 use super::reading::Checks;
 use crate::evaluation::allocation::{neyman, track_and_stop};
-use crate::evaluation::health::{Propensities, equal_rates, multiple_exposure, propensity_ratio};
+use crate::evaluation::health::{Propensities, Rates, equal_unit_rates, multiple_exposure, propensity_ratio};
 use crate::evaluation::moments::{MIN_UNITS, Moments, UnitTotals};
 use crate::evaluation::spread::LogCounts;
 
@@ -61,6 +61,30 @@ pub struct ArmSums {
     pub ttft: LogCounts,
     /// Whole answers.
     pub total: LogCounts,
+    /// Of the answers, those to units that may come again. State saved before they were told apart has none, and
+    /// its answers count one by one.
+    #[serde(default)]
+    returning: Returning,
+}
+
+/// How often the units that may come again score their answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Returning {
+    answers: u64,
+    scored: u64,
+    rates: Rates,
+}
+
+impl ArmSums {
+    /// How often its answers are scored: each unit's own share once, and every answer to whom is no unit of several.
+    fn rates(&self) -> Rates {
+        let mut rates = self.returning.rates;
+        rates += Rates::singles(
+            self.scored.saturating_sub(self.returning.scored),
+            self.clean.saturating_sub(self.returning.answers),
+        );
+        rates
+    }
 }
 
 /// A unit that may come again.
@@ -70,6 +94,12 @@ struct Unit {
     probability: f64,
     scores: UnitTotals,
     several: bool,
+    /// Answers of its arm.
+    #[serde(default)]
+    answers: u64,
+    /// Those that were scored.
+    #[serde(default)]
+    scored: u64,
 }
 
 /// The identity of a sample: which unit, in which arm, chosen how, known beforehand.
@@ -133,6 +163,8 @@ impl AbSums {
                     probability: sample.probability,
                     scores: UnitTotals::default(),
                     several: false,
+                    answers: 0,
+                    scored: 0,
                 });
                 self.drawn(sample.arm, shares);
             }
@@ -217,6 +249,25 @@ impl AbSums {
                 slice.clean += 1;
             }
         }
+        self.returned(sample, 1, 0);
+    }
+
+    /// So many more answers to a unit that may come again, and scores of them.
+    fn returned(&mut self, sample: &Sample<'_>, answers: u64, scored: u64) {
+        let known = sample.unit.and_then(|hash| self.units.get_mut(&hash));
+        let Some(unit) = known.filter(|unit| unit.arm == sample.arm) else {
+            return;
+        };
+        let Some(arm) = self.arms.get_mut(sample.arm) else {
+            return;
+        };
+        let all = &mut arm.returning;
+        all.rates -= Rates::of(unit.scored, unit.answers);
+        unit.answers += answers;
+        unit.scored += scored;
+        all.rates += Rates::of(unit.scored, unit.answers);
+        all.answers += answers;
+        all.scored += scored;
     }
 
     /// A score in [0, 1] of an answer that the arm gave itself; `previous` is the score it replaces.
@@ -233,8 +284,10 @@ impl AbSums {
                 }
             }
         }
+        let first = u64::from(previous.is_none());
+        self.returned(sample, 0, first);
         let arm = &mut self.arms[sample.arm];
-        arm.scored += u64::from(previous.is_none());
+        arm.scored += first;
         let known = sample.unit.and_then(|hash| self.units.get_mut(&hash));
         let Some(unit) = known.filter(|unit| unit.arm == sample.arm) else {
             arm.quality += single(score);
@@ -280,14 +333,10 @@ impl AbSums {
     #[must_use]
     pub fn checks(&self) -> Checks {
         let propensities: Vec<Propensities> = self.arms.iter().map(|arm| arm.propensities).collect();
-        let rates: Vec<(u64, u64)> = self
-            .arms
-            .iter()
-            .map(|arm| (arm.scored.min(arm.clean), arm.clean))
-            .collect();
+        let rates: Vec<Rates> = self.arms.iter().map(ArmSums::rates).collect();
         Checks {
             sample_ratio: propensity_ratio(&propensities),
-            feedback_rate: equal_rates(&rates),
+            feedback_rate: equal_unit_rates(&rates),
             multiple_exposure: multiple_exposure(self.several, self.units.len() as u64),
         }
     }

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::evaluation::health::Health;
+use crate::evaluation::health::{ALARM_P, Health, equal_rates};
 
 fn design(hypothesis: Hypothesis) -> Design {
     Design {
@@ -230,6 +232,103 @@ fn a_unit_counts_once_in_the_split_however_often_it_comes() {
     assert_eq!(checked([22, 28], 100).health, Health::Passed);
     assert_eq!(checked([22, 28], 100), checked([22, 28], 1));
     assert_eq!(checked([2_200, 2_800], 1).health, Health::Failed);
+}
+
+/// Scores as requests come in, looked at after every twentieth: 400 users of an even split, a few of whom ask most and
+/// who rate all of their answers or none, `raters` of an arm's users in 100. Whether the check has ever failed, by users
+/// and with every answer counted for itself.
+fn feedback_alarms(seed: u64, raters: [u64; 2]) -> [bool; 2] {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let users: Vec<(usize, bool)> = (0..400)
+        .map(|_| {
+            let arm = rng.gen_range(0..2);
+            (arm, rng.gen_range(0..100) < raters[arm])
+        })
+        .collect();
+    let served = Exposure {
+        clean: true,
+        ..Exposure::default()
+    };
+    let mut sums = AbSums::new(2);
+    let mut failed = [false; 2];
+    for request in 1..=3_000 {
+        // Density 1 / sqrt(u): the first tenth of the users ask a third of all, the first alone a twentieth.
+        let hash = (400.0 * rng.r#gen::<f64>().powi(2)) as u64;
+        let (arm, rates) = users[hash as usize];
+        let user = Sample {
+            unit: Some(hash),
+            slices: Vec::new(),
+            ..sample(arm)
+        };
+        sums.assign(&user, &[0.5, 0.5]);
+        sums.expose(&user, &served, None);
+        if rates {
+            sums.score(&user, 0.5, None);
+        }
+        if request % 20 == 0 {
+            let each = [0, 1].map(|arm| (sums.arms[arm].scored, sums.arms[arm].clean));
+            failed[0] |= sums.checks().feedback_rate.health == Health::Failed;
+            failed[1] |= equal_rates(&each).health == Health::Failed;
+        }
+    }
+    failed
+}
+
+/// However busy those who never rate are: an alarm in one experiment of a hundred at most, over all looks, where each
+/// answer counted for itself would raise one in four of ten.
+#[test]
+fn busy_users_who_never_rate_are_no_mismatch_and_a_real_one_is_found() {
+    let share = |raters, experiments: u64| {
+        let mut alarms = [0u64; 2];
+        for seed in 0..experiments {
+            let failed = feedback_alarms(seed, raters);
+            (0..2).for_each(|way| alarms[way] += u64::from(failed[way]));
+        }
+        alarms.map(|count| count as f64 / experiments as f64)
+    };
+    let [by_user, by_answer] = share([40, 40], 1_000);
+    assert!(by_user <= ALARM_P, "{by_user}");
+    assert!(by_answer > 10.0 * ALARM_P, "{by_answer}");
+    // .3 of a rate around .45 among 200 users an arm: 6 deviations, where 4.5 are an alarm.
+    let [found, _] = share([30, 60], 200);
+    println!("false alarms {by_user} by users, {by_answer} by answers; found {found}");
+    assert!(found > 0.8, "{found}");
+}
+
+/// What was saved before returning users were told apart is still read; its answers count one by one.
+#[test]
+fn older_state_is_read_and_its_answers_count_one_by_one() {
+    let user = |arm: usize, hash: u64| Sample {
+        unit: Some(2 * hash + arm as u64),
+        ..sample(arm)
+    };
+    let served = Exposure {
+        clean: true,
+        ..Exposure::default()
+    };
+    let asks = |sums: &mut AbSums| {
+        for (arm, hash) in (0..2).flat_map(|arm| (0..100).map(move |hash| (arm, hash))) {
+            sums.assign(&user(arm, hash), &[0.5, 0.5]);
+            sums.expose(&user(arm, hash), &served, None);
+            if hash % 4 == 0 {
+                sums.score(&user(arm, hash), 1.0, None);
+            }
+        }
+    };
+    let mut sums = AbSums::new(2);
+    asks(&mut sums);
+    let mut saved = serde_json::to_value(&sums).unwrap();
+    for arm in saved["arms"].as_array_mut().unwrap() {
+        assert!(arm.as_object_mut().unwrap().remove("returning").is_some());
+    }
+    for unit in saved["units"].as_object_mut().unwrap().values_mut() {
+        let unit = unit.as_object_mut().unwrap();
+        assert!(unit.remove("answers").is_some() && unit.remove("scored").is_some());
+    }
+    let mut older: AbSums = serde_json::from_value(saved).unwrap();
+    assert_eq!(older.checks().feedback_rate, equal_rates(&[(25, 100), (25, 100)]));
+    asks(&mut older);
+    assert_eq!(older.checks().feedback_rate, equal_rates(&[(50, 200), (50, 200)]));
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(super) fn read(wire: &Wire, body: &[u8], json_asked: bool) -> Result<Complet
     Ok(answer.into_completion(Facts {
         upstream_id: value["id"].as_str().map(str::to_owned),
         finish: finish(value["stop_reason"].as_str().unwrap_or("end_turn")),
+        stop_sequence: value["stop_sequence"].as_str().map(str::to_owned),
         usage: usage.read(),
         usage_extra: usage.extra(),
         json_asked,

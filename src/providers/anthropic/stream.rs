@@ -10,7 +10,7 @@ use super::answer::{UsageCount, finish};
 use crate::completion::{Chunk, FinishReason, StreamEvent};
 use crate::failure::AttemptError;
 use crate::providers::fault::{self, Wire};
-use crate::providers::shape::{CallDelta, Delta, FunctionDelta, chunk};
+use crate::providers::shape::{CallDelta, Delta, FunctionDelta, chunk, ending};
 use crate::providers::sse::SseEvent;
 use crate::providers::stream::ReadEvents;
 
@@ -65,6 +65,8 @@ struct Piece<'a> {
     signature: Option<Cow<'a, str>>,
     #[serde(borrow)]
     stop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    stop_sequence: Option<Cow<'a, str>>,
 }
 
 impl MessageReader {
@@ -204,7 +206,7 @@ impl MessageReader {
 }
 
 fn push(out: &mut VecDeque<StreamEvent>, delta: &Delta<'_>) {
-    out.push_back(StreamEvent::Chunk(chunk(delta, None)));
+    out.push_back(StreamEvent::Chunk(chunk(delta)));
 }
 
 fn push_text(out: &mut VecDeque<StreamEvent>, text: &str) {
@@ -239,7 +241,7 @@ impl ReadEvents for MessageReader {
                 // The prompt is counted at the beginning: known even if the answer is cut off.
                 out.push_back(StreamEvent::Chunk(Chunk {
                     usage: self.usage.read(),
-                    ..chunk(&role, None)
+                    ..chunk(&role)
                 }));
             }
             "content_block_start" => self.begin_block(&read.content_block.unwrap_or_default(), out),
@@ -249,10 +251,12 @@ impl ReadEvents for MessageReader {
                 if let Some(usage) = &read.usage {
                     self.usage.update(usage);
                 }
-                if let Some(word) = read.delta.and_then(|delta| delta.stop_reason) {
+                let delta = read.delta.unwrap_or_default();
+                if let Some(word) = delta.stop_reason {
                     let reason = finish(&word);
                     self.finish = Some(reason);
-                    out.push_back(StreamEvent::Chunk(chunk(&Delta::default(), Some(reason))));
+                    let end = ending(reason, delta.stop_sequence.as_deref());
+                    out.push_back(StreamEvent::Chunk(end));
                 }
             }
             "message_stop" => return self.end(out),

@@ -44,6 +44,7 @@ pub(super) fn read(wire: &Wire, body: &[u8], json_asked: bool) -> Result<Complet
     Ok(answer.into_completion(Facts {
         upstream_id: value["responseId"].as_str().map(str::to_owned),
         finish,
+        stop_sequence: None,
         usage: usage.and_then(read_usage),
         usage_extra: None,
         json_asked,

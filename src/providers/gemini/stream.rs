@@ -10,7 +10,7 @@ use super::content::with_signature;
 use crate::completion::{FinishReason, StreamEvent, Usage};
 use crate::failure::AttemptError;
 use crate::providers::fault::{self, Wire};
-use crate::providers::shape::{CallDelta, Delta, FunctionDelta, chunk};
+use crate::providers::shape::{CallDelta, Delta, FunctionDelta, chunk, ending};
 use crate::providers::sse::SseEvent;
 use crate::providers::stream::ReadEvents;
 
@@ -68,7 +68,7 @@ impl AnswerReader {
 }
 
 fn push(out: &mut VecDeque<StreamEvent>, delta: &Delta<'_>) {
-    out.push_back(StreamEvent::Chunk(chunk(delta, None)));
+    out.push_back(StreamEvent::Chunk(chunk(delta)));
 }
 
 impl ReadEvents for AnswerReader {
@@ -135,7 +135,7 @@ impl ReadEvents for AnswerReader {
         {
             let finish = answer::finish(&self.wire, word, self.ids.is_some())?;
             self.finish = Some(finish);
-            out.push_back(StreamEvent::Chunk(chunk(&Delta::default(), Some(finish))));
+            out.push_back(StreamEvent::Chunk(ending(finish, None)));
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub struct Speaker {
     /// Blocks begun.
     blocks: usize,
     stop_reason: Option<&'static str>,
+    stop_sequence: Option<String>,
 }
 
 #[derive(Default, PartialEq)]
@@ -51,9 +52,10 @@ impl Dialect for Speaker {
             _ if !refusal.is_empty() => "refusal",
             word => stop_reason(word.unwrap_or_default()),
         };
+        let (stop_reason, stop_sequence) = stopped(stop_reason, choice["stop_sequence"].as_str());
         let mut whole = json!({
             "id": id_with("msg_", answer), "type": "message", "role": "assistant", "model": answer["model"],
-            "content": content, "stop_reason": stop_reason, "stop_sequence": null,
+            "content": content, "stop_reason": stop_reason, "stop_sequence": stop_sequence,
             "usage": usage(&answer["usage"]),
         });
         if let Some(metadata) = answer.get("router_metadata") {
@@ -83,6 +85,10 @@ impl Dialect for Speaker {
             self.delta(&first["delta"], out);
             if let Some(word) = first["finish_reason"].as_str() {
                 self.stop_reason.get_or_insert_with(|| stop_reason(word));
+            }
+            // A whole answer out of the cache tells it before its reason.
+            if let Some(sequence) = first["stop_sequence"].as_str() {
+                self.stop_sequence = Some(sequence.to_owned());
             }
         }
         if chunk["usage"].is_object() {
@@ -199,9 +205,13 @@ impl Speaker {
 
     fn end(&mut self, chunk: &Value, out: &mut Events) {
         self.close(out);
+        let (stop_reason, stop_sequence) = stopped(
+            self.stop_reason.unwrap_or("end_turn"),
+            self.stop_sequence.as_deref(),
+        );
         let mut event = json!({
             "type": "message_delta",
-            "delta": {"stop_reason": self.stop_reason.unwrap_or("end_turn"), "stop_sequence": null},
+            "delta": {"stop_reason": stop_reason, "stop_sequence": stop_sequence},
             "usage": usage(&chunk["usage"]),
         });
         if let Some(metadata) = chunk.get("router_metadata") {
@@ -243,6 +253,14 @@ fn stop_reason(finish: &str) -> &'static str {
         "tool_calls" | "function_call" => "tool_use",
         "content_filter" => "refusal",
         _ => "end_turn",
+    }
+}
+
+/// The reason with the stop sequence behind it, where the provider told which it was: chat's `stop` is both.
+fn stopped<'a>(reason: &'static str, sequence: Option<&'a str>) -> (&'static str, Option<&'a str>) {
+    match sequence {
+        Some(sequence) if reason == "end_turn" => ("stop_sequence", Some(sequence)),
+        _ => (reason, None),
     }
 }
 

@@ -141,6 +141,29 @@ fn a_whole_answer_keeps_thoughts_text_calls_and_usage() {
 }
 
 #[test]
+fn a_stop_sequence_is_told_with_its_reason_only() {
+    let whole = |finish: &str| {
+        let message = json!({"role": "assistant", "content": "Hi"});
+        Speaker::default().whole(&json!({"id": "chatcmpl-7", "model": "p/m", "choices": [
+            {"index": 0, "finish_reason": finish, "stop_sequence": "END", "message": message}]}))
+    };
+    assert_eq!(whole("stop")["stop_reason"], "stop_sequence");
+    assert_eq!(whole("stop")["stop_sequence"], "END");
+    assert_eq!(whole("length")["stop_reason"], "max_tokens");
+    assert_eq!(whole("length")["stop_sequence"], Value::Null);
+
+    // It may come before the reason, as from a whole answer out of the cache.
+    let mut first = delta(json!({"content": "Hi"}));
+    first["choices"][0]["stop_sequence"] = json!("END");
+    let [end, usage] = ending("stop");
+    let events = events(&[first, end, usage]);
+    assert_eq!(
+        events[events.len() - 2].1["delta"],
+        json!({"stop_reason": "stop_sequence", "stop_sequence": "END"})
+    );
+}
+
+#[test]
 fn stop_reasons_and_error_kinds_have_anthropics_words() {
     for (ours, theirs) in [
         ("stop", "end_turn"),
