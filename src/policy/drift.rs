@@ -19,6 +19,8 @@ pub struct DriftSettings {
     pub slack: f64,
     /// Sum of excess residuals at which the alarm goes off.
     pub threshold: f64,
+    /// Share of the threshold that is enough for a change back, against the present level of an arm that has changed.
+    pub returning: f64,
     /// Standardised residuals are clipped here, so that two bad answers are not a change.
     pub clip: f64,
 }
@@ -32,6 +34,7 @@ impl Default for DriftSettings {
             max_variance: 0.02,
             slack: 0.5,
             threshold: 9.0,
+            returning: 0.8,
             clip: 2.5,
         }
     }
@@ -115,9 +118,20 @@ impl Drift {
         let z = (innovation / standard).clamp(-settings.clip, settings.clip);
         self.upper = (self.upper + z - settings.slack).max(0.0);
         self.lower = (self.lower - z - settings.slack).max(0.0);
-        let change = if self.lower >= settings.threshold {
+        // An arm that has changed once is expected back.
+        let back = if self.shifted {
+            settings.threshold * settings.returning
+        } else {
+            settings.threshold
+        };
+        let (up, down) = if self.level < 0.0 {
+            (back, settings.threshold)
+        } else {
+            (settings.threshold, back)
+        };
+        let change = if self.lower >= down {
             Some(Change::Down)
-        } else if self.upper >= settings.threshold {
+        } else if self.upper >= up {
             Some(Change::Up)
         } else {
             None
@@ -172,6 +186,28 @@ mod tests {
             drift.step(residual, 0.04, clock, &settings);
             assert!((-1.0..=1.0).contains(&drift.level()));
         }
+    }
+
+    #[test]
+    fn a_change_back_takes_less_than_a_change() {
+        let steps = |returning: f64| {
+            let settings = DriftSettings {
+                returning,
+                ..DriftSettings::default()
+            };
+            let mut drift = Drift::default();
+            for clock in 1..300 {
+                drift.step(-0.4, 0.04, clock, &settings);
+            }
+            (300..400).position(|clock| drift.step(0.0, 0.04, clock, &settings) == Some(Change::Up))
+        };
+        // The level is some .35 below, an excess of 1.2 noise standard deviations a step: 9 / 1.2 and 7.2 / 1.2.
+        let (alike, sooner) = (steps(1.0), steps(0.8));
+        assert!(matches!(alike, Some(6..=10)), "{alike:?}");
+        assert!(
+            matches!(sooner, Some(4..=7)) && sooner < alike,
+            "{sooner:?} {alike:?}"
+        );
     }
 
     #[test]

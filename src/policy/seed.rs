@@ -116,7 +116,8 @@ pub struct SeedSettings {
     pub intercept_ridge: f64,
     /// Precision of the common weights around zero.
     pub common_ridge: f64,
-    /// A seed never counts for more prompts than this.
+    /// A seed never counts for more prompts than this. Less than were seen makes what is learned on the way, from the
+    /// prompts that a router gave to a model, outweigh the better evidence of prompts that every model answered.
     pub most_prompts: f64,
     /// Prompts of no effect that each category's offset is shrunk by, toward what the category means to all models.
     pub category_shrinkage: f64,
@@ -129,7 +130,7 @@ impl Default for SeedSettings {
             ridge: None,
             intercept_ridge: 1.0,
             common_ridge: 2.0,
-            most_prompts: 1000.0,
+            most_prompts: 4000.0,
         }
     }
 }

@@ -10,14 +10,19 @@ use crate::policy::{Contexts, View};
 
 /// Prompts marked so are left out: they are for measuring.
 const HELD_BACK: &str = "test";
-/// At most this many prompts of a source: a seed never counts for more.
+/// At most this many prompts of a source are read.
 const MOST_PROMPTS: usize = 4000;
+/// Prompts that a model's prior counts for at most: recorded prompts are others than those that will come.
+const MOST_COUNTED: f64 = 1000.0;
 
 /// Fits the prior of every model in `sources`, on both views. Embedded prompts are few, so the embedding view has its
 /// own sums.
 #[must_use]
 pub fn fit(sources: &[Source], text: &TextView, embedded: &[Embedded], view: Option<&EmbeddingView>) -> Seed {
-    let settings = SeedSettings::default();
+    let settings = SeedSettings {
+        most_prompts: MOST_COUNTED,
+        ..SeedSettings::default()
+    };
     let mut words = SeedBuilder::default();
     for source in sources {
         let step = source.prompts.len().div_ceil(MOST_PROMPTS).max(1);
