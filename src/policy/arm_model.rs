@@ -460,3 +460,45 @@ pub fn is_seeded(seed: Option<&Seed>, id: &str) -> bool {
     seed.and_then(|seed| seed.of(id))
         .is_some_and(|arm: &ArmSeed| arm.prompts > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Contexts;
+
+    #[test]
+    fn how_far_costs_stray_is_learned() {
+        let settings = LearningSettings::default();
+        let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
+        let arm = crate::arm::ArmId::new("a/1");
+        let mut calls = |times: usize, ratio: f64| {
+            for _ in 0..times {
+                model.learn_usage(
+                    &UsageSample {
+                        seq: 1,
+                        route: "auto",
+                        arm: &arm,
+                        contexts: Contexts::default(),
+                        category: None,
+                        output_tokens: None,
+                        input_tokens: None,
+                        cached_tokens: None,
+                        prefix_tokens: 0,
+                        cost_usd: 0.01 * ratio,
+                        expected_cost_usd: 0.01,
+                        ends_request: true,
+                    },
+                    &settings,
+                );
+            }
+            model.surprise()
+        };
+        // Before any call s = .5: exp(1.645 * .5 - .25 / 2) = 2.01.
+        assert!((calls(0, 1.0) - 2.009).abs() < 1e-3);
+        // The first call counts an eleventh: s^2 = .25 * 10 / 11, exp(1.645 * .4767 - .1136) = 1.955.
+        assert!((calls(1, 1.0) - 1.955).abs() < 1e-3);
+        assert!(calls(2_000, 1.0) < 1.05, "costs come out as expected");
+        // Calls that cost double: s = ln 2, exp(1.645 * .6931 - .2402) = 2.46.
+        assert!((calls(3_000, 2.0) - 2.459).abs() < 0.01);
+    }
+}
