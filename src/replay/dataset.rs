@@ -129,6 +129,27 @@ impl Dataset {
         Ok(self)
     }
 
+    /// Only the prompts of one category.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn category(mut self, category: &str, path: &Path) -> Result<Self, DatasetError> {
+        let named = |prompt: &Prompt| prompt.category.as_deref().unwrap_or("none").to_owned();
+        let known: BTreeSet<String> = self.prompts.iter().map(named).collect();
+        self.prompts
+            .retain(|prompt| prompt.category.as_deref() == Some(category));
+        if self.prompts.is_empty() {
+            return Err(DatasetError::Empty {
+                path: path.to_owned(),
+                what: format!(
+                    "prompt of category {category:?}; its categories are {}",
+                    known.into_iter().collect::<Vec<_>>().join(", ")
+                ),
+            });
+        }
+        Ok(self)
+    }
+
     /// Only the named models, and the prompts that one of them answered.
     ///
     /// # Errors

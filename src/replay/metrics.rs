@@ -30,6 +30,15 @@ pub struct Point {
     pub quality: f64,
 }
 
+/// What one price of a dollar came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Swept {
+    /// Where it lies in the cost and quality plane.
+    pub point: Point,
+    /// Share in [0,1] of the requests that the dearest single model got.
+    pub dearest_share: f64,
+}
+
 /// Everything measured in one run over the stream.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
@@ -48,6 +57,17 @@ impl Run {
     #[must_use]
     pub fn point(&self) -> Point {
         mean_point(self.steps.iter())
+    }
+
+    /// The run as a point of a sweep.
+    #[must_use]
+    pub fn swept(&self, singles: &[Point]) -> Swept {
+        let dearest = dearest(singles);
+        let theirs = self.steps.iter().filter(|step| Some(step.model) == dearest);
+        Swept {
+            point: self.point(),
+            dearest_share: theirs.count() as f64 / self.steps.len().max(1) as f64,
+        }
     }
 }
 
@@ -141,6 +161,30 @@ pub fn aiq(points: &[Point], singles: &[Point]) -> Option<f64> {
     Some(area / range)
 }
 
+/// Index of the single model that costs most.
+fn dearest(singles: &[Point]) -> Option<usize> {
+    (0..singles.len()).max_by(|&a, &b| singles[a].cost_usd.total_cmp(&singles[b].cost_usd))
+}
+
+/// Average performance gap recovered between two models: the mean over the share of calls that the dearer one gets, from
+/// none to all, of (quality - weak) / (strong - weak); a random split has one half (RouteLLM, arXiv 2406.18665). `None`
+/// but for two models of which the dearer is the better.
+#[must_use]
+pub fn apgr(swept: &[Swept], singles: &[Point]) -> Option<f64> {
+    let [a, b] = singles else { return None };
+    let (weak, strong) = if a.cost_usd <= b.cost_usd { (a, b) } else { (b, a) };
+    let gap = strong.quality - weak.quality;
+    if swept.is_empty() || gap <= 0.0 {
+        return None;
+    }
+    let recovered = |swept: &Swept| (swept.dearest_share, (swept.point.quality - weak.quality) / gap);
+    let mut curve: Vec<(f64, f64)> = swept.iter().map(recovered).collect();
+    curve.extend([(0.0, 0.0), (1.0, 1.0)]);
+    curve.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let area = |pair: &[(f64, f64)]| (pair[1].0 - pair[0].0) * (pair[0].1 + pair[1].1) / 2.0;
+    Some(curve.windows(2).map(area).sum())
+}
+
 /// Share of the best single model's cost that is saved at its quality: 1 - c / C with c the least cost at which the
 /// hull of `points` reaches its quality. `None` where it never does.
 #[must_use]
@@ -182,7 +226,7 @@ pub struct SeedFigures {
 #[must_use]
 pub fn figures(
     run: &Run,
-    sweep: &[Point],
+    sweep: &[Swept],
     singles: &[Point],
     budget_usd: Option<f64>,
     models: usize,
@@ -191,8 +235,9 @@ pub fn figures(
     let requests = run.steps.len() as f64;
     let regret: f64 = run.steps.iter().map(|step| step.best - step.reward).sum();
     let explored = run.steps.iter().filter(|step| step.explored).count() as f64;
+    let points: Vec<Point> = sweep.iter().map(|swept| swept.point).collect();
     let own = [point];
-    let curve = if sweep.is_empty() { &own[..] } else { sweep };
+    let curve = if points.is_empty() { &own[..] } else { &points };
     let arms = (0..models)
         .map(|model| {
             let chosen = run.steps.iter().filter(|step| step.model == model);
@@ -209,11 +254,12 @@ pub fn figures(
             ("budget_use", budget_usd.map(|budget| point.cost_usd / budget)),
             ("regret", Some(regret)),
             ("cost_saved_at_best_quality", cost_saved(curve, singles)),
-            ("aiq", (sweep.len() > 1).then(|| aiq(sweep, singles)).flatten()),
+            ("aiq", (points.len() > 1).then(|| aiq(&points, singles)).flatten()),
+            ("apgr", (points.len() > 1).then(|| apgr(sweep, singles)).flatten()),
             ("explored_share", Some(explored / requests.max(1.0))),
         ]),
         arms,
-        points: sweep.to_vec(),
+        points,
         decide_ns: run.decide_ns.clone(),
         course: super::dynamics::Course::default(),
     }
@@ -282,7 +328,7 @@ pub fn summary(requests: usize, seeds: &[SeedFigures], names: &[String]) -> Map<
 }
 
 /// Keys of the plain numbers, in the order in which they are written.
-pub const ORDER: [&str; 8] = [
+pub const ORDER: [&str; 9] = [
     "mean_quality",
     "mean_cost_usd",
     "total_cost_usd",
@@ -290,6 +336,7 @@ pub const ORDER: [&str; 8] = [
     "regret",
     "cost_saved_at_best_quality",
     "aiq",
+    "apgr",
     "explored_share",
 ];
 
@@ -331,6 +378,25 @@ mod tests {
         assert_eq!(hull(&singles).len(), 3);
         assert!((aiq(&singles, &singles).unwrap() - 3.15 / 4.0).abs() < 1e-12);
         assert!((hull_at(&hull(&singles), 1.5).unwrap() - 0.6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_gap_recovered_by_hand() {
+        let singles = [point(4.0, 0.9), point(1.0, 0.5)];
+        let swept = |dearest_share, quality| Swept {
+            point: point(0.0, quality),
+            dearest_share,
+        };
+        // A random split recovers as much as it calls: one half.
+        assert_eq!(apgr(&[swept(0.5, 0.7)], &singles), Some(0.5));
+        // (0, 0) - (.25, .75) - (1, 1): .25 * .375 + .75 * .875 = .75.
+        let found = apgr(&[swept(0.25, 0.8)], &singles).unwrap();
+        assert!((found - 0.75).abs() < 1e-12);
+        assert_eq!(
+            apgr(&[swept(0.5, 0.7)], &[point(1.0, 0.9), point(4.0, 0.5)]),
+            None
+        );
+        assert_eq!(apgr(&[swept(0.5, 0.7)], &singles[..1]), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Prequential replay over recorded outcomes: the router decides, sees the outcome of the chosen model only, learns,
 //! and goes on.
 
+mod args;
 mod asked;
 pub mod contestants;
 pub mod dataset;
@@ -11,16 +12,16 @@ pub mod metrics;
 mod nearest;
 mod report;
 pub mod scenario;
+mod sweep;
 pub mod views;
 mod world;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -29,115 +30,25 @@ use rand_chacha::ChaCha8Rng;
 use crate::policy::View;
 use crate::policy::route::Objective;
 use crate::policy::seed::Seed;
+pub use args::ReplayArgs;
 use contestants::{Contestant, Settings, TextRows, Trial, single_points};
 use dataset::{Dataset, DatasetError};
 use dynamics::Course;
-use metrics::{Point, Run, SeedFigures, figures};
+use metrics::{Run, SeedFigures, Swept, figures};
 use scenario::Scenario;
 use views::Looks;
 use world::World;
-
-/// Options of `pointsman replay`.
-#[derive(Args, Clone, Debug)]
-pub struct ReplayArgs {
-    /// Recorded outcomes to replay (JSON Lines, plain or gzip)
-    #[arg(long, value_name = "FILE")]
-    pub dataset: PathBuf,
-    /// Policy to replay: contextual, offline, surface_only, shuffled, category_table, knn, linucb_forgetting,
-    /// epsilon_greedy, random, oracle, zero_router or single:MODEL
-    #[arg(long, value_name = "NAME", default_value = "contextual")]
-    pub policy: String,
-    /// Models to keep (default: all of the dataset)
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
-    pub models: Vec<String>,
-    /// Only prompts of this split
-    #[arg(long, value_name = "SPLIT")]
-    pub split: Option<String>,
-    /// Labelled prompts to learn from first, all outcomes known (default: the shipped prior)
-    #[arg(long, value_name = "FILE")]
-    pub seed_dataset: Option<PathBuf>,
-    /// Only prompts of this split of the seed dataset
-    #[arg(long, value_name = "SPLIT", requires = "seed_dataset")]
-    pub seed_split: Option<String>,
-    /// At most this many seed prompts, drawn at random
-    #[arg(long, value_name = "N")]
-    pub seed_limit: Option<usize>,
-    /// Cross-validation: replay each of N parts with the others as its seed
-    #[arg(long, value_name = "N", conflicts_with = "seed_dataset")]
-    pub folds: Option<usize>,
-    /// Best quality within this many dollars a request
-    #[arg(long, value_name = "B", group = "goal")]
-    pub budget_usd: Option<f64>,
-    /// Least cost with a mean quality no more than this below the best model's [default: 0.02]
-    #[arg(long, value_name = "Q", group = "goal")]
-    pub margin: Option<f64>,
-    /// Quality less this many points a dollar
-    #[arg(long, value_name = "L", group = "goal")]
-    pub lambda: Option<f64>,
-    /// The whole cost and quality curve with its area (AIQ)
-    #[arg(long)]
-    pub sweep: bool,
-    /// Number of random orders
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub seeds: u64,
-    /// Share of decisions that are scored (default: the scenario's, or all)
-    #[arg(long, value_name = "P")]
-    pub feedback_rate: Option<f64>,
-    /// Mean delay of a score, in requests (default: the scenario's, or none)
-    #[arg(long, value_name = "N")]
-    pub feedback_delay: Option<f64>,
-    /// Changes on the way (TOML; see experiments/)
-    #[arg(long, value_name = "FILE")]
-    pub scenario: Option<PathBuf>,
-    /// Settings of the policy (TOML with tables route, learning and seed; default: those that `serve` uses)
-    #[arg(long, value_name = "FILE")]
-    pub tuning: Option<PathBuf>,
-    /// The view of a prompt that is decided by: text, or embedding (the transformer's, beside the text view)
-    #[arg(long, value_name = "VIEW", default_value = "text", value_parser = asked::view)]
-    pub view: View,
-    /// Share of requests that go to the reference model, to hold the promised margin against what really comes of it
-    #[arg(long, value_name = "P")]
-    pub audit: Option<f64>,
-    /// The audit's reference [default: the dearest model by its recorded mean cost]
-    #[arg(long, value_name = "MODEL", requires = "audit")]
-    pub reference: Option<String>,
-    /// Leave the baselines out
-    #[arg(long)]
-    pub no_baselines: bool,
-    /// Only these of the baselines, by their keys in metrics.json (default: all)
-    #[arg(
-        long,
-        value_name = "KEYS",
-        value_delimiter = ',',
-        conflicts_with = "no_baselines"
-    )]
-    pub baselines: Vec<String>,
-    /// Folder of the feature artefacts and the shipped prior
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "models",
-        env = "POINTSMAN_MODELS_DIR"
-    )]
-    pub models_dir: PathBuf,
-    /// Where metrics.json, report.md and the curves are written
-    #[arg(long, value_name = "DIR", default_value = "data/reports/replay")]
-    pub out: PathBuf,
-}
 
 /// Everything that one replay needs, in memory.
 struct Plan {
     trials: Vec<Trial>,
     whole: Dataset,
     settings: Settings,
-    sweep: Vec<f64>,
+    sweep: bool,
     seeds: u64,
     /// What stands beside the baselines because of the options.
     beside: Vec<Contestant>,
 }
-
-/// Points of a sweep.
-const SWEEP: usize = 33;
 
 /// Runs a replay and writes its figures.
 ///
@@ -224,7 +135,10 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         .unwrap_or_default();
 
     asked::check_shares(args)?;
-    let whole = read(&args.dataset, args.split.as_deref(), &args.models)?;
+    let mut whole = read(&args.dataset, args.split.as_deref(), &args.models)?;
+    if let Some(category) = &args.category {
+        whole = whole.category(category, &args.dataset)?;
+    }
     if let [only] = &whole.models[..] {
         return Err(DatasetError::OneModel {
             path: args.dataset.clone(),
@@ -280,15 +194,10 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
             })
         })
         .collect::<Result<Vec<Trial>>>()?;
-    let sweep = if args.sweep {
-        sweep(&single_points(&whole))
-    } else {
-        Vec::new()
-    };
     Ok(Plan {
         trials,
         settings,
-        sweep,
+        sweep: args.sweep,
         beside: asked::beside(args, &scenario),
         whole,
         seeds: args.seeds.max(1),
@@ -399,7 +308,7 @@ fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Datase
 impl Plan {
     /// Passes over the stream that one order of one policy takes at most.
     fn passes(&self) -> u64 {
-        1 + self.sweep.len() as u64
+        1 + if self.sweep { sweep::POINTS as u64 } else { 0 }
     }
 }
 
@@ -433,24 +342,11 @@ fn shipped_prior(folder: &Path, looks: &Looks) -> Result<Option<Arc<Seed>>> {
     }))
 }
 
-/// Prices of a dollar from "money is no object" to "nothing but money is": geometric around one quality point over
-/// the range of the single models' costs.
-fn sweep(singles: &[Point]) -> Vec<f64> {
-    let costs = singles.iter().map(|point| point.cost_usd);
-    let (least, most) = (
-        costs.clone().fold(f64::INFINITY, f64::min),
-        costs.fold(0.0, f64::max),
-    );
-    let (low, high) = (0.002 / most.max(1e-12), 2.0 / least.max(1e-12));
-    let step = (high / low).ln() / (SWEEP - 2) as f64;
-    std::iter::once(0.0)
-        .chain((0..SWEEP - 1).map(|index| low * (step * index as f64).exp()))
-        .collect()
-}
-
-/// All seeds of a contestant, on the processors there are.
+/// All seeds of a contestant, on the processors there are. Where there is a sweep, the first seed finds the prices of
+/// a dollar that tell its curve, and the others are measured at the same.
 fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<SeedFigures> {
-    let next = AtomicUsize::new(0);
+    let (prices, first) = one_seed(contestant, plan, 0, None, progress);
+    let next = AtomicUsize::new(1);
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(plan.seeds as usize);
@@ -461,7 +357,8 @@ fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<S
             if seed >= plan.seeds {
                 return done;
             }
-            done.push((seed, one_seed(contestant, plan, seed, progress)));
+            let (_, figures) = one_seed(contestant, plan, seed, Some(&prices), progress);
+            done.push((seed, figures));
         }
     };
     let mut all: Vec<(u64, SeedFigures)> = std::thread::scope(|scope| {
@@ -472,11 +369,19 @@ fn measure(contestant: Contestant, plan: &Plan, progress: &ProgressBar) -> Vec<S
             .flatten()
             .collect()
     });
+    all.push((0, first));
     all.sort_by_key(|(seed, _)| *seed);
     all.into_iter().map(|(_, figures)| figures).collect()
 }
 
-fn one_seed(contestant: Contestant, plan: &Plan, seed: u64, progress: &ProgressBar) -> SeedFigures {
+/// The figures of one seed, and the prices of a dollar that its sweep was measured at: `prices`, or those that it found.
+fn one_seed(
+    contestant: Contestant,
+    plan: &Plan,
+    seed: u64,
+    prices: Option<&[f64]>,
+    progress: &ProgressBar,
+) -> (Vec<f64>, SeedFigures) {
     let done = std::cell::Cell::new(0);
     let over_trials = |settings: &Settings| {
         let mut whole = Run::default();
@@ -493,23 +398,27 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64, progress: &ProgressB
     };
     let singles = single_points(&plan.whole);
     let main = over_trials(&plan.settings);
-    let points: Vec<Point> = match contestant {
-        _ if plan.sweep.is_empty() => Vec::new(),
-        Contestant::ZeroRouter => metrics::hull(&singles),
-        _ if !contestant.has_objective() => vec![main.point()],
+    let curve: Vec<(f64, Swept)> = match contestant {
+        _ if !plan.sweep => Vec::new(),
+        Contestant::ZeroRouter => sweep::of_mixes(&singles),
+        _ if !contestant.has_objective() => vec![(0.0, main.swept(&singles))],
         _ => {
-            let at = |&lambda: &f64| {
+            let at = |lambda: f64| {
                 let mut settings = plan.settings.clone();
                 settings.route.objective = Objective::Weighted { lambda };
                 settings.route.budget_usd = None;
-                over_trials(&settings).point()
+                over_trials(&settings).swept(&singles)
             };
-            plan.sweep.iter().map(at).collect()
+            match prices {
+                Some(prices) => prices.iter().map(|&price| (price, at(price))).collect(),
+                None => sweep::trace(&singles, at),
+            }
         }
     };
     // Policies without an objective take one pass.
-    progress.inc(plan.passes() - done.get());
-    SeedFigures {
+    progress.inc(plan.passes().saturating_sub(done.get()));
+    let (prices, points): (Vec<f64>, Vec<Swept>) = curve.into_iter().unzip();
+    let figures = SeedFigures {
         course: Course {
             steps: main.steps.clone(),
             alarms: main.alarms,
@@ -522,7 +431,8 @@ fn one_seed(contestant: Contestant, plan: &Plan, seed: u64, progress: &ProgressB
             plan.settings.route.budget_usd,
             plan.whole.models.len(),
         )
-    }
+    };
+    (prices, figures)
 }
 
 fn progress(length: u64) -> ProgressBar {

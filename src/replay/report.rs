@@ -88,10 +88,13 @@ fn table(
     let mut sorted: Vec<&(String, Map<String, Value>)> = rows.iter().collect();
     let quality = |row: &Map<String, Value>| row.get("mean_quality").and_then(Value::as_f64).unwrap_or(0.0);
     sorted.sort_by(|a, b| quality(&b.1).total_cmp(&quality(&a.1)));
-    let mut text = String::from(
-        "| policy | quality | $/request | budget use | regret | cost saved | AIQ | explored | p50 us |\n",
+    // Between two models alone.
+    let has_gap = metrics.get("apgr").is_some_and(Value::is_number);
+    let (gap, rule) = if has_gap { (" APGR |", " --- |") } else { ("", "") };
+    let mut text = format!(
+        "| policy | quality | $/request | budget use | regret | cost saved | AIQ |{gap} explored | p50 us |\n\
+         | --- | --- | --- | --- | --- | --- | --- |{rule} --- | --- |\n",
     );
-    text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     let all =
         std::iter::once((policy, metrics)).chain(sorted.into_iter().map(|(name, row)| (name.as_str(), row)));
     for (name, row) in all {
@@ -128,11 +131,16 @@ fn table(
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {name} | {}{interval} | {cost:.3e} | {used} | {} | {} | {} | {} | {micros} |",
+            "| {name} | {}{interval} | {cost:.3e} | {used} | {} | {} | {} |{} {} | {micros} |",
             number("mean_quality", 4),
             number("regret", 1),
             number("cost_saved_at_best_quality", 3),
             number("aiq", 4),
+            if has_gap {
+                format!(" {} |", number("apgr", 4))
+            } else {
+                String::new()
+            },
             number("explored_share", 4),
         );
     }
