@@ -297,9 +297,10 @@ impl FeatureSet {
         embedding.pool.try_embed(prompt, embedding.budget, |_| {}).await
     }
 
-    /// Looks at a request. The text view and the category are there at once; the embedding is waited for no longer
-    /// than its budget, and goes missing when it is late or the pool is busy.
-    pub async fn look(&self, request: &ChatRequest) -> Looked {
+    /// Looks at a request. The text view and the category are there at once. The embedding is waited for only where
+    /// `decides` says that a decision may go by it, and no longer than its budget; else it is made when there is time
+    /// for it, and learned from.
+    pub async fn look(&self, request: &ChatRequest, decides: bool) -> Looked {
         let prompt = PromptText::of(request);
         let surface = Surface::of(request, &prompt);
         let mut workspace = self.workspaces.take();
@@ -307,7 +308,7 @@ impl FeatureSet {
         self.workspaces.give_back(workspace);
         let named = self.classifier.classify(&words).category;
         let (embedded, late) = match &self.embedding {
-            Some(embedding) => embedding.look(&prompt, &surface).await,
+            Some(embedding) => embedding.look(&prompt, &surface, decides).await,
             None => (None, None),
         };
         let versions = self.versions();
@@ -359,6 +360,7 @@ impl Embeddings {
         }
         let sizes = PoolSettings {
             queue: settings.queue,
+            background_percent: settings.background_percent,
             ..PoolSettings::default()
         };
         Ok(Self {
@@ -370,7 +372,12 @@ impl Embeddings {
     }
 
     /// The features of the embedding that is there in time, or else where they go when they come.
-    async fn look(&self, prompt: &PromptText, surface: &Surface) -> (Option<Arc<[f32]>>, Option<Late>) {
+    async fn look(
+        &self,
+        prompt: &PromptText,
+        surface: &Surface,
+        decides: bool,
+    ) -> (Option<Arc<[f32]>>, Option<Late>) {
         let late = Late::default();
         let (theirs, view, shape) = (late.clone(), Arc::clone(&self.view), *surface);
         let came = move |embedding: Arc<[f32]>| {
@@ -378,7 +385,12 @@ impl Embeddings {
                 theirs.came(view.version(), &features);
             }
         };
-        match self.pool.try_embed(prompt, self.budget, came).await {
+        let known = if decides {
+            self.pool.try_embed(prompt, self.budget, came).await
+        } else {
+            self.pool.embed_later(prompt, came)
+        };
+        match known {
             Some(embedding) => (self.view.project(&embedding, surface).map(Arc::from), None),
             None => (None, Some(late)),
         }

@@ -31,6 +31,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         model: EmbeddingModel::Off,
         threads: 1,
         budget_ms: 0,
+        background_percent: 100,
         queue: 1,
     };
     let features = FeatureSet::load(&args.models_dir, &without_embedding)?;

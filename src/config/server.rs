@@ -63,8 +63,11 @@ pub struct Embedding {
     pub model: EmbeddingModel,
     /// Threads that embed; 0: one for each two cores, at least one.
     pub threads: usize,
-    /// How long a request waits for its embedding before it is decided without; milliseconds.
+    /// How long a request waits for its embedding before it is decided without, where decisions go by it;
+    /// milliseconds.
     pub budget_ms: u64,
+    /// Share of one processor that goes to embeddings which no decision waits for, in percent; 100: no limit.
+    pub background_percent: u8,
     /// Prompts that may wait; more are dropped.
     pub queue: usize,
 }
@@ -214,6 +217,7 @@ pub(super) fn embedding(section: Option<&Section<'_>>) -> Embedding {
         model: EmbeddingModel::Shipped,
         threads: 0,
         budget_ms: 20,
+        background_percent: 10,
         queue: 64,
     };
     if let Some(section) = section {
@@ -228,6 +232,9 @@ pub(super) fn embedding(section: Option<&Section<'_>>) -> Embedding {
         embedding.budget_ms = section
             .integer("budget_ms", 0..=10_000)
             .unwrap_or(embedding.budget_ms);
+        if let Some(percent) = section.integer("background_percent", 1..=100) {
+            embedding.background_percent = u8::try_from(percent).unwrap_or(embedding.background_percent);
+        }
         if let Some(queue) = section.integer("queue", 1..=100_000) {
             embedding.queue = usize::try_from(queue).unwrap_or(embedding.queue);
         }

@@ -1,8 +1,10 @@
 //! fastembed behind the [`Embedder`](crate::features::Embedder) trait, in a bounded pool.
 //!
 //! An embedding takes milliseconds, a decision microseconds: so embeddings are made by threads of their own, a request
-//! waits for its own only as long as its budget, and what comes late still reaches the learner.
+//! waits for its own only where decisions go by it and only as long as its budget, and what comes late still reaches the
+//! learner.
 
+mod leisure;
 mod local;
 mod pool;
 mod runtime;

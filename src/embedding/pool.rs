@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -11,6 +11,8 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::leisure::Leisure;
+use crate::clock;
 use crate::features::Embedder;
 use crate::features::text::PromptText;
 
@@ -21,6 +23,8 @@ pub struct PoolSettings {
     pub queue: usize,
     /// Embeddings kept for prompts that come again.
     pub cached: u64,
+    /// Share of one processor for prompts that nobody waits for, in percent; 100: no limit.
+    pub background_percent: u8,
 }
 
 impl Default for PoolSettings {
@@ -28,6 +32,7 @@ impl Default for PoolSettings {
         Self {
             queue: 64,
             cached: 2048,
+            background_percent: 100,
         }
     }
 }
@@ -43,6 +48,8 @@ pub struct EmbeddingCounts {
     pub late: u64,
     /// Not embedded, because the queue was full.
     pub dropped: u64,
+    /// Not embedded, because no decision would have waited for it and the time for such was used up.
+    pub spared: u64,
     /// Failed.
     pub failed: u64,
 }
@@ -63,7 +70,8 @@ pub struct EmbeddingPool {
 
 struct Shared {
     cache: Cache<u64, Embedding>,
-    counts: [AtomicU64; 5],
+    leisure: Mutex<Leisure>,
+    counts: [AtomicU64; 6],
 }
 
 #[derive(Clone, Copy)]
@@ -72,13 +80,15 @@ enum Count {
     InTime,
     Late,
     Dropped,
+    Spared,
     Failed,
 }
 
 struct Job {
     key: u64,
     text: String,
-    reply: oneshot::Sender<Embedding>,
+    /// Who waits for it, if anybody does.
+    reply: Option<oneshot::Sender<Embedding>>,
     late: Box<dyn FnOnce(Embedding) + Send>,
 }
 
@@ -92,6 +102,7 @@ impl EmbeddingPool {
         let jobs = Arc::new(Mutex::new(jobs));
         let shared = Arc::new(Shared {
             cache: Cache::new(settings.cached),
+            leisure: Mutex::new(Leisure::new(settings.background_percent)),
             counts: Default::default(),
         });
         for embedder in embedders {
@@ -118,14 +129,7 @@ impl EmbeddingPool {
             return Some(known);
         }
         let (reply, mut answer) = oneshot::channel();
-        let job = Job {
-            key,
-            text: prompt.words().to_owned(),
-            reply,
-            late: Box::new(late),
-        };
-        if self.queue.try_send(job).is_err() {
-            self.shared.count(Count::Dropped);
+        if !self.queue(key, prompt, Some(reply), late) {
             return None;
         }
         let embedding = match tokio::time::timeout(budget, &mut answer).await {
@@ -142,6 +146,47 @@ impl EmbeddingPool {
         embedding
     }
 
+    /// The embedding of a prompt's words if it is known. Else `late` gets it when there was time for it, as with
+    /// [`try_embed`](Self::try_embed): nobody waits.
+    pub fn embed_later(
+        &self,
+        prompt: &PromptText,
+        late: impl FnOnce(Arc<[f32]>) + Send + 'static,
+    ) -> Option<Arc<[f32]>> {
+        let key = prompt.words_hash();
+        if let Some(known) = self.shared.cache.get(&key) {
+            self.shared.count(Count::Cached);
+            return Some(known);
+        }
+        if self.shared.leisure().grant(clock::monotonic()) {
+            self.queue(key, prompt, None, late);
+        } else {
+            self.shared.count(Count::Spared);
+        }
+        None
+    }
+
+    /// Queues a prompt; false when there is no room.
+    fn queue(
+        &self,
+        key: u64,
+        prompt: &PromptText,
+        reply: Option<oneshot::Sender<Embedding>>,
+        late: impl FnOnce(Arc<[f32]>) + Send + 'static,
+    ) -> bool {
+        let job = Job {
+            key,
+            text: prompt.words().to_owned(),
+            reply,
+            late: Box::new(late),
+        };
+        let queued = self.queue.try_send(job).is_ok();
+        if !queued {
+            self.shared.count(Count::Dropped);
+        }
+        queued
+    }
+
     /// What became of the prompts so far.
     #[must_use]
     pub fn counts(&self) -> EmbeddingCounts {
@@ -151,12 +196,17 @@ impl EmbeddingPool {
             in_time: read(Count::InTime),
             late: read(Count::Late),
             dropped: read(Count::Dropped),
+            spared: read(Count::Spared),
             failed: read(Count::Failed),
         }
     }
 }
 
 impl Shared {
+    fn leisure(&self) -> MutexGuard<'_, Leisure> {
+        self.leisure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self, count: Count) {
         self.counts[count as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -169,7 +219,7 @@ fn work(mut embedder: Box<dyn Embedder>, jobs: &Mutex<Receiver<Job>>, shared: &S
         let Ok(job) = next else { return };
         let embedding = match shared.cache.get(&job.key) {
             Some(known) => known,
-            None => match embed(&mut *embedder, &job.text) {
+            None => match embed(&mut *embedder, &job.text, shared) {
                 Ok(embedding) => embedding,
                 Err(cause) => {
                     shared.count(Count::Failed);
@@ -179,7 +229,11 @@ fn work(mut embedder: Box<dyn Embedder>, jobs: &Mutex<Receiver<Job>>, shared: &S
             },
         };
         shared.cache.insert(job.key, Arc::clone(&embedding));
-        if let Err(embedding) = job.reply.send(embedding) {
+        let left = match job.reply {
+            Some(reply) => reply.send(embedding).err(),
+            None => Some(embedding),
+        };
+        if let Some(embedding) = left {
             shared.count(Count::Late);
             (job.late)(embedding);
         }
@@ -187,8 +241,13 @@ fn work(mut embedder: Box<dyn Embedder>, jobs: &Mutex<Receiver<Job>>, shared: &S
 }
 
 /// A panic inside the model costs one prompt, not the thread.
-fn embed(embedder: &mut dyn Embedder, text: &str) -> Result<Embedding, String> {
-    match catch_unwind(AssertUnwindSafe(|| embedder.embed(text))) {
+fn embed(embedder: &mut dyn Embedder, text: &str, shared: &Shared) -> Result<Embedding, String> {
+    let began = clock::monotonic();
+    let embedded = catch_unwind(AssertUnwindSafe(|| embedder.embed(text)));
+    shared
+        .leisure()
+        .took(clock::monotonic().saturating_duration_since(began));
+    match embedded {
         Ok(Ok(embedding)) => Ok(embedding.into()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the model panicked".to_owned()),
@@ -231,7 +290,15 @@ mod tests {
         let (permit, permits) = mpsc::channel();
         let embedders: Vec<Box<dyn Embedder>> = vec![Box::new(Gated { permits })];
         (
-            EmbeddingPool::start(embedders, PoolSettings { queue, cached: 16 }).unwrap(),
+            EmbeddingPool::start(
+                embedders,
+                PoolSettings {
+                    queue,
+                    cached: 16,
+                    background_percent: 1,
+                },
+            )
+            .unwrap(),
             permit,
         )
     }
@@ -268,6 +335,27 @@ mod tests {
         permit.send(()).unwrap();
         assert_eq!(told.recv_timeout(LONG).unwrap().as_ref(), [5.0]);
         assert_eq!(pool.counts().late, 1);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_takes_no_more_than_its_share() {
+        let (pool, permit) = pool(64);
+        let (tell, told) = mpsc::channel();
+        let ask = |index: usize| {
+            let tell = tell.clone();
+            let late = move |embedding: Arc<[f32]>| tell.send(embedding).unwrap();
+            pool.embed_later(&PromptText::plain(&format!("prompt {index}")), late)
+        };
+        // A hundredth of a processor, and two seconds of it ahead: four prompts of 6 ms.
+        assert!((0..50).all(|index| ask(index).is_none()));
+        let counts = pool.counts();
+        assert!((40..=46).contains(&counts.spared), "{counts:?}");
+        for _ in counts.spared..50 {
+            permit.send(()).unwrap();
+            assert_eq!(told.recv_timeout(LONG).unwrap().as_ref(), [8.0]);
+        }
+        assert_eq!(ask(0).as_deref(), Some(&[8.0][..]), "known by now");
+        assert_eq!(pool.counts().late, 50 - counts.spared);
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ const FLOOR: f64 = 0.1;
 
 /// The features, classifier and learned policy that were in use before the last change of them.
 pub const FORMER: &str = "former";
+/// Features variant: routes by the embedding view where it was ready in time.
+pub const EMBEDDING: &str = "embedding";
 
 /// What an arm of an experiment does with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +263,13 @@ pub enum DefinitionError {
 }
 
 impl Definition {
+    /// Whether an arm goes by the embedding view.
+    #[must_use]
+    pub fn embeds(&self, arm: usize) -> bool {
+        let variant = self.variants.get(arm).map(|(_, variant)| variant);
+        matches!(variant, Some(Variant::Features(view)) if view == EMBEDDING)
+    }
+
     /// A definition with this project's defaults: α = .05 with the interval tightest near 500 scores, 10,000
     /// scores at most, all traffic of the route, sticky by request, split evenly.
     #[must_use]

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
-use crate::experiments::definition::{Split, StickyBy, Variant};
+use crate::experiments::definition::{EMBEDDING, Split, StickyBy, Variant};
 use crate::experiments::intervention::{Intervention, InterventionError};
 use crate::experiments::table::Ruling;
 use crate::experiments::table::Unit;
@@ -455,6 +455,36 @@ fn what_the_router_shipped_by_itself_is_adopted_and_can_be_undone() {
     undo(&mut experiments).unwrap();
     assert_eq!(rulings(&experiments), []);
     assert!(undo(&mut experiments).is_err());
+}
+
+#[test]
+fn requests_go_by_the_embedding_while_it_is_compared_and_once_it_has_won() {
+    let mut experiments = Experiments::default();
+    let trigger = Trigger::NewFeatures {
+        route: "auto".into(),
+        current: "text".into(),
+        fresh: EMBEDDING.into(),
+        version: "1".into(),
+    };
+    let terms = Terms {
+        margin: 0.1,
+        traffic: 1.0,
+        ..TERMS
+    };
+    assert!(!experiments.table().embeds("auto"));
+    let name = experiments.trigger(&trigger, &terms, UnixMs(1)).unwrap();
+    assert!(experiments.table().embeds("auto"));
+    assert!(!experiments.table().embeds("other"));
+    run(&mut experiments, [0.9, 0.9], 20_000, 6);
+    assert_eq!(experiments.view(&name).unwrap().phase, Phase::Shipped { arm: 1 });
+    let by = Variant::Features(EMBEDDING.into());
+    assert_eq!(experiments.table().way("auto", None), Some(&by));
+    assert!(experiments.table().embeds("auto"));
+    experiments
+        .intervene(&name, &Intervention::Undo, "", UnixMs(9))
+        .unwrap();
+    assert_eq!(experiments.table().way("auto", None), None);
+    assert!(!experiments.table().embeds("auto"));
 }
 
 #[test]

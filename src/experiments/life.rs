@@ -125,8 +125,9 @@ impl Experiments {
         let ended = match reading.verdict {
             Verdict::Ship { arm } => {
                 // An automatic experiment's samples have taught the policy already, and its treatment is what the
-                // configuration says. One that a person defined is a decision between these very arms.
-                record.ruling = if definition.origin.automatic() {
+                // configuration says. One that a person defined is a decision between these very arms, and nobody goes
+                // by the embedding view until it is told to.
+                record.ruling = if definition.origin.automatic() && !definition.embeds(arm) {
                     adoption(&definition, arm)
                 } else {
                     replacement(&definition, arm)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, StickyBy, Variant};
+use super::definition::{Definition, EMBEDDING, StickyBy, Variant};
 use crate::arm::ArmId;
 use crate::evaluation::ab::Sample;
 use crate::evaluation::assignment::{Ramp, place};
@@ -194,6 +194,19 @@ impl Table {
             || self.rulings.iter().any(
                 |ruled| matches!(&ruled.ruling, Ruling::Replace { of, by } if of == variant || by == variant),
             )
+    }
+
+    /// Whether an experiment that runs on this route, or a ruling that stands there, goes by the embedding view: only
+    /// then can a decision depend on it.
+    #[must_use]
+    pub fn embeds(&self, route: &str) -> bool {
+        let mut running = self.entries.iter().map(|entry| &entry.definition);
+        running.any(|definition| {
+            definition.route == route && (0..definition.variants.len()).any(|arm| definition.embeds(arm))
+        }) || self.rulings.iter().any(|ruled| {
+            let by_it = |by: &Variant| matches!(by, Variant::Features(view) if view == EMBEDDING);
+            ruled.route == route && matches!(&ruled.ruling, Ruling::Replace { by, .. } if by_it(by))
+        })
     }
 
     /// The models that running experiments of this route set against each other, and those that finished ones put in

@@ -250,7 +250,7 @@ async fn a_server_takes_up_what_was_trained_on_its_own_log_and_refuses_what_is_b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_embedding_that_comes_too_late_is_still_learned_from_once() {
     let folder = tempfile::tempdir().unwrap();
-    let toml = program::simulated(folder.path()) + "\n[embedding]\nbudget_ms = 0\nqueue = 1000\n";
+    let toml = program::simulated(folder.path()) + "\n[embedding]\nbackground_percent = 100\nqueue = 1000\n";
     let program = Program::serve(folder.path(), &toml, &[]);
     let http = client();
     let data = folder.path().join("data");

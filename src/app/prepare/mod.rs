@@ -79,7 +79,9 @@ pub async fn prepare(
     };
     purpose::check(target, request)?;
     let looking_at = app.features.load_full();
-    let mut sight = Sight::of(request, &looking_at).await?;
+    let table = app.desk.table();
+    let embedded = matches!(target, Target::Route(route) if table.embeds(&route.name));
+    let mut sight = Sight::of(request, &looking_at, embedded).await?;
 
     // What it meets: what was learned, the conversation so far, what may be spent.
     let decider = app.learner.decider();
@@ -110,7 +112,6 @@ pub async fn prepare(
     };
 
     // Who can take it, and what that would cost.
-    let table = app.desk.table();
     let rule = asked.rule();
     let trials = asked.trials(&table, rule);
     let pool = Pool::of(&asked, rule, trials);

@@ -27,11 +27,15 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// Looks at a request.
+    /// Looks at a request; at its embedding only if `embedded` says that a decision may go by that.
     ///
     /// # Errors
     /// Content that nobody could take.
-    pub(super) async fn of(request: &ChatRequest, features: &FeatureSet) -> Result<Self, ApiError> {
+    pub(super) async fn of(
+        request: &ChatRequest,
+        features: &FeatureSet,
+        embedded: bool,
+    ) -> Result<Self, ApiError> {
         let began = clock::monotonic();
         let content = content::look(request);
         let took = clock::monotonic().saturating_duration_since(began);
@@ -43,7 +47,7 @@ impl Sight {
             features,
             category,
             late,
-        } = features.look(request).await;
+        } = features.look(request, embedded).await;
         let named = request.routing.category.as_deref().map(Arc::from);
         Ok(Self {
             content,

@@ -245,6 +245,7 @@ fn queues(app: &App, text: &mut Exposition) {
             ("in_time", counts.in_time),
             ("late", counts.late),
             ("dropped", counts.dropped),
+            ("spared", counts.spared),
             ("failed", counts.failed),
         ] {
             family.sample(&[("fate", fate)], count);
