@@ -215,7 +215,7 @@ mod tests {
         };
         let (morning, told) = (to_come(&mut alone, 0..10), to_come(&mut beside, 0..10));
         assert!(
-            morning < 40.0 && (55.0..130.0).contains(&told),
+            morning < 30.0 && (45.0..120.0).contains(&told),
             "{morning} {told}"
         );
         let (night, told) = (to_come(&mut alone, 10..21), to_come(&mut beside, 10..21));
