@@ -86,6 +86,7 @@ fn price(section: &Section<'_>, embeds: bool) -> Option<(UnixMs, Price)> {
     let routing_fee_percent = section
         .number("routing_fee_percent", 0.0..=MAX_ROUTING_FEE_PERCENT)
         .unwrap_or(0.0);
+    let reasoning_prices_answer = section.bool("reasoning_prices_answer").unwrap_or(false);
     let tier_sections = section.sections("tiers");
     let tiers: Vec<TierSpec> = tier_sections.iter().filter_map(tier).collect();
     let window_sections = section.sections("windows");
@@ -99,6 +100,7 @@ fn price(section: &Section<'_>, embeds: bool) -> Option<(UnixMs, Price)> {
         tiers,
         windows,
         fees,
+        reasoning_prices_answer,
         routing_fee_percent,
     });
     match checked {

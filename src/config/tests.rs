@@ -355,6 +355,27 @@ fn a_published_price_change_holds_from_its_day_on() {
     assert!((input("2027-01-01T00:00:00Z") - 1.5).abs() < 1e-12);
 }
 
+/// A retired model whose name its maker goes on answering costs what its successor costs.
+#[test]
+fn a_retired_model_is_billed_as_what_answers_for_it() {
+    let catalogue = Catalogue::shipped().unwrap();
+    let output = |id: &str, moment: &str| {
+        let at = UnixMs(moment.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+        let dated = &catalogue.get(id).unwrap().prices;
+        let (_, price) = dated.iter().rfind(|(from, _)| *from <= at).unwrap();
+        price.rates(300_000).output.dollars()
+    };
+    for (retired, before, successor) in [
+        ("google/gemini-2.5-pro", 15.0, "google/gemini-3.8-flash"),
+        ("google/gemini-2.5-flash", 2.5, "google/gemini-3.5-flash-lite"),
+    ] {
+        assert!((output(retired, "2026-11-30T23:59:59Z") - before).abs() < 1e-12);
+        for moment in ["2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"] {
+            assert!((output(retired, moment) - output(successor, moment)).abs() < 1e-12);
+        }
+    }
+}
+
 #[test]
 fn every_shipped_example_is_sound() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

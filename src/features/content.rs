@@ -7,12 +7,12 @@ mod base64_view;
 mod clip;
 mod image;
 mod language;
+mod link;
 mod pdf;
 mod tokens;
 
-use core::net::{Ipv4Addr, Ipv6Addr};
-
 use base64_view::{Base64View, DataUrl};
+use serde_json::Value;
 
 use crate::arm::{Modalities, Modality};
 pub use crate::content::{
@@ -98,7 +98,7 @@ fn look_at(part: &Part, facts: &mut ContentFacts, tally: &mut Tally) -> Result<(
         Part::Video { url } => {
             facts.modalities = facts.modalities.with(Modality::Video);
             facts.video.push(match DataUrl::parse(url) {
-                None => linked(url).map(|()| ClipFacts {
+                None => link::check(url).map(|()| ClipFacts {
                     bytes: 0,
                     duration_ms: None,
                 })?,
@@ -107,11 +107,48 @@ fn look_at(part: &Part, facts: &mut ContentFacts, tally: &mut Tally) -> Result<(
             Ok(())
         }
         Part::File { data, file_id, .. } => file(data.as_deref(), file_id.is_some(), facts),
-        Part::Other(value) => {
-            tally.add_value(value);
-            Ok(())
-        }
+        Part::Other(value) => own_form(value, facts, tally),
     }
+}
+
+/// A picture or a document in Anthropic's form; anything else is read as text.
+fn own_form(value: &Value, facts: &mut ContentFacts, tally: &mut Tally) -> Result<(), &'static str> {
+    let is_image = match value["type"].as_str() {
+        Some("image") => true,
+        Some("document") => false,
+        _ => {
+            tally.add_value(value);
+            return Ok(());
+        }
+    };
+    let source = &value["source"];
+    let text = |key: &str| source[key].as_str().unwrap_or_default();
+    let bytes = match source["type"].as_str() {
+        Some("base64") => Some(Base64View::new(text("data")).ok_or(NOT_BASE64)?),
+        Some("url") => link::check(text("url")).map(|()| None)?,
+        Some("text" | "content") => {
+            tally.add_value(source);
+            return Ok(());
+        }
+        _ => None,
+    };
+    if is_image {
+        facts.modalities = facts.modalities.with(Modality::Image);
+        facts.images.push(ImageFacts {
+            size: bytes.as_ref().map(image::size).transpose()?,
+            detail: Detail::Auto,
+            link: bytes.is_none(),
+        });
+    } else {
+        facts.modalities = facts.modalities.with(Modality::Pdf);
+        let unknown = PdfFacts {
+            bytes: 0,
+            pages: None,
+            text: None,
+        };
+        facts.pdfs.push(bytes.as_ref().map_or(Ok(unknown), pdf::look)?);
+    }
+    Ok(())
 }
 
 const NOT_BASE64: &str = "is a data URL whose data is not base64; send data:<type>;base64,<data>";
@@ -152,64 +189,6 @@ fn file(data: Option<&str>, uploaded: bool, facts: &mut ContentFacts) -> Result<
         facts.pdfs.push(pdf::look(&bytes)?);
     }
     Ok(())
-}
-
-/// A link that a provider could follow. It is never followed here, and one to a private address is refused: no
-/// provider elsewhere can reach it, and one that runs beside us must not be sent there by a client.
-fn linked(url: &str) -> Result<(), &'static str> {
-    let rest = ["https://", "http://", "gs://"]
-        .iter()
-        .find_map(|scheme| url.strip_prefix(scheme))
-        .filter(|rest| !rest.is_empty())
-        .ok_or("is neither a data URL nor a link; send data:<type>;base64,<data> or https://...")?;
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    if is_private(host) {
-        return Err("is a link to a private address; send the data itself as data:<type>;base64,<data>");
-    }
-    Ok(())
-}
-
-/// Whether a host, with its port, names this machine or a private network. Names are not resolved.
-fn is_private(host: &str) -> bool {
-    let (name, is_v6) = match host.strip_prefix('[') {
-        Some(rest) => (rest.split(']').next().unwrap_or_default(), true),
-        None => (host.split(':').next().unwrap_or_default(), false),
-    };
-    if is_v6 {
-        return name.parse::<Ipv6Addr>().is_ok_and(|address| {
-            let inner = address.to_ipv4_mapped().is_some_and(is_private_v4);
-            let unique_local = address.segments()[0] & 0xfe00 == 0xfc00;
-            let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
-            inner || unique_local || link_local || address.is_loopback() || address.is_unspecified()
-        });
-    }
-    let name = name.trim_end_matches('.');
-    if let Ok(address) = name.parse::<Ipv4Addr>() {
-        return is_private_v4(address);
-    }
-    // 2130706433 and 0x7f.1 are addresses too, to some.
-    let odd = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X' | '.'));
-    let numeric = name.starts_with(|c: char| c.is_ascii_digit()) && odd && !name.contains("..");
-    let last = name.rsplit('.').next().unwrap_or_default();
-    ["localhost", "local", "internal", "localdomain"]
-        .iter()
-        .any(|private| last.eq_ignore_ascii_case(private))
-        || (numeric && last.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-fn is_private_v4(address: Ipv4Addr) -> bool {
-    // 100.64.0.0/10 is shared between carriers and their customers.
-    let shared = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64;
-    shared
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_unspecified()
-        || address.is_broadcast()
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct PriceSpec {
     pub windows: Vec<Window>,
     /// Charges that are not by the token.
     pub fees: Fees,
+    /// An answer that was thought about is billed at the price of reasoning as a whole.
+    pub reasoning_prices_answer: bool,
     /// A middleman's share on top of everything else, in percent.
     pub routing_fee_percent: f64,
 }
@@ -51,6 +53,8 @@ pub struct Price {
     tiers: Vec<Tier>,
     windows: Vec<Window>,
     fees: Fees,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    reasoning_prices_answer: bool,
     /// Parts per million on top of everything else.
     routing_fee_ppm: u32,
 }
@@ -133,6 +137,7 @@ impl Price {
             tiers,
             windows: spec.windows,
             fees: spec.fees,
+            reasoning_prices_answer: spec.reasoning_prices_answer,
             routing_fee_ppm: (spec.routing_fee_percent * 10_000.0).round() as u32,
         })
     }
@@ -198,10 +203,14 @@ impl Tariff<'_> {
     /// half away from zero. The tier goes by all input tokens, cached ones included.
     #[must_use]
     pub fn cost(&self, usage: &Usage, units: &Units) -> Usd {
+        let mut usage = *usage;
+        if self.price.reasoning_prices_answer && usage.reasoning > 0 {
+            usage.reasoning = usage.output;
+        }
         let sum = self
             .price
             .rates(usage.input)
-            .micro_nanos(usage)
+            .micro_nanos(&usage)
             .saturating_add(self.price.fees.micro_nanos(units));
         self.surcharged(sum)
     }

@@ -88,6 +88,29 @@ fn a_long_prompt_moves_every_token_to_its_tier() {
     assert_eq!(cost(&pro, usage(200_001)), Usd::from_nanos(515_002_500));
 }
 
+/// Qwen-Plus: $1.20 a million, or $4 for everything it says once it thinks.
+#[test]
+fn an_answer_that_was_thought_about_may_cost_more_as_a_whole() {
+    let thinks = |reasoning_prices_answer| {
+        price(PriceSpec {
+            rates: PartialRates {
+                reasoning: per_mtok(4.0),
+                ..rates(0.4, 0.08, 1.2)
+            },
+            reasoning_prices_answer,
+            ..PriceSpec::default()
+        })
+    };
+    let usage = |reasoning| Usage {
+        output: 1_000,
+        reasoning,
+        ..Usage::default()
+    };
+    assert_eq!(cost(&thinks(true), usage(0)), Usd::from_nanos(1_200_000));
+    assert_eq!(cost(&thinks(true), usage(300)), Usd::from_nanos(4_000_000));
+    assert_eq!(cost(&thinks(false), usage(300)), Usd::from_nanos(2_040_000));
+}
+
 #[test]
 fn what_a_tier_leaves_out_is_the_bases() {
     let tiered = price(PriceSpec {
@@ -171,6 +194,7 @@ fn every_problem_of_a_price_is_told() {
             request: Usd::from_nanos(-1),
             ..Fees::default()
         },
+        reasoning_prices_answer: false,
         routing_fee_percent: f64::NAN,
     })
     .unwrap_err();

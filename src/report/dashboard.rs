@@ -89,6 +89,13 @@ pub struct Overview {
     /// What those would have cost again.
     #[serde(default)]
     pub cache_saved_usd: Usd,
+    /// What looking at requests before they are sent has saved since the start: the drawn models' expected costs less
+    /// than those of the dearest that could have served.
+    #[serde(default)]
+    pub look_saved_usd: Usd,
+    /// Models that were left out because they could not have taken a request.
+    #[serde(default)]
+    pub left_out: u64,
     /// Names of the rows of `points[].drawn`.
     pub arms: Vec<String>,
     /// Figures over time.

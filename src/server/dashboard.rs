@@ -30,7 +30,12 @@ pub async fn overview(State(app): State<App>) -> Json<Overview> {
     let now = clock::wall();
     let budgets = app.budgets.rows(now);
     let budgets = budgets.iter().map(|row| budget(row, now)).collect();
-    Json(app.desk.overview(now, budgets, reports))
+    let mut overview = app.desk.overview(now, budgets, reports);
+    for (_, look) in app.counters.looks() {
+        overview.look_saved_usd += look.saved();
+        overview.left_out += look.unable();
+    }
+    Json(overview)
 }
 
 fn budget(row: &BudgetRow, now: UnixMs) -> BudgetView {

@@ -153,10 +153,10 @@ fn a_days_budget_lasts_through_bursts_and_buys_more_than_a_cap() {
                 "seed {seed}, day {number}: {}",
                 day.spent
             );
-            // The first day cannot foresee its storm, in which not even the cheapest model keeps to the target.
+            // The first day cannot foresee its storm, but it leaves money for it.
             let requests: f64 = day.requests.iter().sum();
             assert!(
-                number == 0 || day.exhausted <= 0.01 * requests,
+                day.exhausted <= 0.01 * requests,
                 "seed {seed}, day {number}: {}",
                 day.exhausted
             );
@@ -166,7 +166,7 @@ fn a_days_budget_lasts_through_bursts_and_buys_more_than_a_cap() {
         capped.append(&mut days(&*policy, false, seed));
     }
     let (unforeseen, foreseen, cap) = (least(&first), least(&later), least(&capped));
-    assert!(unforeseen > 0.1, "an hour of the first day got {unforeseen}");
+    assert!(unforeseen > 0.3, "an hour of the first day got {unforeseen}");
     assert!(foreseen > 0.7, "an hour got {foreseen}");
     assert!(cap < 0.2, "a cap alone leaves {cap}");
     let quality = |days: &mut dyn Iterator<Item = &Day>| {

@@ -1,6 +1,6 @@
 //! Images: their size, from the header alone.
 
-use super::base64_view::DataUrl;
+use super::base64_view::{Base64View, DataUrl};
 use crate::content::{Detail, ImageFacts};
 
 /// Enough for the header of most images; what has large metadata first needs more.
@@ -14,7 +14,7 @@ pub(super) fn look(url: &str, detail: Option<&str>) -> Result<ImageFacts, &'stat
         _ => Detail::Auto,
     };
     let Some(data) = DataUrl::parse(url) else {
-        super::linked(url)?;
+        super::link::check(url)?;
         return Ok(ImageFacts {
             size: None,
             detail,
@@ -22,15 +22,21 @@ pub(super) fn look(url: &str, detail: Option<&str>) -> Result<ImageFacts, &'stat
         });
     };
     let bytes = data.bytes().ok_or(super::NOT_BASE64)?;
+    Ok(ImageFacts {
+        size: Some(size(&bytes)?),
+        detail,
+        link: false,
+    })
+}
+
+/// Width and height.
+pub(super) fn size(bytes: &Base64View<'_>) -> Result<(u32, u32), &'static str> {
     let size = PREFIXES
         .iter()
         .find_map(|prefix| imagesize::blob_size(&bytes.read(0, *prefix)).ok())
         .ok_or("is not an image that can be recognised; send PNG, JPEG, GIF or WebP")?;
     let pixels = |length: usize| u32::try_from(length).ok().filter(|length| *length > 0);
-    let size = pixels(size.width).zip(pixels(size.height));
-    Ok(ImageFacts {
-        size: Some(size.ok_or("is an image without pixels")?),
-        detail,
-        link: false,
-    })
+    pixels(size.width)
+        .zip(pixels(size.height))
+        .ok_or("is an image without pixels")
 }

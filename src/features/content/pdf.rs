@@ -10,8 +10,12 @@ use crate::content::PdfFacts;
 
 /// At most this much of a document is looked at.
 const READ: usize = 4 << 20;
-/// At most this much is inflated of all its object streams together: a bomb ends here.
+/// At most this much is inflated of all its object streams together, and so many are opened: a bomb ends here.
 const INFLATED: usize = 256 << 10;
+const STREAMS: usize = 256;
+/// Most nodes of the page tree whose count is looked for, and how far around their type it stands.
+const NODES: usize = 512;
+const REACH: usize = 4_096;
 /// No document is believed to have more pages.
 const MAX_PAGES: u32 = 100_000;
 
@@ -188,13 +192,18 @@ impl Marks {
             images: memmem::find(bytes, b"/Image").is_some(),
             ..Self::default()
         };
+        let mut nodes = 0;
         for at in memmem::find_iter(bytes, b"/Type") {
             let rest = bytes[at + 5..].trim_ascii_start();
             if !rest.starts_with(b"/Page") {
                 continue;
             }
             match rest.get(5) {
-                Some(b's') => marks.count = marks.count.max(count_near(bytes, at)),
+                Some(b's') if nodes < NODES => {
+                    nodes += 1;
+                    marks.count = marks.count.max(count_near(bytes, at));
+                }
+                Some(b's') => {}
                 Some(letter) if letter.is_ascii_alphanumeric() => {}
                 _ => marks.leaves = marks.leaves.saturating_add(1),
             }
@@ -216,7 +225,6 @@ impl Marks {
 
 /// The `/Count` of the dictionary around `at`.
 fn count_near(bytes: &[u8], at: usize) -> u32 {
-    const REACH: usize = 4_096;
     let start = memmem::rfind(&bytes[at.saturating_sub(REACH)..at], b"<<")
         .map_or(at, |open| at.saturating_sub(REACH) + open);
     let dictionary = &bytes[start..bytes.len().min(at + REACH)];
@@ -249,9 +257,11 @@ fn number(text: &[u8]) -> u32 {
 /// The contents of the compressed object streams, up to the bound.
 fn object_streams(body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    for at in memmem::find_iter(body, b"/ObjStm") {
-        let Some(start) = memmem::find(&body[at..], b"stream") else {
-            break;
+    for at in memmem::find_iter(body, b"/ObjStm").take(STREAMS) {
+        // The dictionary is short.
+        let near = &body[at..body.len().min(at + REACH)];
+        let Some(start) = memmem::find(near, b"stream") else {
+            continue;
         };
         let data = &body[at + start + 6..];
         let data = data.strip_prefix(b"\r").unwrap_or(data);

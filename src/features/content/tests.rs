@@ -85,43 +85,33 @@ fn links_are_noted_and_never_followed() {
     assert!(facts.broken.is_empty());
 }
 
+/// Blocks that the adapter for Anthropic passes on as they are.
 #[test]
-fn private_addresses_are_told_from_public_ones() {
-    for host in [
-        "localhost",
-        "LOCALHOST:80",
-        "db.internal",
-        "printer.local",
-        "127.0.0.1",
-        "127.1",
-        "2130706433",
-        "0x7f.0.0.1",
-        "10.2.3.4:99",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "[::1]:80",
-        "[::]",
-        "[fd00::1]",
-        "[fe80::1]",
-        "[::ffff:10.0.0.1]",
-        "localhost.",
-    ] {
-        assert!(is_private(host), "{host}");
+fn pictures_and_documents_in_anthropics_form_are_looked_at() {
+    let own = |kind: &str, source: serde_json::Value| {
+        look_at_part(Part::Other(serde_json::json!({"type": kind, "source": source})))
+    };
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x02\0\0\0\x01\0\x08\x06\0\0\0".to_vec();
+    png.resize(200, 0);
+    let data = BASE64_STANDARD.encode(&png);
+    let facts = own(
+        "image",
+        serde_json::json!({"type": "base64", "media_type": "image/png", "data": data}),
+    );
+    assert!(facts.modalities.contains(Modality::Image));
+    assert_eq!(facts.images[0].size, Some((512, 256)));
+    let link = |url: &str| serde_json::json!({"type": "url", "url": url});
+    let facts = own("document", link("https://example.org/a.pdf"));
+    assert!(facts.modalities.contains(Modality::Pdf) && facts.broken.is_empty());
+    for kind in ["image", "document"] {
+        assert_eq!(own(kind, link("http://127.0.0.1/a")).broken.len(), 1, "{kind}");
     }
-    for host in [
-        "example.org",
-        "8.8.8.8:443",
-        "[2001:db8::1]",
-        "1password.com",
-        "172.32.0.1",
-        "100.128.0.1",
-        "cafe.be",
-    ] {
-        assert!(!is_private(host), "{host}");
-    }
+    let facts = own(
+        "document",
+        serde_json::json!({"type": "text", "media_type": "text/plain", "data": "Some words."}),
+    );
+    assert_eq!((facts.modalities, facts.broken.len()), (Modalities::TEXT, 0));
+    assert!(facts.text.bytes > 10);
 }
 
 /// A document with a table of objects, whose page tree says `pages`; `padding` bytes of content lie in the middle.

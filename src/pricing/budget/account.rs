@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::pace::{Aim, Arrivals};
+use super::arrivals::Arrivals;
+use super::pace::Aim;
 use super::period::{bounds, slots};
 use super::{BudgetRule, OnExhausted, Period, Scope};
 use crate::units::{UnixMs, Usd};
@@ -121,14 +122,14 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// An empty one, whose period is to be worked out.
-    pub(super) fn new(now: UnixMs) -> Self {
+    /// An empty one, whose period is to be worked out; `peers` is the shape of other accounts' periods, if it is known.
+    pub(super) fn new(now: UnixMs, peers: Vec<f64>) -> Self {
         Self {
             since: now,
             renews: UnixMs(i64::MIN),
             spent: Usd::ZERO,
             reserved: Usd::ZERO,
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::beside(peers),
             aim: Aim::default(),
             log_seq: 0,
             booked: Vec::new(),
@@ -136,15 +137,21 @@ impl Account {
         }
     }
 
-    /// Begins the period that `now` lies in, unless it has begun.
-    pub(super) fn renew(&mut self, rule: &BudgetRule, now: UnixMs) {
+    /// Begins the period that `now` lies in, unless it has begun. Whether it has.
+    pub(super) fn renew(&mut self, rule: &BudgetRule, now: UnixMs) -> bool {
         if now < self.renews {
-            return;
+            return false;
         }
         (self.since, self.renews) = bounds(rule.period, &rule.zone, now);
         self.arrivals.roll();
         self.spent = Usd::ZERO;
         self.dirty = true;
+        true
+    }
+
+    /// The requests in each slot of its periods, once it has seen a whole one.
+    pub(super) fn profile(&self) -> Option<&[f64]> {
+        self.arrivals.profile()
     }
 
     /// Whether nobody has used it for `spare` periods after its own.

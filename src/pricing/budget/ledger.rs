@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::account::{Account, AccountState, BudgetRow, Entry, Exhausted};
 use super::hold::Hold;
+use super::peers::Peers;
 use super::{BudgetRule, OnExhausted, Scope};
 use crate::units::{UnixMs, Usd};
 
@@ -56,16 +57,40 @@ pub(super) type Key = (Arc<str>, Arc<str>);
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     rules: Vec<BudgetRule>,
-    accounts: HashMap<Key, Account>,
+    accounts: Accounts,
     /// Saves begun so far.
     pub(super) saves: u64,
+}
+
+/// The open accounts, and what those of a budget have in common.
+#[derive(Debug, Default)]
+struct Accounts {
+    open: HashMap<Key, Account>,
+    peers: Peers,
+}
+
+impl Accounts {
+    /// The account, in the period that `now` lies in.
+    fn of(&mut self, rule: &BudgetRule, subject: &str, now: UnixMs) -> &mut Account {
+        let key = (Arc::from(rule.name.as_str()), Arc::from(subject));
+        let Self { open, peers } = self;
+        let account = open
+            .entry(key)
+            .or_insert_with(|| Account::new(now, peers.shares(&rule.name)));
+        if account.renew(rule, now)
+            && let Some(profile) = account.profile()
+        {
+            peers.learn(&rule.name, profile);
+        }
+        account
+    }
 }
 
 impl Ledger {
     /// Does something with each of these accounts that there still is.
     pub(super) fn each(&mut self, keys: &[Key], mut act: impl FnMut(&mut Account)) {
         for key in keys {
-            if let Some(account) = self.accounts.get_mut(key) {
+            if let Some(account) = self.accounts.open.get_mut(key) {
                 act(account);
             }
         }
@@ -82,7 +107,7 @@ impl Budgets {
     pub fn new(rules: Vec<BudgetRule>) -> Self {
         Self(Arc::new(Mutex::new(Ledger {
             rules,
-            accounts: HashMap::new(),
+            accounts: Accounts::default(),
             saves: 0,
         })))
     }
@@ -92,12 +117,14 @@ impl Budgets {
         let mut ledger = self.lock();
         ledger
             .accounts
+            .open
             .retain(|(name, _), _| rules.iter().any(|rule| *rule.name == **name));
         // A period of another length or clock is worked out anew at the next request.
         for rule in &rules {
             let known = ledger.rules.iter().find(|known| known.name == rule.name);
             if known.is_some_and(|known| (known.period, &known.zone) != (rule.period, &rule.zone)) {
-                ledger.accounts.retain(|(name, _), _| **name != *rule.name);
+                ledger.accounts.open.retain(|(name, _), _| **name != *rule.name);
+                ledger.accounts.peers.forget(&rule.name);
             }
         }
         ledger.rules = rules;
@@ -115,7 +142,7 @@ impl Budgets {
             let Some(subject) = subject(rule, parties) else {
                 continue;
             };
-            let account = account(&mut ledger.accounts, rule, subject, now);
+            let account = ledger.accounts.of(rule, subject, now);
             let left = account.left(rule);
             let target = account.target(rule, now);
             standing.target = Some(standing.target.map_or(target, |least| least.min(target)));
@@ -147,7 +174,7 @@ impl Budgets {
             .filter(|rule| rule.on_exhausted == OnExhausted::Reject)
         {
             if let Some(subject) = subject(rule, parties) {
-                let account = account(&mut ledger.accounts, rule, subject, now);
+                let account = ledger.accounts.of(rule, subject, now);
                 if account.left(rule) < amount {
                     return Err(account.exhausted(rule, subject));
                 }
@@ -158,7 +185,7 @@ impl Budgets {
             let Some(subject) = subject(rule, parties) else {
                 continue;
             };
-            let account = account(&mut ledger.accounts, rule, subject, now);
+            let account = ledger.accounts.of(rule, subject, now);
             account.set_aside(rule, amount, now);
             keys.push((Arc::from(rule.name.as_str()), Arc::from(subject)));
         }
@@ -175,6 +202,7 @@ impl Budgets {
         for rule in &ledger.rules {
             let mut subjects: Vec<Arc<str>> = ledger
                 .accounts
+                .open
                 .keys()
                 .filter(|(name, _)| **name == *rule.name)
                 .map(|(_, subject)| Arc::clone(subject))
@@ -188,7 +216,7 @@ impl Budgets {
             }
             subjects.sort();
             for subject in subjects {
-                let account = account(&mut ledger.accounts, rule, &subject, now);
+                let account = ledger.accounts.of(rule, &subject, now);
                 rows.push(account.row(rule, &subject, now));
             }
         }
@@ -200,9 +228,9 @@ impl Budgets {
     /// days. Gives the forgotten ones, by budget and subject.
     pub fn prune(&self, now: UnixMs) -> Vec<(String, String)> {
         let mut ledger = self.lock();
-        let many = ledger.accounts.len() > MANY_ACCOUNTS;
+        let many = ledger.accounts.open.len() > MANY_ACCOUNTS;
         let mut forgotten = Vec::new();
-        ledger.accounts.retain(|(budget, subject), account| {
+        ledger.accounts.open.retain(|(budget, subject), account| {
             let keep = subject.is_empty() || !account.is_idle(u32::from(!many), now);
             if !keep {
                 forgotten.push((budget.to_string(), subject.to_string()));
@@ -224,7 +252,7 @@ impl Budgets {
     pub fn changed(&self, log_seq: i64) -> Vec<AccountState> {
         let mut ledger = self.lock();
         let since = ledger.saves.saturating_sub(1);
-        let accounts = ledger.accounts.iter_mut();
+        let accounts = ledger.accounts.open.iter_mut();
         accounts
             .filter_map(|((budget, subject), account)| account.changed(budget, subject, log_seq, since))
             .collect()
@@ -244,7 +272,11 @@ impl Budgets {
         for state in states {
             if ledger.rules.iter().any(|rule| rule.name == state.budget) {
                 let key = (Arc::from(&*state.budget), Arc::from(&*state.subject));
-                ledger.accounts.insert(key, state.restore());
+                let account = state.restore();
+                if let Some(profile) = account.profile() {
+                    ledger.accounts.peers.learn(&key.0, profile);
+                }
+                ledger.accounts.open.insert(key, account);
             }
         }
     }
@@ -257,25 +289,12 @@ impl Budgets {
         let Some(rule) = ledger.rules.iter().find(|rule| rule.name == budget) else {
             return;
         };
-        account(&mut ledger.accounts, rule, subject, now).catch_up(entry);
+        ledger.accounts.of(rule, subject, now).catch_up(entry);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The account, in the period that `now` lies in.
-fn account<'a>(
-    accounts: &'a mut HashMap<Key, Account>,
-    rule: &BudgetRule,
-    subject: &str,
-    now: UnixMs,
-) -> &'a mut Account {
-    let key = (Arc::from(rule.name.as_str()), Arc::from(subject));
-    let account = accounts.entry(key).or_insert_with(|| Account::new(now));
-    account.renew(rule, now);
-    account
 }
 
 /// Whose account of this budget the request counts for, if any.

@@ -6,9 +6,12 @@
 //! booked on the [`Hold`], and what is left goes back when the hold is dropped, on a cancelled request too.
 
 mod account;
+mod arrivals;
 mod hold;
 mod ledger;
+mod outlook;
 mod pace;
+mod peers;
 mod period;
 
 pub use account::{AccountState, BudgetRow, Entry, Exhausted};

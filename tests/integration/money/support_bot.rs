@@ -233,6 +233,19 @@ quality_margin = 1.0
         contract["look"]["saved_usd"].as_f64().unwrap() > 0.6,
         "sixty pages at a cent: {contract}"
     );
+    // The dashboard tells what looking has saved on requests, also on such as nobody answered.
+    for content in [
+        json!("Why is the sky blue?"),
+        json!([{"type": "text", "text": "What is wrong here?"}, screenshot()]),
+    ] {
+        let mut body = ask("auto", content);
+        body["routing"] = json!({"explore": false});
+        let told = place.post("/v1/chat/completions", &body).await;
+        assert_eq!(told.status, 502, "{told:?}");
+    }
+    let overview = place.get("/v1/overview").await;
+    assert!(overview["look_saved_usd"].as_f64().unwrap() > 0.0, "{overview}");
+    assert_eq!(overview["left_out"], 2);
     // And a long one as plain text, where the page fee does not show, still goes to the cheapest that it fits.
     let long = decide(json!(
         "The tenant shall keep the premises in good repair. ".repeat(2_000)

@@ -203,6 +203,45 @@ async fn an_answer_that_is_there_costs_nothing_anywhere_and_its_saving_is_counte
     .await;
 }
 
+/// A middleman's share is on top of tokens and fees alike, and rounded once with them: 1,001 tokens at $1.25, 333 at
+/// $0.125 and 90 at $10 a million are 2,192,875 nano-dollars, 2,292,875 with $0.0001 for the request; 5.5 % more of that
+/// is 2,418,983.125.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_middlemans_share_is_in_every_figure() {
+    let providers = Providers::open(|_| {
+        let used = Used {
+            fresh: 1_001,
+            hit: 333,
+            written_5m: 0,
+            written_1h: 0,
+            said: 77,
+            thought: 13,
+        };
+        Reply::Whole(House::OpenAi.whole("Done.", Some(&used)))
+    })
+    .await;
+    let toml = providers.toml("between", "openai")
+        + "[[budgets]]\nname = \"everybody\"\nscope = \"all\"\nusd = 1000.0\nperiod = \"month\"\n\
+           [[models]]\nid = \"between/m\"\ncontext_window = 1000000\nmax_output_tokens = 4096\n[models.price]\n\
+           input_per_mtok = 1.25\ncached_input_per_mtok = 0.125\noutput_per_mtok = 10.0\n\
+           request_fee_usd = 0.0001\nrouting_fee_percent = 5.5\n";
+    let place = Place::open(&toml).await;
+    let answer = place
+        .post("/v1/chat/completions", &ask("between/m", "call 1"))
+        .await;
+    assert_eq!(told(&answer, false), [2_418_983], "{answer:?}");
+    assert_eq!(answer.header("x-router-cost-usd"), "0.002418983");
+    place.settle().await;
+    let rows = place.app.store.reader().attempts_since(0, 9).unwrap();
+    assert_eq!(rows[0].attempt.cost.unwrap().nanos(), 2_418_983);
+    for name in [
+        "pointsman_cost_nanodollars_total",
+        "pointsman_budget_spent_nanodollars",
+    ] {
+        assert_eq!(metric(&place, name).await, 2_418_983, "{name}");
+    }
+}
+
 /// Anthropic's cache: 1,000 tokens read at a tenth of $3 save $2.70 a million, 500 and 200 written cost a quarter and
 /// the whole of the price more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
