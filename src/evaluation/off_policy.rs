@@ -33,13 +33,14 @@ pub struct OffPolicyEstimate {
     pub ips: Interval,
     /// Self-normalised: `Σ w r / Σ w`.
     pub snips: Interval,
-    /// Doubly robust: `mean(Σ_a π_e q̂_a + w (r - q̂))`. The one to read.
+    /// Doubly robust, self-normalised: `mean(Σ_a π_e q̂_a) + Σ w (r - q̂) / Σ w`, cut at 0. The one to read.
     pub dr: Interval,
     /// Effective samples `(Σ w)² / Σ w²`.
     pub ess: f64,
     /// Share of decisions whose weight was clipped.
     pub clipped: f64,
-    /// Upper bound of what clipping can have moved an estimate: `mean((w - clip)₊)` times `range`.
+    /// Upper bound of what clipping can have moved an estimate: the part of the weight that was cut, times how far apart
+    /// what it weighs can lie.
     pub bias_bound: f64,
     /// Whether `ess` is at least [`MIN_ESS`]. If not, the log says too little about this policy.
     pub enough: bool,
@@ -69,12 +70,17 @@ pub enum OffPolicyError {
     },
 }
 
-/// Estimates the mean reward of a policy from decisions of another one. `range` is the width of the reward's
-/// range (1 for scores). `sequence` gives the intervals, which hold at every length of the log: the rows are
-/// martingale differences whatever the logging policy learned on the way.
+/// Estimates the mean reward of a policy from decisions of another one. Rewards lie in `[0, range]` (1 for scores).
+/// `sequence` gives the intervals, which hold at every length of the log: the rows are martingale differences whatever
+/// the logging policy learned on the way, and what is self-normalised is so to first order.
 ///
 /// IPS: Horvitz and Thompson 1952; SNIPS: Swaminathan and Joachims, NIPS 2015; DR: Dudík, Langford and Li, *Doubly
-/// robust policy evaluation and learning*, ICML 2011. Weights are cut at `clip` (1 or more).
+/// robust policy evaluation and learning*, ICML 2011, with the weights normalised as in Thomas and Brunskill,
+/// *Data-efficient off-policy policy evaluation for reinforcement learning*, ICML 2016. Without that a prediction that
+/// is off by a constant does not cancel: its share in the first term is 1, in the second the mean weight, which is 1 in
+/// the long run only. Costs predicted at three times what they were came out below 0 where the mean weight was above
+/// 1.5. What no mean reward can be is cut off; that moves an estimate towards the truth and an interval off nothing true.
+/// Weights are cut at `clip` (1 or more).
 ///
 /// # Errors
 /// If there are no rows, a propensity is outside (0, 1], or `clip` is below 1.
@@ -117,12 +123,14 @@ pub fn estimate(
         .count();
 
     let ips = spread(rows.iter().zip(&weights).map(|(row, w)| w * row.reward), sequence);
+    let corrections = corrections(rows.iter(), clip);
     let dr = spread(
         rows.iter()
-            .zip(&weights)
-            .map(|(row, w)| row.predicted_target + w * (row.reward - row.predicted)),
+            .zip(&corrections)
+            .map(|(row, correction)| row.predicted_target + correction),
         sequence,
-    );
+    )
+    .clamp(0.0, f64::INFINITY);
     let snips = if sum > 0.0 {
         let value = rows
             .iter()
@@ -146,6 +154,14 @@ pub fn estimate(
         }
     };
     let ess = if squares > 0.0 { sum * sum / squares } else { 0.0 };
+    let residuals = rows.iter().map(|row| row.reward - row.predicted);
+    let apart = residuals.clone().fold(f64::MIN, f64::max) - residuals.fold(f64::MAX, f64::min);
+    let whole = sum + over;
+    let bias_bound = if over > 0.0 {
+        over * (range / n.min(whole)).max(apart / whole)
+    } else {
+        0.0
+    };
     Ok(OffPolicyEstimate {
         decisions: rows.len() as u64,
         ips,
@@ -153,9 +169,28 @@ pub fn estimate(
         dr,
         ess,
         clipped: clipped as f64 / n,
-        bias_bound: over / n * range,
+        bias_bound,
         enough: ess >= MIN_ESS,
     })
+}
+
+/// What the weighted residuals add to each row's prediction: `δ + n w (r - q̂ - δ) / Σ w`, of which
+/// `δ = Σ w (r - q̂) / Σ w` is the mean and the rest the influence of the row. 0 where no row has weight.
+fn corrections<'a>(rows: impl Iterator<Item = &'a LoggedDecision> + Clone, clip: f64) -> Vec<f64> {
+    let weighed = rows.map(|row| {
+        let weight = (row.target / row.propensity).min(clip);
+        (weight, row.reward - row.predicted)
+    });
+    let (n, sum, total) = weighed
+        .clone()
+        .fold((0.0, 0.0, 0.0), |(n, sum, total), (weight, residual)| {
+            (n + 1.0, sum + weight, total + weight * residual)
+        });
+    let mean = if sum > 0.0 { total / sum } else { 0.0 };
+    let scale = if sum > 0.0 { n / sum } else { 0.0 };
+    weighed
+        .map(|(weight, residual)| mean + scale * weight * (residual - mean))
+        .collect()
 }
 
 /// Mean reward of the logging policy itself, with the model's prediction as a control variate:
@@ -181,7 +216,7 @@ pub struct Contrast {
 }
 
 /// Doubly robust mean reward of the evaluated policy less that of the logging policy, row by row, so that what both
-/// share cancels: `mean(Σ_a (π_e - p) q̂_a + (w - 1)(r - q̂))`. Exactly 0 where both are the same.
+/// share cancels: `mean(Σ_a (π_e - p) q̂_a) + Σ w (r - q̂) / Σ w - mean(r - q̂)`. Exactly 0 where both are the same.
 ///
 /// Two policies that hardly differ do so in rare rows only, and a handful of rows has no normal mean: below
 /// [`MIN_ESS`] differing decisions the interval is that of two separate estimates, which is wider and safe.
@@ -197,9 +232,11 @@ pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &Confidence
     } else {
         0.0
     };
+    let corrections = corrections(rows.iter().map(|(row, _)| row), clip);
+    let corrected = rows.iter().zip(&corrections);
     let paired = spread(
-        rows.iter().map(|(row, logged)| {
-            row.predicted_target - logged + (weight(row) - 1.0) * (row.reward - row.predicted)
+        corrected.clone().map(|((row, logged), correction)| {
+            row.predicted_target - logged + correction - (row.reward - row.predicted)
         }),
         sequence,
     );
@@ -208,8 +245,7 @@ pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &Confidence
         paired
     } else {
         let own = spread(
-            rows.iter()
-                .map(|(row, _)| row.predicted_target + weight(row) * (row.reward - row.predicted)),
+            corrected.map(|((row, _), correction)| row.predicted_target + correction),
             sequence,
         );
         let width = own.half_width() + logged_value(rows, sequence).half_width();
@@ -284,6 +320,37 @@ mod tests {
         // Cut at 1.5: one weight of three loses .5.
         let cut = estimate(&rows, 1.5, 1.0, &sequence).unwrap();
         assert!((cut.bias_bound - 0.5 / 3.0).abs() < 1e-12 && (cut.clipped - 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    /// Every call costs 1 and was predicted to cost 3; the weights are 2 in the mean. The plain estimate is
+    /// 3 + 2 (1 - 3) = -1.
+    #[test]
+    fn a_prediction_that_is_off_everywhere_cancels_whatever_the_weights_are() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let rows: Vec<LoggedDecision> = (0..200)
+            .map(|i| row(0.25, [0.25, 0.75][i % 2], 1.0, 3.0, 3.0))
+            .collect();
+        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        assert!((found.dr.estimate - 1.0).abs() < 1e-12, "{found:?}");
+        assert!((found.dr.estimate - found.snips.estimate).abs() < 1e-12);
+        let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 3.0)).collect();
+        let against = contrast(&pairs, 50.0, &sequence);
+        assert!(against.gain.estimate.abs() < 1e-12, "{against:?}");
+        // A log of the policy's own decisions leaves nothing to tell apart.
+        let same: Vec<(LoggedDecision, f64)> = (0..200)
+            .map(|i| (row(0.5, 0.5, f64::from(i % 3), 0.5, 0.7), 0.7))
+            .collect();
+        let none = contrast(&same, 50.0, &sequence).gain;
+        assert!(none.estimate.abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_mean_of_costs_is_not_below_zero() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        // Predicted at 3 where it was tried and at .1 where it would be used: .1 + (1 - 3) = -1.9.
+        let rows = vec![row(0.5, 0.5, 1.0, 3.0, 0.1); 200];
+        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        assert_eq!((found.dr.estimate, found.dr.low), (0.0, 0.0));
     }
 
     #[test]

@@ -124,12 +124,10 @@ impl Experiments {
         record.unhealthy = failed;
         let ended = match reading.verdict {
             Verdict::Ship { arm } => {
-                // An automatic experiment's samples have taught the policy already, and its treatment is what the
-                // configuration says. One that a person defined is a decision between these very arms.
-                record.ruling = if definition.origin.automatic() {
-                    adoption(&definition, arm)
-                } else {
+                record.ruling = if definition.origin.replaces() {
                     replacement(&definition, arm)
+                } else {
+                    adoption(&definition, arm)
                 };
                 Some(Phase::Shipped { arm })
             }
