@@ -147,7 +147,9 @@ impl Evidence {
         let own = self.categories.iter().filter(|((of, _), _)| **of == *route.name);
         own.filter_map(|((_, name), category)| {
             let families = category.families(route, margin, &family);
-            let (used, most) = families.iter().max_by(|a, b| a.1.drawn.total_cmp(&b.1.drawn))?;
+            let most_drawn = families.iter().max_by(|a, b| a.1.drawn.total_cmp(&b.1.drawn));
+            // Where an experiment draws nearly all, nothing is told of what the router uses.
+            let (used, most) = most_drawn.filter(|(_, family)| 2.0 * family.drawn >= MIN_DECISIONS)?;
             let offers = families.iter().filter(|(other, _)| *other != used);
             offers
                 .filter_map(|(cheaper, candidate)| {
@@ -283,6 +285,12 @@ impl Category {
     }
 }
 
+/// Whether `route` has its model families compared. Who aims at quality alone saves nothing.
+fn wants(route: &Route) -> bool {
+    let terms = &route.experiments;
+    terms.enabled && terms.families && route.objective != Objective::MaxQuality
+}
+
 impl Desk {
     /// Starts the comparisons of model families that may pay most, few at once.
     pub(super) fn compare_families(&self, config: &Config, now: UnixMs) {
@@ -291,13 +299,8 @@ impl Desk {
             arms.find(|arm| arm.id == *wanted)
                 .map(|arm| arm.family.to_string())
         };
-        let wants = |route: &&Route| {
-            let terms = &route.experiments;
-            // Who aims at quality alone saves nothing.
-            terms.enabled && terms.families && route.objective != Objective::MaxQuality
-        };
         let mut found: Vec<(&Route, Promise)> = Vec::new();
-        for route in config.routes.iter().filter(wants) {
+        for route in config.routes.iter().filter(|route| wants(route)) {
             let margin = route.experiments.margin.unwrap_or_else(|| route.margin());
             let promises = self.evidence(|evidence| evidence.promises(route, margin, family, now));
             found.extend(promises.into_iter().map(|promise| (route, promise)));

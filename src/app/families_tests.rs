@@ -160,3 +160,12 @@ fn evidence_stays_bounded_and_fades() {
     let rate = code.decisions / (20_000 - code.since.0) as f64;
     assert!((rate - 1.0).abs() < 0.01, "{rate}");
 }
+
+#[test]
+fn a_route_says_whether_its_families_are_compared() {
+    let wanted = |route: &str| wants(&config(route).routes[0]);
+    assert!(wanted("quality_margin = 0.05"));
+    assert!(!wanted("experiments = { families = false }"));
+    assert!(!wanted("experiments = { enabled = false }"));
+    assert!(!wanted("objective = \"max_quality\""));
+}

@@ -18,7 +18,7 @@ const MAX_SAMPLES: u64 = 10_000;
 /// Half-width below which nothing worth knowing is left to learn.
 const MIN_EFFECT: f64 = 0.005;
 /// Chance of a verdict below which an experiment ends without one.
-const FUTILITY: f64 = 0.1;
+const FUTILITY: f64 = 0.2;
 /// A first token later than this is slow, unless something better is known.
 pub(super) const SLOW_MS: f64 = 5_000.0;
 /// Least share of an arm.

@@ -420,8 +420,8 @@ fn hopeless_experiments_end_early_and_good_ones_do_not() {
         let share = |count: u64| count as f64 / experiments as f64;
         (samples as f64 / experiments as f64, share(found), share(wrong))
     };
-    let (even, _, wrong) = end([0.8, 0.8], 0.1, 500);
-    let (mean, power, _) = end([0.8, 0.85], 0.1, 300);
+    let (even, _, wrong) = end([0.8, 0.8], 0.2, 500);
+    let (mean, power, _) = end([0.8, 0.85], 0.2, 300);
     let (patient_mean, patient_power, _) = end([0.8, 0.85], 0.0, 300);
     println!(
         "no difference: {even:.0} samples of 10,000, wrong {:.2} %",

@@ -94,6 +94,21 @@ fn a_verdict_tells_a_newcomer_what_to_do() {
             assert!(form.contains(needed), "{needed}");
         }
     }
+    for (form, next) in [
+        (&rendered.markdown, "## Can the figures be trusted?"),
+        (&rendered.html, "<h2>Can the figures be trusted?"),
+    ] {
+        let head = form.split(next).next().unwrap();
+        for question in [
+            "What was compared?",
+            "Is it over?",
+            "What does it save?",
+            "How sure is that?",
+            "What should I do?",
+        ] {
+            assert!(head.contains(question), "{question}");
+        }
+    }
     assert!(rendered.markdown.contains("seed 9") && rendered.html.contains("seed <code>9</code>"));
     let read: ExperimentReport = serde_json::from_str(&rendered.json).unwrap();
     assert_eq!(

@@ -2,6 +2,7 @@
 //! and end with a report.
 
 mod crash;
+mod families;
 mod features;
 mod kinds;
 mod priorities;
