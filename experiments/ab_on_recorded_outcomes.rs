@@ -14,16 +14,16 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use pointsman::app::enrol::covariate;
 use pointsman::arm::ArmId;
+use pointsman::evaluation::sequence::fixed_horizon_samples;
+use pointsman::experiments::{
+    Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Split, Unit, Variant,
+};
 use pointsman::features::text::TextView;
 use pointsman::policy::arm_model::LearningSettings;
 use pointsman::policy::learner::{ArmFacts, ContextualLearner};
 use pointsman::policy::route::RouteSettings;
 use pointsman::policy::seed::{LabelledOutcome, SeedBuilder, SeedSettings};
 use pointsman::policy::{Candidate, Contexts, Demands, Learner, Round};
-use pointsman::evaluation::sequence::fixed_horizon_samples;
-use pointsman::experiments::{
-    Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Split, Unit, Variant,
-};
 use pointsman::replay::dataset::Dataset;
 use pointsman::units::UnixMs;
 use rand::seq::SliceRandom;
@@ -195,11 +195,14 @@ fn parts_by_length(pair: &[Common]) -> Vec<Vec<Common>> {
 
 fn common(dataset: &Dataset, known: &[Vec<f64>], a: usize, b: usize) -> Vec<Common> {
     let both = || {
-        dataset
-            .prompts
-            .iter()
-            .zip(known)
-            .filter_map(|(prompt, known)| Some((prompt, known, prompt.outcomes[a].as_ref()?, prompt.outcomes[b].as_ref()?)))
+        dataset.prompts.iter().zip(known).filter_map(|(prompt, known)| {
+            Some((
+                prompt,
+                known,
+                prompt.outcomes[a].as_ref()?,
+                prompt.outcomes[b].as_ref()?,
+            ))
+        })
     };
     let cost = |first: bool| {
         both()

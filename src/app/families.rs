@@ -101,7 +101,10 @@ impl Evidence {
         if !self.categories.contains_key(&key) && self.categories.len() >= MAX_CATEGORIES {
             return;
         }
-        let category = self.categories.entry(key).or_insert_with(|| Category::new(row.at));
+        let category = self
+            .categories
+            .entry(key)
+            .or_insert_with(|| Category::new(row.at));
         if category.decisions >= MEMORY {
             category.fade(row.at);
         }

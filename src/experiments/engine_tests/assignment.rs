@@ -189,6 +189,38 @@ proptest! {
     }
 }
 
+/// Without the key that it sticks to, the next narrower one holds: a session for a user, the request alone for both.
+#[test]
+fn a_session_keeps_its_arm_and_stands_in_for_a_user() {
+    for sticky_by in [StickyBy::Session, StickyBy::User] {
+        let mut experiments = Experiments::default();
+        let sticky = Definition {
+            sticky_by,
+            ..definition("ab", Hypothesis::Superior)
+        };
+        experiments.start(sticky, UnixMs(1)).unwrap();
+        let table = experiments.table();
+        let mut both = [0u32; 2];
+        for i in 0..200 {
+            let session = format!("session:{i}");
+            let assign = |request: &str, session: Option<&str>| {
+                let unit = Unit {
+                    request,
+                    user: None,
+                    session,
+                };
+                table.assign(&unit, "auto", None).unwrap()
+            };
+            let first = assign("r1", Some(&session));
+            assert_eq!(first, assign("r2", Some(&session)));
+            assert!(first.unit.is_some() && assign(&session, None).unit.is_none());
+            both[first.arm] += 1;
+        }
+        // Four deviations of a fair split: 100 ± 28.
+        assert!((72..128).contains(&both[0]), "{both:?}");
+    }
+}
+
 /// A ramp that opens in steps, in many layers: nobody switches, and layers do not disturb each other.
 #[test]
 fn layers_are_independent_and_a_unit_keeps_its_place_in_each() {

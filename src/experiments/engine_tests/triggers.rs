@@ -196,7 +196,10 @@ fn a_familys_verdict_holds_in_its_category_and_can_be_undone() {
          than 0.1 below"
     );
     let design = &definition.design;
-    assert_eq!((design.max_samples, design.guardrails.cost_ratio), (10_000, Some(1.0)));
+    assert_eq!(
+        (design.max_samples, design.guardrails.cost_ratio),
+        (10_000, Some(1.0))
+    );
     assert_eq!(definition.reason.as_deref(), Some("it would save about 60 %"));
     let unit = Unit {
         request: "r",
@@ -211,7 +214,10 @@ fn a_familys_verdict_holds_in_its_category_and_can_be_undone() {
         by: Variant::Family("small".into()),
     };
     let table = experiments.table();
-    assert_eq!(table.rulings("auto", Some("code")).collect::<Vec<_>>(), [&replace]);
+    assert_eq!(
+        table.rulings("auto", Some("code")).collect::<Vec<_>>(),
+        [&replace]
+    );
     assert_eq!(table.rulings("auto", Some("maths")).count(), 0);
     experiments
         .intervene(&name, &Intervention::Undo, "", UnixMs(9))
@@ -237,8 +243,14 @@ fn an_answered_question_about_families_rests_for_a_month() {
 #[test]
 fn families_take_what_other_experiments_leave() {
     let mut experiments = Experiments::default();
-    let all = Terms { traffic: 1.0, ..TERMS };
-    let half = Terms { traffic: 0.5, ..TERMS };
+    let all = Terms {
+        traffic: 1.0,
+        ..TERMS
+    };
+    let half = Terms {
+        traffic: 0.5,
+        ..TERMS
+    };
     let compared = experiments.trigger(&families(), &all, UnixMs(1)).unwrap();
     let new = Trigger::NewModel {
         route: "auto".into(),

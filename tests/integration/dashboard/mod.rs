@@ -276,7 +276,8 @@ fn answers(page: &mut Browser) {
             "What should I do?"
         ])
     );
-    let unanswered = "[...document.querySelectorAll('dl.questions dd')].filter((node) => !node.textContent.trim()).length";
+    let unanswered =
+        "[...document.querySelectorAll('dl.questions dd')].filter((node) => !node.textContent.trim()).length";
     assert_eq!(page.js(unanswered), 0);
     let end = page.js("document.querySelector('dl.questions').getBoundingClientRect().bottom + scrollY");
     assert!(end.as_f64().unwrap() <= 900.0, "{end}");

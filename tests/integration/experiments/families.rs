@@ -63,9 +63,17 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
              no more than 0.05 below"
         )
     );
-    assert!(definition["reason"].as_str().unwrap().contains("would save about"));
+    assert!(
+        definition["reason"]
+            .as_str()
+            .unwrap()
+            .contains("would save about")
+    );
     let design = &definition["design"];
-    assert_eq!((&design["max_samples"], &design["guardrails"]["cost_ratio"]), (&10_000.into(), &1.0.into()));
+    assert_eq!(
+        (&design["max_samples"], &design["guardrails"]["cost_ratio"]),
+        (&10_000.into(), &1.0.into())
+    );
 
     for i in 0..3_000 {
         house.ask_and_rate(asked + i, score).await;
@@ -80,8 +88,15 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
     assert_eq!(ended["ruling"]["ruling"], "replace");
     // Gone by there, and nowhere else.
     let (drawn, left_out) = chances(&house, EASY, Some(category)).await;
-    assert!(!drawn.contains_key(DEAR) && left_out.contains(&DEAR.to_owned()), "{drawn:?}");
-    let other = if category == "creative" { "code" } else { "creative" };
+    assert!(
+        !drawn.contains_key(DEAR) && left_out.contains(&DEAR.to_owned()),
+        "{drawn:?}"
+    );
+    let other = if category == "creative" {
+        "code"
+    } else {
+        "creative"
+    };
     assert!(chances(&house, EASY, Some(other)).await.0.contains_key(DEAR));
     let report = house.get(&format!("/reports/{name}/report.json")).await;
     assert_eq!(report["experiment"]["definition"]["reason"], definition["reason"]);
