@@ -24,6 +24,32 @@ pub struct LoggedDecision {
     pub predicted_target: f64,
 }
 
+/// What is estimated, and how a prediction of it errs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reward {
+    /// Rewards lie in `[0, range]`.
+    range: f64,
+    /// By a factor, or by a difference.
+    by_factor: bool,
+}
+
+impl Reward {
+    /// A score in [0, 1], whose prediction is so much too high or too low.
+    pub const SCORE: Self = Self {
+        range: 1.0,
+        by_factor: false,
+    };
+
+    /// Dollars, `dearest` at most, whose prediction is so many times too high or too low.
+    #[must_use]
+    pub const fn cost(dearest: f64) -> Self {
+        Self {
+            range: dearest,
+            by_factor: true,
+        }
+    }
+}
+
 /// An off-policy estimate in three forms.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OffPolicyEstimate {
@@ -33,7 +59,8 @@ pub struct OffPolicyEstimate {
     pub ips: Interval,
     /// Self-normalised: `Σ w r / Σ w`.
     pub snips: Interval,
-    /// Doubly robust, self-normalised: `mean(Σ_a π_e q̂_a) + Σ w (r - q̂) / Σ w`, cut at 0. The one to read.
+    /// Doubly robust, self-normalised: `mean(Σ_a π_e q̂_a) + Σ w (r - q̂) / Σ w` of scores, `mean(Σ_a π_e q̂_a) · Σ w r /
+    /// Σ w q̂` of costs. The one to read.
     pub dr: Interval,
     /// Effective samples `(Σ w)² / Σ w²`.
     pub ess: f64,
@@ -70,24 +97,20 @@ pub enum OffPolicyError {
     },
 }
 
-/// Estimates the mean reward of a policy from decisions of another one. Rewards lie in `[0, range]` (1 for scores).
-/// `sequence` gives the intervals, which hold at every length of the log: the rows are martingale differences whatever
-/// the logging policy learned on the way, and what is self-normalised is so to first order.
+/// Estimates the mean reward of a policy from decisions of another one. `sequence` gives the intervals, which hold at
+/// every length of the log: the rows are martingale differences whatever the logging policy learned on the way, and what
+/// is normalised is so to first order.
 ///
 /// IPS: Horvitz and Thompson 1952; SNIPS: Swaminathan and Joachims, NIPS 2015; DR: Dudík, Langford and Li, *Doubly
-/// robust policy evaluation and learning*, ICML 2011, with the weights normalised as in Thomas and Brunskill,
-/// *Data-efficient off-policy policy evaluation for reinforcement learning*, ICML 2016. Without that a prediction that
-/// is off by a constant does not cancel: its share in the first term is 1, in the second the mean weight, which is 1 in
-/// the long run only. Costs predicted at three times what they were came out below 0 where the mean weight was above
-/// 1.5. What no mean reward can be is cut off; that moves an estimate towards the truth and an interval off nothing true.
-/// Weights are cut at `clip` (1 or more).
+/// robust policy evaluation and learning*, ICML 2011, normalised (see [`doubly_robust`]). Weights are cut at `clip` (1 or
+/// more).
 ///
 /// # Errors
 /// If there are no rows, a propensity is outside (0, 1], or `clip` is below 1.
 pub fn estimate(
     rows: &[LoggedDecision],
     clip: f64,
-    range: f64,
+    reward: Reward,
     sequence: &ConfidenceSequence,
 ) -> Result<OffPolicyEstimate, OffPolicyError> {
     if rows.is_empty() {
@@ -123,14 +146,8 @@ pub fn estimate(
         .count();
 
     let ips = spread(rows.iter().zip(&weights).map(|(row, w)| w * row.reward), sequence);
-    let corrections = corrections(rows.iter(), clip);
-    let dr = spread(
-        rows.iter()
-            .zip(&corrections)
-            .map(|(row, correction)| row.predicted_target + correction),
-        sequence,
-    )
-    .clamp(0.0, f64::INFINITY);
+    // A mean of what is not below 0 is not either.
+    let dr = spread(doubly_robust(rows.iter(), clip, reward).into_iter(), sequence).clamp(0.0, f64::INFINITY);
     let snips = if sum > 0.0 {
         let value = rows
             .iter()
@@ -154,11 +171,8 @@ pub fn estimate(
         }
     };
     let ess = if squares > 0.0 { sum * sum / squares } else { 0.0 };
-    let residuals = rows.iter().map(|row| row.reward - row.predicted);
-    let apart = residuals.clone().fold(f64::MIN, f64::max) - residuals.fold(f64::MAX, f64::min);
-    let whole = sum + over;
     let bias_bound = if over > 0.0 {
-        over * (range / n.min(whole)).max(apart / whole)
+        bias_bound(rows, clip, reward)
     } else {
         0.0
     };
@@ -174,34 +188,102 @@ pub fn estimate(
     })
 }
 
-/// What the weighted residuals add to each row's prediction: `δ + n w (r - q̂ - δ) / Σ w`, of which
-/// `δ = Σ w (r - q̂) / Σ w` is the mean and the rest the influence of the row. 0 where no row has weight.
-fn corrections<'a>(rows: impl Iterator<Item = &'a LoggedDecision> + Clone, clip: f64) -> Vec<f64> {
-    let weighed = rows.map(|row| {
-        let weight = (row.target / row.propensity).min(clip);
-        (weight, row.reward - row.predicted)
-    });
-    let (n, sum, total) = weighed
-        .clone()
-        .fold((0.0, 0.0, 0.0), |(n, sum, total), (weight, residual)| {
-            (n + 1.0, sum + weight, total + weight * residual)
-        });
-    let mean = if sum > 0.0 { total / sum } else { 0.0 };
-    let scale = if sum > 0.0 { n / sum } else { 0.0 };
-    weighed
-        .map(|(weight, residual)| mean + scale * weight * (residual - mean))
-        .collect()
+/// The most that cutting weights can have moved IPS, SNIPS or DR. A weighted mean moves by no more than the part of the
+/// weight that was cut, times how far apart what it weighs lies.
+fn bias_bound(rows: &[LoggedDecision], clip: f64, reward: Reward) -> f64 {
+    let base = rows.iter().map(|row| row.predicted_target).sum::<f64>() / rows.len() as f64;
+    // What the doubly robust estimate weighs, how much the row counts beside its weight, and what that is worth.
+    let weighed = |row: &LoggedDecision| {
+        if reward.by_factor {
+            let predicted = row.predicted.max(f64::MIN_POSITIVE);
+            (row.reward / predicted, predicted, base)
+        } else {
+            (row.reward - row.predicted, 1.0, 1.0)
+        }
+    };
+    let (mut over, mut whole, mut over_scaled, mut whole_scaled) = (0.0, 0.0, 0.0, 0.0);
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut worth = 1.0;
+    for row in rows {
+        let weight = row.target / row.propensity;
+        let (value, scale, of) = weighed(row);
+        over += (weight - clip).max(0.0);
+        whole += weight;
+        over_scaled += scale * (weight - clip).max(0.0);
+        whole_scaled += scale * weight;
+        (low, high, worth) = (low.min(value), high.max(value), of);
+    }
+    let plain = reward.range * over / whole.min(rows.len() as f64);
+    plain.max(worth * (high - low) * over_scaled / whole_scaled)
 }
 
-/// Mean reward of the logging policy itself, with the model's prediction as a control variate:
-/// `mean(Σ_a p(a|x) q̂_a + r - q̂)`. The second of each pair is `Σ_a p(a|x) q̂_a`.
+/// Row by row, values whose mean is the doubly robust estimate and whose spread is its error to first order. With
+/// `B = mean(Σ_a π_e q̂_a)`:
+///
+/// - scores: `B + δ`, `δ = Σ w (r - q̂) / Σ w`: the weights normalised as in Thomas and Brunskill, *Data-efficient
+///   off-policy policy evaluation for reinforcement learning*, ICML 2016;
+/// - costs: `B · R`, `R = Σ w r / Σ w q̂`: the ratio estimator (Cochran, *Sampling techniques*, 1977, chapter 6).
+///
+/// Both are right where the weights or the predictions are. In the plain form `mean(Σ_a π_e q̂_a + w (r - q̂))` what a
+/// prediction is off by counts once in the first term and the mean weight's times in the second, which is 1 in the long
+/// run only: one rare draw with a weight of 50 whose cost was expected at four times what it was made a mean cost of 200
+/// decisions negative. A ratio of what is above 0 is above 0.
 #[must_use]
-pub fn logged_value(rows: &[(LoggedDecision, f64)], sequence: &ConfidenceSequence) -> Interval {
-    spread(
-        rows.iter()
-            .map(|(row, logged)| logged + row.reward - row.predicted),
-        sequence,
-    )
+pub fn doubly_robust<'a>(
+    rows: impl Iterator<Item = &'a LoggedDecision> + Clone,
+    clip: f64,
+    reward: Reward,
+) -> Vec<f64> {
+    let weight = |row: &LoggedDecision| (row.target / row.propensity).min(clip);
+    let (mut n, mut base, mut weights, mut got, mut expected) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for row in rows.clone() {
+        let weight = weight(row);
+        n += 1.0;
+        base += row.predicted_target;
+        weights += weight;
+        got += weight * row.reward;
+        expected += weight * row.predicted;
+    }
+    if reward.by_factor && expected > 0.0 {
+        let (base, factor) = (base / n, got / expected);
+        let influence = base * n / expected;
+        rows.map(|row| {
+            factor * row.predicted_target + influence * weight(row) * (row.reward - factor * row.predicted)
+        })
+        .collect()
+    } else if weights > 0.0 {
+        let mean = (got - expected) / weights;
+        rows.map(|row| {
+            let residual = row.reward - row.predicted - mean;
+            row.predicted_target + mean + n / weights * weight(row) * residual
+        })
+        .collect()
+    } else {
+        rows.map(|row| row.predicted_target).collect()
+    }
+}
+
+/// Mean reward of the logging policy itself, with the model's prediction as a control variate: [`doubly_robust`] with
+/// weights of 1. The second of each pair is `Σ_a p(a|x) q̂_a`.
+#[must_use]
+pub fn logged_value(
+    rows: &[(LoggedDecision, f64)],
+    reward: Reward,
+    sequence: &ConfidenceSequence,
+) -> Interval {
+    spread(logged(rows, reward).into_iter(), sequence)
+}
+
+fn logged(rows: &[(LoggedDecision, f64)], reward: Reward) -> Vec<f64> {
+    let own: Vec<LoggedDecision> = rows
+        .iter()
+        .map(|(row, logged)| LoggedDecision {
+            target: row.propensity,
+            predicted_target: *logged,
+            ..*row
+        })
+        .collect();
+    doubly_robust(own.iter(), 1.0, reward)
 }
 
 /// How a policy compares with the one that made the log.
@@ -216,12 +298,17 @@ pub struct Contrast {
 }
 
 /// Doubly robust mean reward of the evaluated policy less that of the logging policy, row by row, so that what both
-/// share cancels: `mean(Σ_a (π_e - p) q̂_a) + Σ w (r - q̂) / Σ w - mean(r - q̂)`. Exactly 0 where both are the same.
+/// share cancels. Exactly 0 where both are the same.
 ///
 /// Two policies that hardly differ do so in rare rows only, and a handful of rows has no normal mean: below
 /// [`MIN_ESS`] differing decisions the interval is that of two separate estimates, which is wider and safe.
 #[must_use]
-pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &ConfidenceSequence) -> Contrast {
+pub fn contrast(
+    rows: &[(LoggedDecision, f64)],
+    clip: f64,
+    reward: Reward,
+    sequence: &ConfidenceSequence,
+) -> Contrast {
     let weight = |row: &LoggedDecision| (row.target / row.propensity).min(clip);
     let (squares, fourths) = rows.iter().fold((0.0, 0.0), |(squares, fourths), (row, _)| {
         let square = (weight(row) - 1.0).powi(2);
@@ -232,24 +319,15 @@ pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &Confidence
     } else {
         0.0
     };
-    let corrections = corrections(rows.iter().map(|(row, _)| row), clip);
-    let corrected = rows.iter().zip(&corrections);
-    let paired = spread(
-        corrected.clone().map(|((row, logged), correction)| {
-            row.predicted_target - logged + correction - (row.reward - row.predicted)
-        }),
-        sequence,
-    );
+    let own = doubly_robust(rows.iter().map(|(row, _)| row), clip, reward);
+    let log = logged(rows, reward);
+    let paired = spread(own.iter().zip(&log).map(|(own, log)| own - log), sequence);
     let enough = differing >= MIN_ESS;
     let gain = if enough {
         paired
     } else {
-        let own = spread(
-            corrected.map(|((row, _), correction)| row.predicted_target + correction),
-            sequence,
-        );
-        let width = own.half_width() + logged_value(rows, sequence).half_width();
-        Interval::around(paired.estimate, width)
+        let apart = |values: Vec<f64>| spread(values.into_iter(), sequence).half_width();
+        Interval::around(paired.estimate, apart(own) + apart(log))
     };
     Contrast {
         gain,
@@ -303,7 +381,7 @@ mod tests {
             row(0.4, 0.4, 0.5, 0.6, 0.5),
         ];
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
         assert!((found.ips.estimate - 2.5 / 3.0).abs() < 1e-12);
         assert!((found.snips.estimate - 2.5 / 3.0).abs() < 1e-12);
         assert!((found.dr.estimate - 2.3 / 3.0).abs() < 1e-12);
@@ -312,13 +390,13 @@ mod tests {
         // Against a log of its own value .6, .5, .5: log (.6 + .4 + .5 + .5 + .5 - .1)/3 = .8; gain: (.1 + .4) +
         // (-.1 - .5) + (0 + 0) = -.1, over 3.
         let pairs = [(rows[0], 0.6), (rows[1], 0.5), (rows[2], 0.5)];
-        assert!((logged_value(&pairs, &sequence).estimate - 0.8).abs() < 1e-12);
+        assert!((logged_value(&pairs, Reward::SCORE, &sequence).estimate - 0.8).abs() < 1e-12);
         // w - 1 is 1, -1 and 0: two decisions differ, too few for a paired interval.
-        let against = contrast(&pairs, 50.0, &sequence);
+        let against = contrast(&pairs, 50.0, Reward::SCORE, &sequence);
         assert!((against.gain.estimate + 0.1 / 3.0).abs() < 1e-12);
         assert!((against.differing - 2.0).abs() < 1e-12 && !against.paired);
         // Cut at 1.5: one weight of three loses .5.
-        let cut = estimate(&rows, 1.5, 1.0, &sequence).unwrap();
+        let cut = estimate(&rows, 1.5, Reward::SCORE, &sequence).unwrap();
         assert!((cut.bias_bound - 0.5 / 3.0).abs() < 1e-12 && (cut.clipped - 1.0 / 3.0).abs() < 1e-12);
     }
 
@@ -330,41 +408,68 @@ mod tests {
         let rows: Vec<LoggedDecision> = (0..200)
             .map(|i| row(0.25, [0.25, 0.75][i % 2], 1.0, 3.0, 3.0))
             .collect();
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
         assert!((found.dr.estimate - 1.0).abs() < 1e-12, "{found:?}");
         assert!((found.dr.estimate - found.snips.estimate).abs() < 1e-12);
         let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 3.0)).collect();
-        let against = contrast(&pairs, 50.0, &sequence);
+        let against = contrast(&pairs, 50.0, Reward::SCORE, &sequence);
         assert!(against.gain.estimate.abs() < 1e-12, "{against:?}");
         // A log of the policy's own decisions leaves nothing to tell apart.
         let same: Vec<(LoggedDecision, f64)> = (0..200)
             .map(|i| (row(0.5, 0.5, f64::from(i % 3), 0.5, 0.7), 0.7))
             .collect();
-        let none = contrast(&same, 50.0, &sequence).gain;
+        let none = contrast(&same, 50.0, Reward::SCORE, &sequence).gain;
         assert!(none.estimate.abs() < 1e-12);
     }
 
+    /// 200 calls at .001 as expected, half of which the policy would have made too, and one at .003 that was expected at
+    /// .012 and drawn with a probability of .02. Plainly: (201 · .001 + 50 (.003 - .012)) / 201 = -.00124.
     #[test]
-    fn a_mean_of_costs_is_not_below_zero() {
+    fn one_rare_draw_makes_no_mean_cost_negative() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        // Predicted at 3 where it was tried and at .1 where it would be used: .1 + (1 - 3) = -1.9.
-        let rows = vec![row(0.5, 0.5, 1.0, 3.0, 0.1); 200];
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
-        assert_eq!((found.dr.estimate, found.dr.low), (0.0, 0.0));
+        let mut rows: Vec<LoggedDecision> = (0..200)
+            .map(|i| row(0.5, [0.5, 0.0][i % 2], 0.001, 0.001, 0.001))
+            .collect();
+        rows.push(row(0.02, 1.0, 0.003, 0.012, 0.001));
+        let of_scores = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
+        assert_eq!((of_scores.dr.estimate, of_scores.dr.low), (0.0, 0.0), "cut off");
+        // The factor: (100 · .001 + 50 · .003) / (100 · .001 + 50 · .012) = .25 / .7.
+        let of_costs = estimate(&rows, 50.0, Reward::cost(0.003), &sequence).unwrap();
+        assert!((of_costs.dr.estimate - 0.001 * 0.25 / 0.7).abs() < 1e-12, "{of_costs:?}");
+    }
+
+    #[test]
+    fn a_factor_cancels_in_costs_and_equal_policies_do_not_differ() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let rows: Vec<LoggedDecision> = (0..200)
+            .map(|i| {
+                let cost = [0.001, 0.01][i % 2];
+                row(0.25, [0.25, 0.75][i % 2], cost, 4.0 * cost, 4.0 * 0.0055)
+            })
+            .collect();
+        let found = estimate(&rows, 50.0, Reward::cost(0.01), &sequence).unwrap();
+        assert!((found.dr.estimate - 0.0055).abs() < 1e-12, "{found:?}");
+        let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 4.0 * 0.0055)).collect();
+        let log = logged_value(&pairs, Reward::cost(0.01), &sequence);
+        assert!((log.estimate - 0.0055).abs() < 1e-12);
+        assert!(contrast(&pairs, 50.0, Reward::cost(0.01), &sequence).gain.estimate.abs() < 1e-12);
+        // Cut at 2: of the weights 1 and 3 a third of the second's; all factors are alike, so the plain part is the bound.
+        let cut = estimate(&rows, 2.0, Reward::cost(0.01), &sequence).unwrap();
+        assert!((cut.bias_bound - 0.01 * 100.0 / 200.0).abs() < 1e-9, "{}", cut.bias_bound);
     }
 
     #[test]
     fn refuses_what_cannot_be_weighted() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        assert_eq!(estimate(&[], 50.0, 1.0, &sequence), Err(OffPolicyError::Empty));
+        assert_eq!(estimate(&[], 50.0, Reward::SCORE, &sequence), Err(OffPolicyError::Empty));
         let bad = [row(0.0, 1.0, 1.0, 0.0, 0.0)];
         assert!(matches!(
-            estimate(&bad, 50.0, 1.0, &sequence),
+            estimate(&bad, 50.0, Reward::SCORE, &sequence),
             Err(OffPolicyError::Propensity { index: 0, .. })
         ));
         let good = [row(0.5, 1.0, 1.0, 0.0, 0.0)];
         assert!(matches!(
-            estimate(&good, 0.5, 1.0, &sequence),
+            estimate(&good, 0.5, Reward::SCORE, &sequence),
             Err(OffPolicyError::Clip { .. })
         ));
     }
@@ -373,7 +478,7 @@ mod tests {
     fn a_policy_that_the_log_never_tried_is_refused() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
         let rows = vec![row(0.9, 0.0, 1.0, 0.5, 0.5); 1000];
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
         assert!(found.snips.estimate.is_nan() && found.ess == 0.0 && !found.enough);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pointsman::evaluation::off_policy::{LoggedDecision, MIN_ESS, contrast, estimate, logged_value};
+use pointsman::evaluation::off_policy::{LoggedDecision, MIN_ESS, Reward, contrast, estimate, logged_value};
 use pointsman::evaluation::sequence::ConfidenceSequence;
 use pointsman::policy::linear::{Linear, LinearPrior};
 use pointsman::policy::pmf::probability_of_best;
@@ -102,16 +102,16 @@ fn the_published_log_size_is_enough_for_a_near_policy() {
             let plain: Vec<LoggedDecision> = rows.iter().map(|(row, _)| *row).collect();
             let (mut inside, mut gain_inside) = (true, true);
             for end in (100..=rows.len()).step_by(70).chain([rows.len()]) {
-                let found = estimate(&plain[..end], 50.0, 1.0, &sequence).unwrap();
+                let found = estimate(&plain[..end], 50.0, Reward::SCORE, &sequence).unwrap();
                 if found.enough {
                     inside &= found.dr.contains(truth);
-                    gain_inside &= contrast(&rows[..end], 50.0, &sequence).gain.contains(truth - own);
+                    gain_inside &= contrast(&rows[..end], 50.0, Reward::SCORE, &sequence).gain.contains(truth - own);
                 }
             }
             missed += u32::from(!inside);
             gain_missed += u32::from(!gain_inside);
-            let found = estimate(&plain, 50.0, 1.0, &sequence).unwrap();
-            assert!((logged_value(&rows, &sequence).estimate - own).abs() < 0.04);
+            let found = estimate(&plain, 50.0, Reward::SCORE, &sequence).unwrap();
+            assert!((logged_value(&rows, Reward::SCORE, &sequence).estimate - own).abs() < 0.04);
             squares[0] += (found.dr.estimate - truth).powi(2) / TRIALS as f64;
             squares[1] += (found.snips.estimate - truth).powi(2) / TRIALS as f64;
             ess += found.ess / TRIALS as f64;
@@ -135,6 +135,6 @@ fn a_far_policy_has_too_few_effective_samples() {
     let sequence = ConfidenceSequence::new(ALPHA, DECISIONS as u64).unwrap();
     // Money is no object: always the dear arm, which the floor alone draws.
     let rows: Vec<LoggedDecision> = log(1, 200.0, 0.0).into_iter().map(|(row, _)| row).collect();
-    let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+    let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
     assert!(!found.enough, "{}", found.ess);
 }
