@@ -59,15 +59,15 @@ pub struct OffPolicyEstimate {
     pub ips: Interval,
     /// Self-normalised: `Σ w r / Σ w`.
     pub snips: Interval,
-    /// Doubly robust, self-normalised: `mean(Σ_a π_e q̂_a) + Σ w (r - q̂) / Σ w` of scores, `mean(Σ_a π_e q̂_a) · Σ w r /
-    /// Σ w q̂` of costs. The one to read.
+    /// Doubly robust: `mean(Σ_a π_e q̂_a + w (r - q̂))` of scores, `mean(Σ_a π_e q̂_a) · Σ w r / Σ w q̂` of costs. The one
+    /// to read.
     pub dr: Interval,
     /// Effective samples `(Σ w)² / Σ w²`.
     pub ess: f64,
     /// Share of decisions whose weight was clipped.
     pub clipped: f64,
-    /// Upper bound of what clipping can have moved an estimate: the part of the weight that was cut, times how far apart
-    /// what it weighs can lie.
+    /// Upper bound of what clipping can have moved the IPS and, of scores, the DR estimate: `mean((w - clip)₊)` times the
+    /// range of the reward.
     pub bias_bound: f64,
     /// Whether `ess` is at least [`MIN_ESS`]. If not, the log says too little about this policy.
     pub enough: bool,
@@ -98,12 +98,12 @@ pub enum OffPolicyError {
 }
 
 /// Estimates the mean reward of a policy from decisions of another one. `sequence` gives the intervals, which hold at
-/// every length of the log: the rows are martingale differences whatever the logging policy learned on the way, and what
-/// is normalised is so to first order.
+/// every length of the log: the rows are martingale differences whatever the logging policy learned on the way, and ratios
+/// are means of such to first order.
 ///
 /// IPS: Horvitz and Thompson 1952; SNIPS: Swaminathan and Joachims, NIPS 2015; DR: Dudík, Langford and Li, *Doubly
-/// robust policy evaluation and learning*, ICML 2011, normalised (see [`doubly_robust`]). Weights are cut at `clip` (1 or
-/// more).
+/// robust policy evaluation and learning*, ICML 2011, of costs as a ratio (see [`doubly_robust`]). Weights are cut at `clip`
+/// (1 or more).
 ///
 /// # Errors
 /// If there are no rows, a propensity is outside (0, 1], or `clip` is below 1.
@@ -147,7 +147,9 @@ pub fn estimate(
 
     let ips = spread(rows.iter().zip(&weights).map(|(row, w)| w * row.reward), sequence);
     // A mean of what is not below 0 is not either.
-    let dr = spread(doubly_robust(rows.iter(), clip, reward).into_iter(), sequence).clamp(0.0, f64::INFINITY);
+    let dr = doubly_robust(rows.iter(), clip, reward)
+        .interval(sequence)
+        .clamp(0.0, f64::INFINITY);
     let snips = if sum > 0.0 {
         let value = rows
             .iter()
@@ -171,11 +173,6 @@ pub fn estimate(
         }
     };
     let ess = if squares > 0.0 { sum * sum / squares } else { 0.0 };
-    let bias_bound = if over > 0.0 {
-        bias_bound(rows, clip, reward)
-    } else {
-        0.0
-    };
     Ok(OffPolicyEstimate {
         decisions: rows.len() as u64,
         ips,
@@ -183,83 +180,80 @@ pub fn estimate(
         dr,
         ess,
         clipped: clipped as f64 / n,
-        bias_bound,
+        bias_bound: over / n * reward.range,
         enough: ess >= MIN_ESS,
     })
 }
 
-/// The most that cutting weights can have moved IPS, SNIPS or DR. A weighted mean moves by no more than the part of the
-/// weight that was cut, times how far apart what it weighs lies.
-fn bias_bound(rows: &[LoggedDecision], clip: f64, reward: Reward) -> f64 {
-    let base = rows.iter().map(|row| row.predicted_target).sum::<f64>() / rows.len() as f64;
-    // What the doubly robust estimate weighs, how much the row counts beside its weight, and what that is worth.
-    let weighed = |row: &LoggedDecision| {
-        if reward.by_factor {
-            let predicted = row.predicted.max(f64::MIN_POSITIVE);
-            (row.reward / predicted, predicted, base)
-        } else {
-            (row.reward - row.predicted, 1.0, 1.0)
-        }
-    };
-    let (mut over, mut whole, mut over_scaled, mut whole_scaled) = (0.0, 0.0, 0.0, 0.0);
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut worth = 1.0;
-    for row in rows {
-        let weight = row.target / row.propensity;
-        let (value, scale, of) = weighed(row);
-        over += (weight - clip).max(0.0);
-        whole += weight;
-        over_scaled += scale * (weight - clip).max(0.0);
-        whole_scaled += scale * weight;
-        (low, high, worth) = (low.min(value), high.max(value), of);
-    }
-    let plain = reward.range * over / whole.min(rows.len() as f64);
-    plain.max(worth * (high - low) * over_scaled / whole_scaled)
+/// A doubly robust estimate, with a value for each row whose spread is its error.
+#[derive(Clone, Debug)]
+pub struct Robust {
+    mean: f64,
+    values: Vec<f64>,
 }
 
-/// Row by row, values whose mean is the doubly robust estimate and whose spread is its error to first order. With
-/// `B = mean(Σ_a π_e q̂_a)`:
+impl Robust {
+    fn interval(&self, sequence: &ConfidenceSequence) -> Interval {
+        let around = spread(self.values.iter().copied(), sequence);
+        Interval::around(self.mean, around.half_width())
+    }
+
+    /// What it is above `other`, an estimate on the same rows: what both have in common falls out.
+    #[must_use]
+    pub fn above(&self, other: &Self, sequence: &ConfidenceSequence) -> Interval {
+        let both = self.values.iter().zip(&other.values);
+        Self {
+            mean: self.mean - other.mean,
+            values: both.map(|(own, other)| own - other).collect(),
+        }
+        .interval(sequence)
+    }
+}
+
+/// The doubly robust estimate of `rows`, weights cut at `clip`. With `B = mean(Σ_a π_e q̂_a)`:
 ///
-/// - scores: `B + δ`, `δ = Σ w (r - q̂) / Σ w`: the weights normalised as in Thomas and Brunskill, *Data-efficient
-///   off-policy policy evaluation for reinforcement learning*, ICML 2016;
+/// - scores: `B + mean(w (r - q̂))`, the mean of rows that are martingale differences about the truth;
 /// - costs: `B · R`, `R = Σ w r / Σ w q̂`: the ratio estimator (Cochran, *Sampling techniques*, 1977, chapter 6).
 ///
-/// Both are right where the weights or the predictions are. In the plain form `mean(Σ_a π_e q̂_a + w (r - q̂))` what a
-/// prediction is off by counts once in the first term and the mean weight's times in the second, which is 1 in the long
-/// run only: one rare draw with a weight of 50 whose cost was expected at four times what it was made a mean cost of 200
-/// decisions negative. A ratio of what is above 0 is above 0.
+/// Both are right where the weights or the predictions are. In the first form what a prediction is off by counts once in
+/// B and the mean weight's times in the correction, which is 1 in the long run only: one rare draw with a weight of 50,
+/// of a model whose cost was expected at four times what it was, made a mean cost of 200 decisions negative. A ratio of
+/// what is above 0 is above 0. What its rows are worth is linearised, each by what R would change without it (the
+/// jackknife): else few heavy rows would seem surer than they are.
 #[must_use]
 pub fn doubly_robust<'a>(
     rows: impl Iterator<Item = &'a LoggedDecision> + Clone,
     clip: f64,
     reward: Reward,
-) -> Vec<f64> {
+) -> Robust {
     let weight = |row: &LoggedDecision| (row.target / row.propensity).min(clip);
-    let (mut n, mut base, mut weights, mut got, mut expected) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let (mut n, mut base, mut got, mut expected) = (0.0, 0.0, 0.0, 0.0);
     for row in rows.clone() {
         let weight = weight(row);
         n += 1.0;
         base += row.predicted_target;
-        weights += weight;
         got += weight * row.reward;
         expected += weight * row.predicted;
     }
+    let base = base / n;
     if reward.by_factor && expected > 0.0 {
-        let (base, factor) = (base / n, got / expected);
-        let influence = base * n / expected;
-        rows.map(|row| {
-            factor * row.predicted_target + influence * weight(row) * (row.reward - factor * row.predicted)
-        })
-        .collect()
-    } else if weights > 0.0 {
-        let mean = (got - expected) / weights;
-        rows.map(|row| {
-            let residual = row.reward - row.predicted - mean;
-            row.predicted_target + mean + n / weights * weight(row) * residual
-        })
-        .collect()
+        let factor = got / expected;
+        let value = |row: &LoggedDecision| {
+            let own = weight(row);
+            let others = (expected - own * row.predicted).max(1e-9 * expected);
+            let change = own * (row.reward - factor * row.predicted) / others;
+            factor * row.predicted_target + base * n * change
+        };
+        Robust {
+            mean: base * factor,
+            values: rows.map(value).collect(),
+        }
     } else {
-        rows.map(|row| row.predicted_target).collect()
+        let value = |row: &LoggedDecision| row.predicted_target + weight(row) * (row.reward - row.predicted);
+        Robust {
+            mean: base + (got - expected) / n,
+            values: rows.map(value).collect(),
+        }
     }
 }
 
@@ -271,10 +265,10 @@ pub fn logged_value(
     reward: Reward,
     sequence: &ConfidenceSequence,
 ) -> Interval {
-    spread(logged(rows, reward).into_iter(), sequence)
+    logged(rows, reward).interval(sequence)
 }
 
-fn logged(rows: &[(LoggedDecision, f64)], reward: Reward) -> Vec<f64> {
+fn logged(rows: &[(LoggedDecision, f64)], reward: Reward) -> Robust {
     let own: Vec<LoggedDecision> = rows
         .iter()
         .map(|(row, logged)| LoggedDecision {
@@ -321,13 +315,13 @@ pub fn contrast(
     };
     let own = doubly_robust(rows.iter().map(|(row, _)| row), clip, reward);
     let log = logged(rows, reward);
-    let paired = spread(own.iter().zip(&log).map(|(own, log)| own - log), sequence);
+    let paired = own.above(&log, sequence);
     let enough = differing >= MIN_ESS;
     let gain = if enough {
         paired
     } else {
-        let apart = |values: Vec<f64>| spread(values.into_iter(), sequence).half_width();
-        Interval::around(paired.estimate, apart(own) + apart(log))
+        let width = own.interval(sequence).half_width() + log.interval(sequence).half_width();
+        Interval::around(paired.estimate, width)
     };
     Contrast {
         gain,
@@ -400,30 +394,27 @@ mod tests {
         assert!((cut.bias_bound - 0.5 / 3.0).abs() < 1e-12 && (cut.clipped - 1.0 / 3.0).abs() < 1e-12);
     }
 
-    /// Every call costs 1 and was predicted to cost 3; the weights are 2 in the mean. The plain estimate is
-    /// 3 + 2 (1 - 3) = -1.
+    /// Every call costs 1 and was predicted to cost 3; the weights are 2 in the mean. By differences the estimate is
+    /// 3 + 2 (1 - 3) = -1, which no mean cost can be.
     #[test]
-    fn a_prediction_that_is_off_everywhere_cancels_whatever_the_weights_are() {
+    fn a_factor_cancels_in_costs_whatever_the_weights_are() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
         let rows: Vec<LoggedDecision> = (0..200)
             .map(|i| row(0.25, [0.25, 0.75][i % 2], 1.0, 3.0, 3.0))
             .collect();
-        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
+        let by_difference = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap().dr;
+        assert_eq!((by_difference.estimate, by_difference.low), (0.0, 0.0), "cut off");
+        let found = estimate(&rows, 50.0, Reward::cost(1.0), &sequence).unwrap();
         assert!((found.dr.estimate - 1.0).abs() < 1e-12, "{found:?}");
-        assert!((found.dr.estimate - found.snips.estimate).abs() < 1e-12);
         let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 3.0)).collect();
-        let against = contrast(&pairs, 50.0, Reward::SCORE, &sequence);
+        let log = logged_value(&pairs, Reward::cost(1.0), &sequence);
+        assert!((log.estimate - 1.0).abs() < 1e-12);
+        let against = contrast(&pairs, 50.0, Reward::cost(1.0), &sequence);
         assert!(against.gain.estimate.abs() < 1e-12, "{against:?}");
-        // A log of the policy's own decisions leaves nothing to tell apart.
-        let same: Vec<(LoggedDecision, f64)> = (0..200)
-            .map(|i| (row(0.5, 0.5, f64::from(i % 3), 0.5, 0.7), 0.7))
-            .collect();
-        let none = contrast(&same, 50.0, Reward::SCORE, &sequence).gain;
-        assert!(none.estimate.abs() < 1e-12);
     }
 
     /// 200 calls at .001 as expected, half of which the policy would have made too, and one at .003 that was expected at
-    /// .012 and drawn with a probability of .02. Plainly: (201 · .001 + 50 (.003 - .012)) / 201 = -.00124.
+    /// .012 and drawn with a probability of .02. By differences: (201 · .001 + 50 (.003 - .012)) / 201 = -.00124.
     #[test]
     fn one_rare_draw_makes_no_mean_cost_negative() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
@@ -431,37 +422,37 @@ mod tests {
             .map(|i| row(0.5, [0.5, 0.0][i % 2], 0.001, 0.001, 0.001))
             .collect();
         rows.push(row(0.02, 1.0, 0.003, 0.012, 0.001));
-        let of_scores = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
-        assert_eq!((of_scores.dr.estimate, of_scores.dr.low), (0.0, 0.0), "cut off");
         // The factor: (100 · .001 + 50 · .003) / (100 · .001 + 50 · .012) = .25 / .7.
-        let of_costs = estimate(&rows, 50.0, Reward::cost(0.003), &sequence).unwrap();
-        assert!((of_costs.dr.estimate - 0.001 * 0.25 / 0.7).abs() < 1e-12, "{of_costs:?}");
+        let found = estimate(&rows, 50.0, Reward::cost(0.003), &sequence).unwrap().dr;
+        assert!((found.estimate - 0.001 * 0.25 / 0.7).abs() < 1e-12, "{found:?}");
+        // Without that row it is 1: the interval knows.
+        assert!(found.high > 0.001, "{found:?}");
     }
 
+    /// 20 rows of the plain ratio: R = 1.5, B = 2. The jackknife's value of a row of weight 1, reward 1 and prediction 1:
+    /// 1.5 · 2 + 2 · 20 · (1 - 1.5) / 19.
     #[test]
-    fn a_factor_cancels_in_costs_and_equal_policies_do_not_differ() {
-        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        let rows: Vec<LoggedDecision> = (0..200)
-            .map(|i| {
-                let cost = [0.001, 0.01][i % 2];
-                row(0.25, [0.25, 0.75][i % 2], cost, 4.0 * cost, 4.0 * 0.0055)
-            })
+    fn a_row_is_worth_what_the_ratio_changes_without_it() {
+        let rows: Vec<LoggedDecision> = (0..20)
+            .map(|i| row(0.5, 0.5, [1.0, 2.0][i % 2], 1.0, 2.0))
             .collect();
-        let found = estimate(&rows, 50.0, Reward::cost(0.01), &sequence).unwrap();
-        assert!((found.dr.estimate - 0.0055).abs() < 1e-12, "{found:?}");
-        let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 4.0 * 0.0055)).collect();
-        let log = logged_value(&pairs, Reward::cost(0.01), &sequence);
-        assert!((log.estimate - 0.0055).abs() < 1e-12);
-        assert!(contrast(&pairs, 50.0, Reward::cost(0.01), &sequence).gain.estimate.abs() < 1e-12);
-        // Cut at 2: of the weights 1 and 3 a third of the second's; all factors are alike, so the plain part is the bound.
-        let cut = estimate(&rows, 2.0, Reward::cost(0.01), &sequence).unwrap();
-        assert!((cut.bias_bound - 0.01 * 100.0 / 200.0).abs() < 1e-9, "{}", cut.bias_bound);
+        let found = doubly_robust(rows.iter(), 50.0, Reward::cost(2.0));
+        assert!((found.mean - 3.0).abs() < 1e-12);
+        assert!(
+            (found.values[0] - (3.0 - 20.0 / 19.0)).abs() < 1e-12,
+            "{:?}",
+            found.values
+        );
+        assert!((found.values[1] - (3.0 + 20.0 / 19.0)).abs() < 1e-12);
     }
 
     #[test]
     fn refuses_what_cannot_be_weighted() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        assert_eq!(estimate(&[], 50.0, Reward::SCORE, &sequence), Err(OffPolicyError::Empty));
+        assert_eq!(
+            estimate(&[], 50.0, Reward::SCORE, &sequence),
+            Err(OffPolicyError::Empty)
+        );
         let bad = [row(0.0, 1.0, 1.0, 0.0, 0.0)];
         assert!(matches!(
             estimate(&bad, 50.0, Reward::SCORE, &sequence),

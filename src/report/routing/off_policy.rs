@@ -3,9 +3,7 @@
 use super::parts::OffPolicyLine;
 use super::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
-use crate::evaluation::off_policy::{
-    DEFAULT_CLIP, LoggedDecision, MIN_ESS, Reward, doubly_robust, estimate,
-};
+use crate::evaluation::off_policy::{DEFAULT_CLIP, LoggedDecision, MIN_ESS, Reward, doubly_robust, estimate};
 use crate::evaluation::sequence::{ConfidenceSequence, Interval};
 
 /// Decisions below which a line would be noise without an interval.
@@ -101,12 +99,8 @@ pub(super) fn difference(
         .ok()
         .filter(|found| found.enough)?;
     let values = |rows: &[LoggedDecision]| doubly_robust(rows.iter(), DEFAULT_CLIP, Reward::SCORE);
-    let both = values(&routed).into_iter().zip(values(&others));
-    let decisions: Vec<f64> = both.map(|(router, other)| router - other).collect();
-    let n = decisions.len() as f64;
-    let mean = decisions.iter().sum::<f64>() / n;
-    let variance = decisions.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    Some((sequence.interval(mean, n, variance), judged.decisions))
+    let above = values(&routed).above(&values(&others), sequence);
+    Some((above, judged.decisions))
 }
 
 fn usable<'a>(rows: &'a [&'a RoutingRow]) -> impl Iterator<Item = &'a RoutingRow> {
