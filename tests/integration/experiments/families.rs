@@ -32,10 +32,10 @@ fn configuration(folder: &tempfile::TempDir, base: &str) -> String {
     )
 }
 
-/// Asks, and scores the cheap one's answer `worse` by so much.
-async fn ask(house: &House, number: u32, worse: f64) {
+/// Asks `model`, and scores the cheap one's answer `worse` by so much.
+async fn ask(house: &House, model: &str, number: u32, worse: f64) {
     let body = json!({
-        "model": "auto", "routing": {"category": CATEGORY},
+        "model": model, "routing": {"category": CATEGORY},
         "messages": [{"role": "user", "content": format!("please ask-{number}")}],
     });
     let response = house
@@ -90,12 +90,18 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let toml = configuration(&folder, &upstream.base_url());
     let house = House::of(Arc::clone(&folder), parse(&toml)).await;
-    // Further below than the router gives away, and about as far as an experiment may find.
-    let asked = 600;
+    // Further below than the router gives away, and about as far as an experiment may find. The router is told so: left
+    // to itself it might use the cheap one from the beginning, and there would be nothing to ask.
+    let (told, asked) = (60, 600);
+    for number in 0..told {
+        ask(&house, DEAR, number, 0.03).await;
+        ask(&house, CHEAP, number, 0.03).await;
+    }
+    learned(&house, u64::from(2 * told)).await;
     for number in 0..asked {
-        ask(&house, number, 0.04).await;
+        ask(&house, "auto", number, 0.03).await;
         if number % 20 == 0 {
-            learned(&house, u64::from(number) + 1).await;
+            learned(&house, u64::from(2 * told + number) + 1).await;
         }
     }
     let started = started(&house).await;
@@ -120,7 +126,7 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
 
     // It does as well as the other.
     for number in 0..2_000 {
-        ask(&house, asked + number, 0.0).await;
+        ask(&house, "auto", asked + number, 0.0).await;
         if number % 20 == 0 && compared(&house).await.unwrap()["phase"] != "running" {
             break;
         }
@@ -139,6 +145,8 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
     assert!(chances(&house, EASY, Some("creative")).await.0.contains_key(DEAR));
     let report = house.get(&format!("/reports/{name}/report.json")).await;
     assert_eq!(report["experiment"]["definition"]["reason"], definition["reason"]);
+    let sentence = report["outcome"]["sentence"].as_str().unwrap();
+    assert!(sentence.contains("for prompts of “code”"), "{sentence}");
     undo(&house, &name).await;
     assert!(chances(&house, EASY, Some(CATEGORY)).await.0.contains_key(DEAR));
     house.close().await;
