@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -17,6 +18,12 @@ use pointsman::evaluation::sequence::fixed_horizon_samples;
 use pointsman::experiments::{
     Definition, Experiments, Exposure, Hypothesis, Origin, Phase, Split, Unit, Variant,
 };
+use pointsman::features::text::TextView;
+use pointsman::policy::arm_model::LearningSettings;
+use pointsman::policy::learner::{ArmFacts, ContextualLearner};
+use pointsman::policy::route::RouteSettings;
+use pointsman::policy::seed::{LabelledOutcome, SeedBuilder, SeedSettings};
+use pointsman::policy::{Candidate, Contexts, Demands, Learner, Round};
 use pointsman::replay::dataset::Dataset;
 use pointsman::units::UnixMs;
 use rand::seq::SliceRandom;
@@ -27,6 +34,8 @@ use rand_chacha::ChaCha8Rng;
 const MIN_PROMPTS: usize = 100;
 /// Smallest difference that a fixed-horizon test would be planned for when the true one is not known.
 const PLANNED_EFFECT: f64 = 0.03;
+/// Parts of the prompts: what is expected of each is learned from the others.
+const FOLDS: usize = 5;
 /// Differences that count as real when power is stated.
 const REAL: f64 = 0.03;
 
@@ -41,6 +50,15 @@ struct Args {
     /// Experiments on each pair
     #[arg(long, default_value_t = 20)]
     repeats: u64,
+    /// Ends an experiment when the chance of a verdict falls below this; default: as the router's own
+    #[arg(long)]
+    futility: Option<f64>,
+    /// Scores near which the interval is tightest; default: as the router's own
+    #[arg(long)]
+    planned: Option<u64>,
+    /// The folder of the shipped projections
+    #[arg(long, default_value = "models")]
+    models_dir: PathBuf,
     /// Where the table is written
     #[arg(long, default_value = "experiments/ab_on_recorded_outcomes.table.md")]
     out: PathBuf,
@@ -77,6 +95,9 @@ fn main() -> Result<()> {
         "| source | hypothesis | pairs | experiments | wrong | undecided | power where the difference is real | mean samples | fixed horizon, true difference known | of it | fixed horizon, planned for ±0.03 |\n\
          | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
+    let view = args.models_dir.join("text-view.bin");
+    let bytes = std::fs::read(&view).with_context(|| format!("reading {}", view.display()))?;
+    let view = TextView::read(&bytes).context("the text view is not usable")?;
     for path in &args.datasets {
         let source = path
             .file_name()
@@ -84,14 +105,15 @@ fn main() -> Result<()> {
             .to_string_lossy()
             .replace(".jsonl.gz", "");
         let dataset = Dataset::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let pairs = pairs(&dataset, args.pairs);
+        let known = foreseen(&dataset, &view);
+        let pairs = pairs(&dataset, &known, args.pairs);
         for (name, hypothesis) in [
             ("superior", Hypothesis::Superior),
             ("non-inferior, .05", Hypothesis::NonInferior { margin: 0.05 }),
         ] {
             let mut tally = Tally::default();
             for (number, pair) in pairs.iter().enumerate() {
-                measure(&mut tally, pair, hypothesis, number as u64, args.repeats);
+                measure(&mut tally, pair, hypothesis, number as u64, &args);
             }
             out += &line(&source, name, pairs.len(), &tally);
         }
@@ -130,14 +152,14 @@ fn line(source: &str, hypothesis: &str, pairs: usize, tally: &Tally) -> String {
 
 /// Pairs of models in random order, the cheaper one as the treatment. Where there are fewer than wanted, the same
 /// pairs on the prompts of one category, then on those of like length.
-fn pairs(dataset: &Dataset, wanted: usize) -> Vec<Vec<Common>> {
+fn pairs(dataset: &Dataset, known: &[Vec<f64>], wanted: usize) -> Vec<Vec<Common>> {
     let k = dataset.models.len();
     let mut all: Vec<(usize, usize)> = (0..k).flat_map(|a| (a + 1..k).map(move |b| (a, b))).collect();
     all.shuffle(&mut ChaCha8Rng::seed_from_u64(20));
     let enough = |prompts: &Vec<Common>| prompts.len() >= MIN_PROMPTS;
     let whole: Vec<Vec<Common>> = all
         .into_iter()
-        .map(|(a, b)| common(dataset, a, b))
+        .map(|(a, b)| common(dataset, known, a, b))
         .filter(enough)
         .collect();
     let by_category = || whole.iter().flat_map(|pair| parts_by_category(pair));
@@ -171,41 +193,111 @@ fn parts_by_length(pair: &[Common]) -> Vec<Vec<Common>> {
         .collect()
 }
 
-fn common(dataset: &Dataset, a: usize, b: usize) -> Vec<Common> {
+fn common(dataset: &Dataset, known: &[Vec<f64>], a: usize, b: usize) -> Vec<Common> {
     let both = || {
-        dataset
-            .prompts
-            .iter()
-            .filter_map(|prompt| Some((prompt, prompt.outcomes[a].as_ref()?, prompt.outcomes[b].as_ref()?)))
+        dataset.prompts.iter().zip(known).filter_map(|(prompt, known)| {
+            Some((
+                prompt,
+                known,
+                prompt.outcomes[a].as_ref()?,
+                prompt.outcomes[b].as_ref()?,
+            ))
+        })
     };
     let cost = |first: bool| {
         both()
-            .map(|(_, x, y)| if first { x.cost_usd } else { y.cost_usd })
+            .map(|(_, _, x, y)| if first { x.cost_usd } else { y.cost_usd })
             .sum::<f64>()
     };
     let swap = cost(true) < cost(false);
     let order = |x: f64, y: f64| if swap { [y, x] } else { [x, y] };
-    let mut prompts: Vec<Common> = both()
-        .map(|(prompt, x, y)| Common {
+    both()
+        .map(|(prompt, known, x, y)| Common {
             category: prompt.category.as_deref().unwrap_or_default().to_owned(),
             length: prompt.text.len(),
             scores: order(x.score, y.score),
             costs: order(x.cost_usd, y.cost_usd),
-            expected: [0.0; 2],
+            expected: order(known[a], known[b]),
+        })
+        .collect()
+}
+
+/// What the router's own policy expects of every model on every prompt: that of one seeded with the prompts of the other
+/// folds, as `train` does it.
+fn foreseen(dataset: &Dataset, view: &TextView) -> Vec<Vec<f64>> {
+    let prompts = dataset.prompts.iter();
+    let rows: Vec<Vec<f32>> = prompts.map(|prompt| view.features(&prompt.text)).collect();
+    let candidates: Vec<Candidate<'_>> = dataset
+        .models
+        .iter()
+        .map(|arm| Candidate {
+            arm,
+            cost_usd: 0.0,
+            latency_ms: 0.0,
         })
         .collect();
-    let mut by_category = BTreeMap::<String, ([f64; 2], f64)>::new();
-    for prompt in &prompts {
-        let (sums, count) = by_category.entry(prompt.category.clone()).or_default();
-        (0..2).for_each(|arm| sums[arm] += prompt.scores[arm]);
-        *count += 1.0;
-    }
-    for prompt in &mut prompts {
-        if let Some((sums, count)) = by_category.get(&prompt.category) {
-            prompt.expected = sums.map(|sum| sum / count);
+    let mut known = vec![Vec::new(); rows.len()];
+    for fold in 0..FOLDS {
+        let policy = seeded(dataset, &rows, view, |index| index % FOLDS != fold).snapshot();
+        for index in (fold..rows.len()).step_by(FOLDS) {
+            let proposal = policy.propose(&Round {
+                route: "auto",
+                contexts: words(&rows[index]),
+                category: dataset.prompts[index].category.as_deref(),
+                candidates: &candidates,
+                demands: Demands::default(),
+            });
+            known[index] = proposal.scores.iter().map(|score| score.mean).collect();
         }
     }
-    prompts
+    known
+}
+
+/// The policy after it was shown the outcomes of these prompts.
+fn seeded(
+    dataset: &Dataset,
+    rows: &[Vec<f32>],
+    view: &TextView,
+    is_shown: impl Fn(usize) -> bool,
+) -> ContextualLearner {
+    let mut builder = SeedBuilder::default();
+    let shown = dataset.prompts.iter().zip(rows).enumerate();
+    for (_, (prompt, row)) in shown.filter(|(index, _)| is_shown(*index)) {
+        for (model, outcome) in dataset.models.iter().zip(&prompt.outcomes) {
+            let Some(outcome) = outcome else { continue };
+            builder.add(&LabelledOutcome {
+                model: model.as_str(),
+                category: prompt.category.as_deref(),
+                contexts: words(row),
+                reward: outcome.score,
+                length: None,
+                cost_usd: Some(outcome.cost_usd),
+            });
+        }
+    }
+    let seed = builder.build(&SeedSettings::default(), BTreeMap::new());
+    let mut learner = ContextualLearner::new(
+        LearningSettings::default(),
+        [Some(view.dimensions()), None],
+        BTreeMap::new(),
+        Some(Arc::new(seed)),
+    );
+    for model in &dataset.models {
+        learner.ensure_arm(&ArmFacts {
+            id: model.clone(),
+            family: String::new(),
+            typical_cost_usd: 0.0,
+        });
+    }
+    learner.ensure_route("auto", RouteSettings::default());
+    learner
+}
+
+const fn words(row: &[f32]) -> Contexts<'_> {
+    Contexts {
+        text: Some(row),
+        embedding: None,
+    }
 }
 
 fn mean_and_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
@@ -214,13 +306,14 @@ fn mean_and_variance(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     (mean, values.map(|value| (value - mean).powi(2)).sum::<f64>() / n)
 }
 
-fn measure(tally: &mut Tally, pair: &[Common], hypothesis: Hypothesis, number: u64, repeats: u64) {
+fn measure(tally: &mut Tally, pair: &[Common], hypothesis: Hypothesis, number: u64, args: &Args) {
+    let repeats = args.repeats;
     let (control, control_variance) = mean_and_variance(pair.iter().map(|prompt| prompt.scores[0]));
     let (treatment, treatment_variance) = mean_and_variance(pair.iter().map(|prompt| prompt.scores[1]));
     let beyond = treatment - control - hypothesis.threshold();
     let (mut right, mut samples) = (0, 0);
     for repeat in 0..repeats {
-        let (phase, used) = run(pair, hypothesis, number * 1_000 + repeat);
+        let (phase, used) = run(pair, hypothesis, number * 1_000 + repeat, args);
         samples += used;
         match phase {
             Phase::Shipped { .. } if beyond > 0.0 => right += 1,
@@ -244,7 +337,7 @@ fn measure(tally: &mut Tally, pair: &[Common], hypothesis: Hypothesis, number: u
 }
 
 /// One experiment to its end: how it ended, and after how many scores.
-fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
+fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64, args: &Args) -> (Phase, u64) {
     let model = |name: &str| Variant::Model(ArmId::new(name));
     let variants = vec![
         ("control".to_owned(), model("p/control")),
@@ -260,6 +353,9 @@ fn run(pair: &[Common], hypothesis: Hypothesis, seed: u64) -> (Phase, u64) {
     );
     // As the router starts its own.
     definition.split = Split::Adaptive;
+    let design = &mut definition.design;
+    design.futility = args.futility.unwrap_or(design.futility);
+    design.planned = args.planned.unwrap_or(design.planned);
     // Recorded costs are plain sums; what is judged here is the verdict on quality.
     definition.design.guardrails.cost_ratio = None;
     let mut experiments = Experiments::default();

@@ -5,6 +5,7 @@ pub mod books;
 pub mod demonstration;
 pub mod desk;
 pub mod enrol;
+mod families;
 pub mod features;
 pub mod former;
 pub mod late;

@@ -228,7 +228,7 @@ impl Desk {
     }
 
     /// What counts as a slow first token: later than one in a hundred of the control's, else than the route allows.
-    fn slow_ms(&self, route: &Route, control: Option<&ArmId>) -> f64 {
+    pub(super) fn slow_ms(&self, route: &Route, control: Option<&ArmId>) -> f64 {
         let view = self.telemetry.view();
         let usual = control.and_then(|arm| {
             let question = Question {

@@ -89,6 +89,8 @@ impl SemanticRule {
 pub struct AutoExperiments {
     /// Whether any.
     pub enabled: bool,
+    /// Whether also comparisons of model families in single categories of prompts, where they may pay.
+    pub families: bool,
     /// Share of the route's traffic that one may use, in (0, 1].
     pub traffic: f64,
     /// How much worse a treatment may be, in (0, 1). `None`: the route's quality margin.
@@ -101,6 +103,7 @@ impl Default for AutoExperiments {
     fn default() -> Self {
         Self {
             enabled: true,
+            families: true,
             traffic: 0.2,
             margin: None,
             max_samples: 10_000,
@@ -294,6 +297,7 @@ fn auto_experiments(section: &Section<'_>) -> AutoExperiments {
     let usual = AutoExperiments::default();
     let read = AutoExperiments {
         enabled: section.bool("enabled").unwrap_or(usual.enabled),
+        families: section.bool("families").unwrap_or(usual.families),
         traffic: section.number("traffic", 0.01..=1.0).unwrap_or(usual.traffic),
         margin: section.number("margin", 0.001..=0.999),
         max_samples: section

@@ -24,6 +24,32 @@ pub struct LoggedDecision {
     pub predicted_target: f64,
 }
 
+/// What is estimated, and how a prediction of it errs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reward {
+    /// Rewards lie in `[0, range]`.
+    range: f64,
+    /// By a factor, or by a difference.
+    by_factor: bool,
+}
+
+impl Reward {
+    /// A score in [0, 1], whose prediction is so much too high or too low.
+    pub const SCORE: Self = Self {
+        range: 1.0,
+        by_factor: false,
+    };
+
+    /// Dollars, `dearest` at most, whose prediction is so many times too high or too low.
+    #[must_use]
+    pub const fn cost(dearest: f64) -> Self {
+        Self {
+            range: dearest,
+            by_factor: true,
+        }
+    }
+}
+
 /// An off-policy estimate in three forms.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OffPolicyEstimate {
@@ -33,13 +59,15 @@ pub struct OffPolicyEstimate {
     pub ips: Interval,
     /// Self-normalised: `Σ w r / Σ w`.
     pub snips: Interval,
-    /// Doubly robust: `mean(Σ_a π_e q̂_a + w (r - q̂))`. The one to read.
+    /// Doubly robust: `mean(Σ_a π_e q̂_a + w (r - q̂))` of scores, `mean(Σ_a π_e q̂_a) · Σ w r / Σ w q̂` of costs. The one
+    /// to read.
     pub dr: Interval,
     /// Effective samples `(Σ w)² / Σ w²`.
     pub ess: f64,
     /// Share of decisions whose weight was clipped.
     pub clipped: f64,
-    /// Upper bound of what clipping can have moved an estimate: `mean((w - clip)₊)` times `range`.
+    /// Upper bound of what clipping can have moved the IPS and, of scores, the DR estimate: `mean((w - clip)₊)` times the
+    /// range of the reward.
     pub bias_bound: f64,
     /// Whether `ess` is at least [`MIN_ESS`]. If not, the log says too little about this policy.
     pub enough: bool,
@@ -69,19 +97,20 @@ pub enum OffPolicyError {
     },
 }
 
-/// Estimates the mean reward of a policy from decisions of another one. `range` is the width of the reward's
-/// range (1 for scores). `sequence` gives the intervals, which hold at every length of the log: the rows are
-/// martingale differences whatever the logging policy learned on the way.
+/// Estimates the mean reward of a policy from decisions of another one. `sequence` gives the intervals, which hold at
+/// every length of the log: the rows are martingale differences whatever the logging policy learned on the way, and ratios
+/// are means of such to first order.
 ///
 /// IPS: Horvitz and Thompson 1952; SNIPS: Swaminathan and Joachims, NIPS 2015; DR: Dudík, Langford and Li, *Doubly
-/// robust policy evaluation and learning*, ICML 2011. Weights are cut at `clip` (1 or more).
+/// robust policy evaluation and learning*, ICML 2011, of costs as a ratio (see [`doubly_robust`]). Weights are cut at `clip`
+/// (1 or more).
 ///
 /// # Errors
 /// If there are no rows, a propensity is outside (0, 1], or `clip` is below 1.
 pub fn estimate(
     rows: &[LoggedDecision],
     clip: f64,
-    range: f64,
+    reward: Reward,
     sequence: &ConfidenceSequence,
 ) -> Result<OffPolicyEstimate, OffPolicyError> {
     if rows.is_empty() {
@@ -117,12 +146,10 @@ pub fn estimate(
         .count();
 
     let ips = spread(rows.iter().zip(&weights).map(|(row, w)| w * row.reward), sequence);
-    let dr = spread(
-        rows.iter()
-            .zip(&weights)
-            .map(|(row, w)| row.predicted_target + w * (row.reward - row.predicted)),
-        sequence,
-    );
+    // A mean of what is not below 0 is not either.
+    let dr = doubly_robust(rows.iter(), clip, reward)
+        .interval(sequence)
+        .clamp(0.0, f64::INFINITY);
     let snips = if sum > 0.0 {
         let value = rows
             .iter()
@@ -153,20 +180,104 @@ pub fn estimate(
         dr,
         ess,
         clipped: clipped as f64 / n,
-        bias_bound: over / n * range,
+        bias_bound: over / n * reward.range,
         enough: ess >= MIN_ESS,
     })
 }
 
-/// Mean reward of the logging policy itself, with the model's prediction as a control variate:
-/// `mean(Σ_a p(a|x) q̂_a + r - q̂)`. The second of each pair is `Σ_a p(a|x) q̂_a`.
+/// A doubly robust estimate, with a value for each row whose spread is its error.
+#[derive(Clone, Debug)]
+pub struct Robust {
+    mean: f64,
+    values: Vec<f64>,
+}
+
+impl Robust {
+    fn interval(&self, sequence: &ConfidenceSequence) -> Interval {
+        let around = spread(self.values.iter().copied(), sequence);
+        Interval::around(self.mean, around.half_width())
+    }
+
+    /// What it is above `other`, an estimate on the same rows: what both have in common falls out.
+    #[must_use]
+    pub fn above(&self, other: &Self, sequence: &ConfidenceSequence) -> Interval {
+        let both = self.values.iter().zip(&other.values);
+        Self {
+            mean: self.mean - other.mean,
+            values: both.map(|(own, other)| own - other).collect(),
+        }
+        .interval(sequence)
+    }
+}
+
+/// The doubly robust estimate of `rows`, weights cut at `clip`. With `B = mean(Σ_a π_e q̂_a)`:
+///
+/// - scores: `B + mean(w (r - q̂))`, the mean of rows that are martingale differences about the truth;
+/// - costs: `B · R`, `R = Σ w r / Σ w q̂`: the ratio estimator (Cochran, *Sampling techniques*, 1977, chapter 6).
+///
+/// Both are right where the weights or the predictions are. In the first form what a prediction is off by counts once in
+/// B and the mean weight's times in the correction, which is 1 in the long run only: one rare draw with a weight of 50,
+/// of a model whose cost was expected at four times what it was, made a mean cost of 200 decisions negative. A ratio of
+/// what is above 0 is above 0. What its rows are worth is linearised, each by what R would change without it (the
+/// jackknife): else few heavy rows would seem surer than they are.
 #[must_use]
-pub fn logged_value(rows: &[(LoggedDecision, f64)], sequence: &ConfidenceSequence) -> Interval {
-    spread(
-        rows.iter()
-            .map(|(row, logged)| logged + row.reward - row.predicted),
-        sequence,
-    )
+pub fn doubly_robust<'a>(
+    rows: impl Iterator<Item = &'a LoggedDecision> + Clone,
+    clip: f64,
+    reward: Reward,
+) -> Robust {
+    let weight = |row: &LoggedDecision| (row.target / row.propensity).min(clip);
+    let (mut n, mut base, mut got, mut expected) = (0.0, 0.0, 0.0, 0.0);
+    for row in rows.clone() {
+        let weight = weight(row);
+        n += 1.0;
+        base += row.predicted_target;
+        got += weight * row.reward;
+        expected += weight * row.predicted;
+    }
+    let base = base / n;
+    if reward.by_factor && expected > 0.0 {
+        let factor = got / expected;
+        let value = |row: &LoggedDecision| {
+            let own = weight(row);
+            let others = (expected - own * row.predicted).max(1e-9 * expected);
+            let change = own * (row.reward - factor * row.predicted) / others;
+            factor * row.predicted_target + base * n * change
+        };
+        Robust {
+            mean: base * factor,
+            values: rows.map(value).collect(),
+        }
+    } else {
+        let value = |row: &LoggedDecision| row.predicted_target + weight(row) * (row.reward - row.predicted);
+        Robust {
+            mean: base + (got - expected) / n,
+            values: rows.map(value).collect(),
+        }
+    }
+}
+
+/// Mean reward of the logging policy itself, with the model's prediction as a control variate: [`doubly_robust`] with
+/// weights of 1. The second of each pair is `Σ_a p(a|x) q̂_a`.
+#[must_use]
+pub fn logged_value(
+    rows: &[(LoggedDecision, f64)],
+    reward: Reward,
+    sequence: &ConfidenceSequence,
+) -> Interval {
+    logged(rows, reward).interval(sequence)
+}
+
+fn logged(rows: &[(LoggedDecision, f64)], reward: Reward) -> Robust {
+    let own: Vec<LoggedDecision> = rows
+        .iter()
+        .map(|(row, logged)| LoggedDecision {
+            target: row.propensity,
+            predicted_target: *logged,
+            ..*row
+        })
+        .collect();
+    doubly_robust(own.iter(), 1.0, reward)
 }
 
 /// How a policy compares with the one that made the log.
@@ -181,12 +292,17 @@ pub struct Contrast {
 }
 
 /// Doubly robust mean reward of the evaluated policy less that of the logging policy, row by row, so that what both
-/// share cancels: `mean(Σ_a (π_e - p) q̂_a + (w - 1)(r - q̂))`. Exactly 0 where both are the same.
+/// share cancels. Exactly 0 where both are the same.
 ///
 /// Two policies that hardly differ do so in rare rows only, and a handful of rows has no normal mean: below
 /// [`MIN_ESS`] differing decisions the interval is that of two separate estimates, which is wider and safe.
 #[must_use]
-pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &ConfidenceSequence) -> Contrast {
+pub fn contrast(
+    rows: &[(LoggedDecision, f64)],
+    clip: f64,
+    reward: Reward,
+    sequence: &ConfidenceSequence,
+) -> Contrast {
     let weight = |row: &LoggedDecision| (row.target / row.propensity).min(clip);
     let (squares, fourths) = rows.iter().fold((0.0, 0.0), |(squares, fourths), (row, _)| {
         let square = (weight(row) - 1.0).powi(2);
@@ -197,22 +313,14 @@ pub fn contrast(rows: &[(LoggedDecision, f64)], clip: f64, sequence: &Confidence
     } else {
         0.0
     };
-    let paired = spread(
-        rows.iter().map(|(row, logged)| {
-            row.predicted_target - logged + (weight(row) - 1.0) * (row.reward - row.predicted)
-        }),
-        sequence,
-    );
+    let own = doubly_robust(rows.iter().map(|(row, _)| row), clip, reward);
+    let log = logged(rows, reward);
+    let paired = own.above(&log, sequence);
     let enough = differing >= MIN_ESS;
     let gain = if enough {
         paired
     } else {
-        let own = spread(
-            rows.iter()
-                .map(|(row, _)| row.predicted_target + weight(row) * (row.reward - row.predicted)),
-            sequence,
-        );
-        let width = own.half_width() + logged_value(rows, sequence).half_width();
+        let width = own.interval(sequence).half_width() + log.interval(sequence).half_width();
         Interval::around(paired.estimate, width)
     };
     Contrast {
@@ -267,7 +375,7 @@ mod tests {
             row(0.4, 0.4, 0.5, 0.6, 0.5),
         ];
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
         assert!((found.ips.estimate - 2.5 / 3.0).abs() < 1e-12);
         assert!((found.snips.estimate - 2.5 / 3.0).abs() < 1e-12);
         assert!((found.dr.estimate - 2.3 / 3.0).abs() < 1e-12);
@@ -276,28 +384,83 @@ mod tests {
         // Against a log of its own value .6, .5, .5: log (.6 + .4 + .5 + .5 + .5 - .1)/3 = .8; gain: (.1 + .4) +
         // (-.1 - .5) + (0 + 0) = -.1, over 3.
         let pairs = [(rows[0], 0.6), (rows[1], 0.5), (rows[2], 0.5)];
-        assert!((logged_value(&pairs, &sequence).estimate - 0.8).abs() < 1e-12);
+        assert!((logged_value(&pairs, Reward::SCORE, &sequence).estimate - 0.8).abs() < 1e-12);
         // w - 1 is 1, -1 and 0: two decisions differ, too few for a paired interval.
-        let against = contrast(&pairs, 50.0, &sequence);
+        let against = contrast(&pairs, 50.0, Reward::SCORE, &sequence);
         assert!((against.gain.estimate + 0.1 / 3.0).abs() < 1e-12);
         assert!((against.differing - 2.0).abs() < 1e-12 && !against.paired);
         // Cut at 1.5: one weight of three loses .5.
-        let cut = estimate(&rows, 1.5, 1.0, &sequence).unwrap();
+        let cut = estimate(&rows, 1.5, Reward::SCORE, &sequence).unwrap();
         assert!((cut.bias_bound - 0.5 / 3.0).abs() < 1e-12 && (cut.clipped - 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    /// Every call costs 1 and was predicted to cost 3; the weights are 2 in the mean. By differences the estimate is
+    /// 3 + 2 (1 - 3) = -1, which no mean cost can be.
+    #[test]
+    fn a_factor_cancels_in_costs_whatever_the_weights_are() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let rows: Vec<LoggedDecision> = (0..200)
+            .map(|i| row(0.25, [0.25, 0.75][i % 2], 1.0, 3.0, 3.0))
+            .collect();
+        let by_difference = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap().dr;
+        assert_eq!((by_difference.estimate, by_difference.low), (0.0, 0.0), "cut off");
+        let found = estimate(&rows, 50.0, Reward::cost(1.0), &sequence).unwrap();
+        assert!((found.dr.estimate - 1.0).abs() < 1e-12, "{found:?}");
+        let pairs: Vec<(LoggedDecision, f64)> = rows.iter().map(|row| (*row, 3.0)).collect();
+        let log = logged_value(&pairs, Reward::cost(1.0), &sequence);
+        assert!((log.estimate - 1.0).abs() < 1e-12);
+        let against = contrast(&pairs, 50.0, Reward::cost(1.0), &sequence);
+        assert!(against.gain.estimate.abs() < 1e-12, "{against:?}");
+    }
+
+    /// 200 calls at .001 as expected, half of which the policy would have made too, and one at .003 that was expected at
+    /// .012 and drawn with a probability of .02. By differences: (201 · .001 + 50 (.003 - .012)) / 201 = -.00124.
+    #[test]
+    fn one_rare_draw_makes_no_mean_cost_negative() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let mut rows: Vec<LoggedDecision> = (0..200)
+            .map(|i| row(0.5, [0.5, 0.0][i % 2], 0.001, 0.001, 0.001))
+            .collect();
+        rows.push(row(0.02, 1.0, 0.003, 0.012, 0.001));
+        // The factor: (100 · .001 + 50 · .003) / (100 · .001 + 50 · .012) = .25 / .7.
+        let found = estimate(&rows, 50.0, Reward::cost(0.003), &sequence).unwrap().dr;
+        assert!((found.estimate - 0.001 * 0.25 / 0.7).abs() < 1e-12, "{found:?}");
+        // Without that row it is 1: the interval knows.
+        assert!(found.high > 0.001, "{found:?}");
+    }
+
+    /// 20 rows of the plain ratio: R = 1.5, B = 2. The jackknife's value of a row of weight 1, reward 1 and prediction 1:
+    /// 1.5 · 2 + 2 · 20 · (1 - 1.5) / 19.
+    #[test]
+    fn a_row_is_worth_what_the_ratio_changes_without_it() {
+        let rows: Vec<LoggedDecision> = (0..20)
+            .map(|i| row(0.5, 0.5, [1.0, 2.0][i % 2], 1.0, 2.0))
+            .collect();
+        let found = doubly_robust(rows.iter(), 50.0, Reward::cost(2.0));
+        assert!((found.mean - 3.0).abs() < 1e-12);
+        assert!(
+            (found.values[0] - (3.0 - 20.0 / 19.0)).abs() < 1e-12,
+            "{:?}",
+            found.values
+        );
+        assert!((found.values[1] - (3.0 + 20.0 / 19.0)).abs() < 1e-12);
     }
 
     #[test]
     fn refuses_what_cannot_be_weighted() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
-        assert_eq!(estimate(&[], 50.0, 1.0, &sequence), Err(OffPolicyError::Empty));
+        assert_eq!(
+            estimate(&[], 50.0, Reward::SCORE, &sequence),
+            Err(OffPolicyError::Empty)
+        );
         let bad = [row(0.0, 1.0, 1.0, 0.0, 0.0)];
         assert!(matches!(
-            estimate(&bad, 50.0, 1.0, &sequence),
+            estimate(&bad, 50.0, Reward::SCORE, &sequence),
             Err(OffPolicyError::Propensity { index: 0, .. })
         ));
         let good = [row(0.5, 1.0, 1.0, 0.0, 0.0)];
         assert!(matches!(
-            estimate(&good, 0.5, 1.0, &sequence),
+            estimate(&good, 0.5, Reward::SCORE, &sequence),
             Err(OffPolicyError::Clip { .. })
         ));
     }
@@ -306,7 +469,7 @@ mod tests {
     fn a_policy_that_the_log_never_tried_is_refused() {
         let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
         let rows = vec![row(0.9, 0.0, 1.0, 0.5, 0.5); 1000];
-        let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
         assert!(found.snips.estimate.is_nan() && found.ess == 0.0 && !found.enough);
     }
 }

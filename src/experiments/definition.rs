@@ -10,15 +10,15 @@ use crate::evaluation::ab::{Design, Guardrails, Hypothesis};
 use crate::units::UnixMs;
 
 /// Error rate of an experiment unless it says otherwise.
-const ALPHA: f64 = 0.05;
+pub const ALPHA: f64 = 0.05;
 /// Scored units near which the interval is tightest.
-const PLANNED: u64 = 500;
+pub const PLANNED: u64 = 500;
 /// Scored units after which an experiment ends.
 const MAX_SAMPLES: u64 = 10_000;
 /// Half-width below which nothing worth knowing is left to learn.
 const MIN_EFFECT: f64 = 0.005;
 /// Chance of a verdict below which an experiment ends without one.
-const FUTILITY: f64 = 0.1;
+const FUTILITY: f64 = 0.2;
 /// A first token later than this is slow, unless something better is known.
 pub(super) const SLOW_MS: f64 = 5_000.0;
 /// Least share of an arm.
@@ -53,7 +53,7 @@ impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Model(arm) => write!(f, "{arm}"),
-            Self::Family(family) => write!(f, "models of {family}"),
+            Self::Family(family) => write!(f, "the {family} family"),
             Self::Policy(policy) => write!(f, "policy {policy}"),
             Self::MarginMilli(milli) => write!(f, "a quality margin of {}", f64::from(*milli) / 1000.0),
             Self::Features(view) => match view.as_str() {
@@ -148,6 +148,8 @@ pub enum Origin {
     Features,
     /// The quality margin was changed.
     Margin,
+    /// A cheaper model family may do in a category of prompts.
+    Families,
 }
 
 impl Origin {
@@ -155,6 +157,15 @@ impl Origin {
     #[must_use]
     pub fn automatic(self) -> bool {
         !matches!(self, Self::Config | Self::Api)
+    }
+
+    /// Whether its verdict is between its very arms, so that the one takes the other's place. Of what the router starts
+    /// on an event, the policy has learned from every sample and the treatment is what the configuration says: it is
+    /// adopted. But what holds of a family in one category, a policy that shares what it learns among all prompts need
+    /// not take up.
+    #[must_use]
+    pub fn replaces(self) -> bool {
+        !self.automatic() || self == Self::Families
     }
 }
 
@@ -212,6 +223,9 @@ pub struct Definition {
     pub design: Design,
     /// Who started it.
     pub origin: Origin,
+    /// What was expected of it, where the router weighed that.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// When it was defined.
     pub defined: UnixMs,
     /// What looked at prompts when it was defined; `None` where that was not kept.
@@ -286,7 +300,7 @@ impl Definition {
             cost_ratio: matches!(hypothesis, Hypothesis::NonInferior { .. }).then_some(1.0),
             ..Guardrails::default()
         };
-        let statement = statement(&variants, hypothesis, "quality");
+        let statement = statement(&variants, hypothesis, "quality", None);
         Self {
             name: name.to_owned(),
             route: route.to_owned(),
@@ -311,6 +325,7 @@ impl Definition {
             sticky_by: StickyBy::Request,
             coverage: 1.0,
             origin,
+            reason: None,
             defined: now,
             features: None,
         }
@@ -336,9 +351,8 @@ impl Definition {
             origin,
             now,
         );
-        definition.category.clone_from(&experiment.category);
-        definition.statement = statement(&definition.variants, hypothesis, &experiment.metric);
         definition.metric.clone_from(&experiment.metric);
+        definition.limit_to(experiment.category.clone());
         definition.split = match experiment.split {
             config::Split::Fixed => Split::Fixed,
             config::Split::Adaptive => Split::Adaptive,
@@ -363,6 +377,13 @@ impl Definition {
         limits.cost_ratio = guards.cost_ratio.or(limits.cost_ratio);
         design.slow_ms = guards.slow_ms.or(design.slow_ms);
         definition
+    }
+
+    /// Limits it to a category of prompts, and says so in the hypothesis. `None`: any.
+    pub(super) fn limit_to(&mut self, category: Option<String>) {
+        let (variants, hypothesis) = (&self.variants, self.design.hypothesis);
+        self.statement = statement(variants, hypothesis, &self.metric, category.as_deref());
+        self.category = category;
     }
 
     /// Checks names and ranges.
@@ -398,20 +419,26 @@ impl Definition {
         Ok(())
     }
 
-    /// The same experiment, whatever its dates and what looks at prompts: a configuration read again does not restart
-    /// it.
+    /// The same experiment, whatever its dates, its wording and what looks at prompts: a configuration read again does
+    /// not restart it.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         Self {
             defined: other.defined,
             features: other.features,
+            statement: other.statement.clone(),
             ..self.clone()
         } == *other
     }
 }
 
 /// The hypothesis in words.
-fn statement(variants: &[(String, Variant)], hypothesis: Hypothesis, metric: &str) -> String {
+fn statement(
+    variants: &[(String, Variant)],
+    hypothesis: Hypothesis,
+    metric: &str,
+    category: Option<&str>,
+) -> String {
     let control = variants
         .first()
         .map_or_else(String::new, |(_, variant)| variant.to_string());
@@ -421,12 +448,16 @@ fn statement(variants: &[(String, Variant)], hypothesis: Hypothesis, metric: &st
         .map(|(_, variant)| variant.to_string())
         .collect();
     let treatments = treatments.join(" or ");
-    match hypothesis {
+    let claim = match hypothesis {
         Hypothesis::Superior => format!("{treatments} has a higher mean {metric} than {control}"),
         Hypothesis::NonInferior { margin } => {
             format!(
                 "{treatments} is cheaper than {control}, and its mean {metric} is no more than {margin} below"
             )
         }
-    }
+    };
+    category.map_or_else(
+        || claim.clone(),
+        |category| format!("for prompts of “{category}”, {claim}"),
+    )
 }

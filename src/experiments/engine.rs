@@ -98,16 +98,21 @@ impl Experiments {
     }
 
     /// Starts what an event in the router asks for. An automatic experiment on the same question that runs or waits
-    /// is not repeated, nor one that a measurement asks for (a drift, a price) and that came to an end less than a
-    /// day ago: then nothing happens. What somebody changes in the configuration is always a new question.
+    /// is not repeated, nor one that a measurement asks for and that came to an end not long ago (a drift or a price:
+    /// a day, families: thirty): then nothing happens. What somebody changes in the configuration is always a new
+    /// question.
     pub fn trigger(&mut self, trigger: &Trigger, terms: &Terms, now: UnixMs) -> Option<String> {
         let definition = trigger.definition(terms, now);
         let name = definition.name.clone();
-        let measured = matches!(definition.origin, Origin::Drift | Origin::PriceChange);
+        let rest_days = match definition.origin {
+            Origin::Drift | Origin::PriceChange => 1,
+            Origin::Families => 30,
+            _ => 0,
+        };
         let recent = self.records.iter().any(|record| {
             let ended = record
                 .ended
-                .is_some_and(|ended| measured && now.since(ended).as_secs() < 86_400);
+                .is_some_and(|ended| now.since(ended).as_secs() < rest_days * 86_400);
             record.definition.name == name && (record.ended.is_none() || ended)
         });
         if recent {
@@ -294,7 +299,12 @@ impl Experiments {
     /// What routing reads. Build it anew whenever [`Self::generation`] has moved.
     #[must_use]
     pub fn table(&self) -> Table {
-        let running = self.records.iter().filter(|record| record.ended.is_none());
+        let running = || self.records.iter().filter(|record| record.ended.is_none());
+        // What somebody changed or asked for goes first: comparisons of families take what is left of the traffic.
+        let of_families = |record: &&Record| record.definition.origin == Origin::Families;
+        let running = running()
+            .filter(|record| !of_families(record))
+            .chain(running().filter(of_families));
         let ruled = self.records.iter().filter_map(|record| {
             let definition = &record.definition;
             Some(Ruled {
@@ -356,6 +366,15 @@ impl Experiments {
             .any(|(_, asked)| asked == variant)
     }
 
+    /// The comparisons of model families that run or wait.
+    pub fn families(&self) -> impl Iterator<Item = &Definition> {
+        let running = self.records.iter().filter(|record| record.ended.is_none());
+        running
+            .map(|record| record.definition.as_ref())
+            .chain(&self.waiting)
+            .filter(|definition| definition.origin == Origin::Families)
+    }
+
     /// Names of those that wait for room in their layer.
     pub fn waiting(&self) -> impl Iterator<Item = &str> {
         self.waiting.iter().map(|definition| definition.name.as_str())
@@ -383,5 +402,5 @@ impl Experiments {
 }
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
+#[path = "engine_tests/mod.rs"]
 mod tests;

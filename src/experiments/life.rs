@@ -124,13 +124,11 @@ impl Experiments {
         record.unhealthy = failed;
         let ended = match reading.verdict {
             Verdict::Ship { arm } => {
-                // An automatic experiment's samples have taught the policy already, and its treatment is what the
-                // configuration says. One that a person defined is a decision between these very arms, and nobody goes
-                // by the embedding view until it is told to.
-                record.ruling = if definition.origin.automatic() && !definition.embeds(arm) {
-                    adoption(&definition, arm)
-                } else {
+                // Nobody goes by the embedding view until it is told to.
+                record.ruling = if definition.origin.replaces() || definition.embeds(arm) {
                     replacement(&definition, arm)
+                } else {
+                    adoption(&definition, arm)
                 };
                 Some(Phase::Shipped { arm })
             }

@@ -20,7 +20,7 @@ mod view;
 
 pub use crate::evaluation::ab::{Exposure, Guardrails, Hypothesis};
 pub use definition::{
-    Definition, DefinitionError, FORMER, FeatureVersions, Origin, Split, StickyBy, Variant,
+    ALPHA, Definition, DefinitionError, FORMER, FeatureVersions, Origin, PLANNED, Split, StickyBy, Variant,
 };
 pub use engine::Experiments;
 pub use event::{Event, EventKind};

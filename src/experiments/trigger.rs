@@ -74,6 +74,19 @@ pub enum Trigger {
         /// Now.
         to: f64,
     },
+    /// A cheaper model family may do as well as the one that serves most prompts of a category.
+    Families {
+        /// The route.
+        route: String,
+        /// The category.
+        category: String,
+        /// The family that serves most of its prompts.
+        used: String,
+        /// The cheaper one.
+        cheaper: String,
+        /// What was expected, in words.
+        reason: String,
+    },
 }
 
 impl Trigger {
@@ -85,7 +98,8 @@ impl Trigger {
             | Self::Drift { route, .. }
             | Self::RankingFlip { route, .. }
             | Self::NewFeatures { route, .. }
-            | Self::MarginChanged { route, .. } => route,
+            | Self::MarginChanged { route, .. }
+            | Self::Families { route, .. } => route,
         }
     }
 
@@ -155,6 +169,20 @@ impl Trigger {
                 },
                 Origin::Margin,
             ),
+            Self::Families {
+                route,
+                category,
+                used,
+                cheaper,
+                ..
+            } => (
+                route,
+                format!("families-{route}-{category}-{cheaper}-for-{used}"),
+                Variant::Family(used.clone()),
+                Variant::Family(cheaper.clone()),
+                no_worse(terms.margin),
+                Origin::Families,
+            ),
         };
         let variants = vec![
             ("control".to_owned(), control),
@@ -165,6 +193,12 @@ impl Trigger {
         definition.split = Split::Adaptive;
         definition.design.max_samples = terms.max_samples;
         definition.design.slow_ms = Some(terms.slow_ms);
+        if let Self::Families { category, reason, .. } = self {
+            // Prompts of different categories are different prompts: each category is a layer of its own.
+            definition.layer = format!("{route}/{category}");
+            definition.reason = Some(reason.clone());
+            definition.limit_to(Some(category.clone()));
+        }
         definition
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::walk::{LeftOut, Row, Walked};
 use crate::evaluation::health::{Check, Health, equal_rates};
 use crate::evaluation::off_policy::{
-    self, Contrast, LoggedDecision, MIN_ESS, OffPolicyError, OffPolicyEstimate,
+    self, Contrast, LoggedDecision, MIN_ESS, OffPolicyError, OffPolicyEstimate, Reward,
 };
 use crate::evaluation::sequence::{ConfidenceSequence, Interval, SequenceError};
 
@@ -74,14 +74,14 @@ pub fn judge(policy: &str, walked: &Walked, clip: f64, alpha: f64) -> Result<Eva
         .iter()
         .map(|row| (row.quality, row.logged_quality))
         .collect();
-    let (quality, logged_quality, gain) = three(&qualities, clip, 1.0, &sequence)?;
+    let (quality, logged_quality, gain) = three(&qualities, clip, Reward::SCORE, &sequence)?;
     let costs: Vec<(LoggedDecision, f64)> = walked
         .rows
         .iter()
         .filter_map(|row: &Row| Some((row.cost?, row.logged_cost)))
         .collect();
     let dearest = costs.iter().map(|(row, _)| row.reward).fold(0.0, f64::max);
-    let costs = three(&costs, clip, dearest, &sequence).ok();
+    let costs = three(&costs, clip, Reward::cost(dearest), &sequence).ok();
     let counts: Vec<(u64, u64)> = walked.scored.values().copied().collect();
     let verdict = match (
         quality.enough,
@@ -111,15 +111,15 @@ pub fn judge(policy: &str, walked: &Walked, clip: f64, alpha: f64) -> Result<Eva
 fn three(
     rows: &[(LoggedDecision, f64)],
     clip: f64,
-    range: f64,
+    reward: Reward,
     sequence: &ConfidenceSequence,
 ) -> Result<(OffPolicyEstimate, Interval, Contrast), OffPolicyError> {
     let plain: Vec<LoggedDecision> = rows.iter().map(|(row, _)| *row).collect();
-    let own = off_policy::estimate(&plain, clip, range, sequence)?;
+    let own = off_policy::estimate(&plain, clip, reward, sequence)?;
     Ok((
         own,
-        off_policy::logged_value(rows, sequence),
-        off_policy::contrast(rows, clip, sequence),
+        off_policy::logged_value(rows, reward, sequence),
+        off_policy::contrast(rows, clip, reward, sequence),
     ))
 }
 

@@ -108,7 +108,8 @@ pub fn figures(figures: &[Figure]) -> Markup {
     }
 }
 
-/// A table of figures, and of words where a column holds them. `caption` says what it shows.
+/// A table of figures, and of words where a column holds them. `caption` says what it shows. On a phone each row stands
+/// by itself, with the columns' names beside its cells.
 #[must_use]
 pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
     let class = |column: usize| {
@@ -121,14 +122,14 @@ pub fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
     };
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table {
+            table.stack {
                 caption { span { (caption) } }
                 thead { tr { @for (index, name) in head.iter().enumerate() { th class=[class(index)] scope="col" { (name) } } } }
                 tbody {
                     @for row in rows {
                         tr {
                             @for (index, cell) in row.iter().enumerate() {
-                                @if index == 0 { th scope="row" { (cell) } } @else { td class=[class(index)] { (with_interval(cell)) } }
+                                @if index == 0 { th scope="row" { (cell) } } @else { td class=[class(index)] data-head=[head.get(index)] { (with_interval(cell)) } }
                             }
                         }
                     }
@@ -268,10 +269,10 @@ mod tests {
         let head = ["arm", "score", "model", "p99", "cost"];
         let shown = table("x", &head, &[row.to_vec()]).into_string();
         for part in [
-            "<td>0.9<span class=\"interval\">0.8 to 1.0</span></td>",
-            "<td class=\"text\">p/model</td>",
-            "<td>–</td>",
-            "<td>-$0.5</td>",
+            "<td data-head=\"score\">0.9<span class=\"interval\">0.8 to 1.0</span></td>",
+            "<td class=\"text\" data-head=\"model\">p/model</td>",
+            "<td data-head=\"p99\">–</td>",
+            "<td data-head=\"cost\">-$0.5</td>",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }

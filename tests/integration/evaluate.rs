@@ -95,9 +95,11 @@ async fn policies_are_estimated_from_what_a_server_logged() {
     }
     let log = found["logged_quality"]["estimate"].as_f64().unwrap();
     assert!((log - mean).abs() < 0.1, "{log} for {mean}");
-    // A mean of costs is above 0; a doubly robust estimate is corrected by chance, but its interval reaches above.
-    assert!(found["cost_usd"]["snips"]["estimate"].as_f64().unwrap() > 0.0);
-    assert!(found["cost_usd"]["dr"]["high"].as_f64().unwrap() > 0.0);
+    // A mean of costs is above 0, however far off the costs were that were expected at first.
+    for estimate in ["snips", "dr"] {
+        let cost = found["cost_usd"][estimate]["estimate"].as_f64().unwrap();
+        assert!(cost > 0.0, "{estimate}: {}", found["cost_usd"]);
+    }
 
     // Drawn by the exploration floor alone: a handful of draws is no evidence.
     let (status, out, _) = evaluate(data, &["--policy", "dearest"]);

@@ -10,7 +10,7 @@ use pointsman::evaluation::ab::{AbSums, Design, Exposure, Guardrails, Hypothesis
 use pointsman::evaluation::allocation::neyman;
 use pointsman::evaluation::health::{ALARM_P, Health, Propensities, equal_rates, propensity_ratio};
 use pointsman::evaluation::moments::{Moments, UnitTotals, difference};
-use pointsman::evaluation::off_policy::{LoggedDecision, estimate};
+use pointsman::evaluation::off_policy::{LoggedDecision, Reward, estimate};
 use pointsman::evaluation::sequence::ConfidenceSequence;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -238,7 +238,7 @@ fn off_policy_estimates_are_unbiased_and_doubly_robust_is_closest() {
         let rows = logged(seed, 1_824);
         let mut covered = true;
         for end in (100..=rows.len()).step_by(25) {
-            let found = estimate(&rows[..end], 50.0, 1.0, &sequence).unwrap();
+            let found = estimate(&rows[..end], 50.0, Reward::SCORE, &sequence).unwrap();
             covered &= found.dr.contains(TARGET_VALUE);
             if end + 25 > rows.len() {
                 for (i, value) in [found.ips, found.snips, found.dr].iter().enumerate() {
@@ -420,8 +420,8 @@ fn hopeless_experiments_end_early_and_good_ones_do_not() {
         let share = |count: u64| count as f64 / experiments as f64;
         (samples as f64 / experiments as f64, share(found), share(wrong))
     };
-    let (even, _, wrong) = end([0.8, 0.8], 0.1, 500);
-    let (mean, power, _) = end([0.8, 0.85], 0.1, 300);
+    let (even, _, wrong) = end([0.8, 0.8], 0.2, 500);
+    let (mean, power, _) = end([0.8, 0.85], 0.2, 300);
     let (patient_mean, patient_power, _) = end([0.8, 0.85], 0.0, 300);
     println!(
         "no difference: {even:.0} samples of 10,000, wrong {:.2} %",

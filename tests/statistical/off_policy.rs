@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pointsman::evaluation::off_policy::{LoggedDecision, MIN_ESS, contrast, estimate, logged_value};
+use pointsman::evaluation::off_policy::{LoggedDecision, MIN_ESS, Reward, contrast, estimate, logged_value};
 use pointsman::evaluation::sequence::ConfidenceSequence;
 use pointsman::policy::linear::{Linear, LinearPrior};
 use pointsman::policy::pmf::probability_of_best;
@@ -102,16 +102,18 @@ fn the_published_log_size_is_enough_for_a_near_policy() {
             let plain: Vec<LoggedDecision> = rows.iter().map(|(row, _)| *row).collect();
             let (mut inside, mut gain_inside) = (true, true);
             for end in (100..=rows.len()).step_by(70).chain([rows.len()]) {
-                let found = estimate(&plain[..end], 50.0, 1.0, &sequence).unwrap();
+                let found = estimate(&plain[..end], 50.0, Reward::SCORE, &sequence).unwrap();
                 if found.enough {
                     inside &= found.dr.contains(truth);
-                    gain_inside &= contrast(&rows[..end], 50.0, &sequence).gain.contains(truth - own);
+                    gain_inside &= contrast(&rows[..end], 50.0, Reward::SCORE, &sequence)
+                        .gain
+                        .contains(truth - own);
                 }
             }
             missed += u32::from(!inside);
             gain_missed += u32::from(!gain_inside);
-            let found = estimate(&plain, 50.0, 1.0, &sequence).unwrap();
-            assert!((logged_value(&rows, &sequence).estimate - own).abs() < 0.04);
+            let found = estimate(&plain, 50.0, Reward::SCORE, &sequence).unwrap();
+            assert!((logged_value(&rows, Reward::SCORE, &sequence).estimate - own).abs() < 0.04);
             squares[0] += (found.dr.estimate - truth).powi(2) / TRIALS as f64;
             squares[1] += (found.snips.estimate - truth).powi(2) / TRIALS as f64;
             ess += found.ess / TRIALS as f64;
@@ -135,6 +137,60 @@ fn a_far_policy_has_too_few_effective_samples() {
     let sequence = ConfidenceSequence::new(ALPHA, DECISIONS as u64).unwrap();
     // Money is no object: always the dear arm, which the floor alone draws.
     let rows: Vec<LoggedDecision> = log(1, 200.0, 0.0).into_iter().map(|(row, _)| row).collect();
-    let found = estimate(&rows, 50.0, 1.0, &sequence).unwrap();
+    let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
     assert!(!found.enough, "{}", found.ess);
+}
+
+/// Dollars that were expected at four times what they came to: the doubly robust mean is above 0 in every log, however
+/// short, where the plain form is not; its interval misses the truth in no more than 5 % of the logs, looked at 34 times in
+/// each, and it errs less than the self-normalised mean that knows no prediction.
+#[test]
+fn costs_that_were_expected_at_a_multiple_are_estimated_by_their_ratio() {
+    let sequence = ConfidenceSequence::new(ALPHA, 500).unwrap();
+    let price = |x: f64, arm: usize| [0.1, 1.0, 10.0][arm] * (0.5 + x);
+    let logging = [0.02, 0.9, 0.08];
+    let target = |x: f64| if x < 0.5 { [0.9, 0.1, 0.0] } else { [0.0, 0.8, 0.2] };
+    // The integral over x of what the policy pays: by halves, with mean x of .25 and .75.
+    let paid = |x: f64| (0..3).map(|arm| target(x)[arm] * price(x, arm)).sum::<f64>();
+    let truth = 0.5 * (paid(0.25) + paid(0.75));
+    let (mut missed, mut negative, mut plainly_negative, mut squares) = (0_u32, 0_u32, 0_u32, [0.0; 2]);
+    for seed in 0..TRIALS {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let rows: Vec<LoggedDecision> = (0..1_750)
+            .map(|_| {
+                let x: f64 = rng.gen_range(0.0..1.0);
+                let draw: f64 = rng.r#gen();
+                let arm = usize::from(draw >= logging[0]) + usize::from(draw >= logging[0] + logging[1]);
+                LoggedDecision {
+                    propensity: logging[arm],
+                    target: target(x)[arm],
+                    reward: price(x, arm) * rng.gen_range(0.5..1.5),
+                    predicted: 4.0 * price(x, arm),
+                    predicted_target: 4.0 * paid(x),
+                }
+            })
+            .collect();
+        let mut inside = true;
+        for end in (100..=rows.len()).step_by(50) {
+            let found = estimate(&rows[..end], 50.0, Reward::cost(15.0), &sequence).unwrap();
+            inside &= found.dr.contains(truth);
+            negative += u32::from(found.dr.estimate <= 0.0);
+            let plain = estimate(&rows[..end], 50.0, Reward::SCORE, &sequence).unwrap();
+            plainly_negative += u32::from(plain.dr.estimate <= 0.0);
+            if end == 1_750 {
+                squares[0] += (found.dr.estimate - truth).powi(2) / TRIALS as f64;
+                squares[1] += (found.snips.estimate - truth).powi(2) / TRIALS as f64;
+            }
+        }
+        missed += u32::from(!inside);
+    }
+    let [dr, snips] = squares.map(f64::sqrt);
+    println!(
+        "costs of {truth:.3}: rmse DR {dr:.4}, SNIPS {snips:.4}; missed {missed} of {TRIALS}; not above 0 in {negative} looks, \
+         by differences in {plainly_negative}"
+    );
+    assert_eq!(negative, 0);
+    assert!(plainly_negative > 0, "the case is one in which differences fail");
+    assert!(dr < snips, "{dr} {snips}");
+    assert!(f64::from(missed) <= ALPHA * TRIALS as f64, "{missed}");
 }

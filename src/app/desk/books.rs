@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::app::desk::Detail;
+use crate::app::families::Evidence;
 use crate::app::reports::About;
 use crate::app::triggers::Seen;
 use crate::dispatch::Cancellation;
 use crate::experiments::{Enrolment, Event, Experiments, Exposure};
 use crate::failure::FailureKind;
+use crate::feedback::QUALITY;
 use crate::report::dashboard::Ledger;
 use crate::report::log::Reference;
 use crate::store::{AttemptRow, DecisionRow, LoggedAttempt, LoggedFeedback};
@@ -20,6 +22,8 @@ pub(super) struct Books {
     pub(super) about: About,
     /// The always-best baseline of each route.
     pub(super) references: HashMap<Arc<str>, Reference>,
+    /// What the comparisons of model families start from.
+    pub(super) evidence: Evidence,
     /// What the router was like when it was last looked at.
     pub(super) seen: Option<Seen>,
     /// Changes that the log has not taken yet; the table they belong to waits for them.
@@ -59,6 +63,9 @@ impl Books {
             let reference = self.references.entry(Arc::clone(&decision.route)).or_default();
             reference.observe(&decision.candidates);
             self.ledger.decided(decision, reference.best());
+            if attempt.number == 1 {
+                self.evidence.decided(decision);
+            }
             self.expose(decision, attempt);
         }
         self.ledger.attempted(attempt);
@@ -99,6 +106,9 @@ impl Books {
         let own = entry.served.as_ref().is_some_and(|served| {
             served.arm == decision.arm && matches!(served.role.as_str(), "primary" | "retry")
         });
+        if own && *entry.metric == *QUALITY {
+            self.evidence.scored(decision, entry.score, previous);
+        }
         if own && let Some(enrolment) = enrolment(decision) {
             self.experiments
                 .scored(&enrolment, &entry.metric, entry.score, previous, entry.at);

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::desk::books::Books;
+use crate::app::families::Evidence;
 use crate::app::reports::About;
 use crate::app::triggers::Seen;
 use crate::arm::ArmId;
@@ -101,6 +102,7 @@ impl Desk {
                 ledger: Ledger::new(env!("CARGO_PKG_VERSION"), about.simulated, now),
                 about,
                 references: HashMap::new(),
+                evidence: Evidence::default(),
                 seen,
                 unlogged: Vec::new(),
                 fresh: Vec::new(),
@@ -171,6 +173,22 @@ impl Desk {
         let best = reference.best()?;
         let lead = reference.mean(best)? - reference.mean(other)?;
         Some((best.clone(), lead))
+    }
+
+    /// What was decided and scored in each category of prompts.
+    pub(super) fn evidence<T>(&self, read: impl FnOnce(&Evidence) -> T) -> T {
+        read(&self.books().evidence)
+    }
+
+    /// The routes and categories in which model families are compared, or wait to be.
+    pub(super) fn compared_families(&self) -> Vec<(String, String)> {
+        let books = self.books();
+        let open = books.experiments.families();
+        open.map(|definition| {
+            let category = definition.category.clone().unwrap_or_default();
+            (definition.route.clone(), category)
+        })
+        .collect()
     }
 
     /// Version of the embedding view that was there when the router was last looked at.

@@ -37,6 +37,7 @@ pub(in crate::app) async fn follow(app: std::sync::Weak<Parts>) {
 fn turn(app: &Parts, looks: u32) {
     if looks.is_multiple_of(NOTICE_EVERY) {
         app.notice();
+        app.desk.compare_families(&app.live.load().config, clock::wall());
     }
     if let Err(error) = app.desk.look() {
         tracing::warn!(%error, "the experiments cannot read the log");

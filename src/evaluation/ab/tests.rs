@@ -137,6 +137,69 @@ fn errors_stop_an_experiment_whatever_the_scores_say() {
     assert_eq!(reading.verdict, Verdict::Harm);
 }
 
+/// The treatment scores higher, and one request in five is late, refused or dearer: whichever it is, that ends it.
+#[test]
+fn each_guardrail_stops_for_harm() {
+    let fine = Exposure {
+        clean: true,
+        cost_usd: Some(0.001),
+        ttft_ms: Some(300.0),
+        ..Exposure::default()
+    };
+    let worse = [
+        (
+            "slow",
+            Exposure {
+                ttft_ms: Some(1_500.0),
+                ..fine
+            },
+        ),
+        (
+            "refusals",
+            Exposure {
+                refused: true,
+                ..fine
+            },
+        ),
+        (
+            "cost",
+            Exposure {
+                cost_usd: Some(0.004),
+                ..fine
+            },
+        ),
+        ("errors", Exposure { clean: false, ..fine }),
+    ];
+    let mut guarded = design(Hypothesis::Superior);
+    guarded.guardrails.cost_ratio = Some(1.0);
+    let reading = |of_treatment: &Exposure| {
+        let mut sums = AbSums::new(2);
+        for i in 0..1_000 {
+            for arm in 0..2 {
+                let exposure = if arm == 1 && i % 5 == 0 {
+                    of_treatment
+                } else {
+                    &fine
+                };
+                sums.assign(&sample(arm), &[0.5, 0.5]);
+                sums.expose(&sample(arm), exposure, guarded.slow_ms);
+                sums.score(&sample(arm), [0.7, 0.9][arm], None);
+            }
+        }
+        read(&guarded, &sums).unwrap()
+    };
+    assert_eq!(reading(&fine).verdict, Verdict::Ship { arm: 1 });
+    for (name, exposure) in worse {
+        let reading = reading(&exposure);
+        assert_eq!(reading.verdict, Verdict::Harm, "{name}");
+        let guardrails = &reading.comparisons[0].guardrails;
+        let broken = guardrails
+            .iter()
+            .filter(|one| one.difference.interval.low > one.limit);
+        assert_eq!(broken.map(|one| one.name.as_str()).collect::<Vec<_>>(), [name]);
+    }
+}
+
 #[test]
 fn a_dearer_treatment_is_not_shipped_as_no_worse() {
     let mut cheaper = design(Hypothesis::NonInferior { margin: 0.1 });

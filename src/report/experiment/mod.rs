@@ -164,7 +164,8 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
             say(
                 "ship",
                 format!(
-                    "It is over, and the hypothesis holds: {holds}, {}.{saves} It is in use; nothing needs to be done. To take it back, ask for “undo”.",
+                    "It is over, and the hypothesis holds: {holds}{}, {}.{saves} It is in use; nothing needs to be done. To take it back, ask for “undo”.",
+                    of_category(view),
                     found(arm)
                 ),
             )
@@ -223,6 +224,12 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         ),
         Phase::Running => running(view, provenance, &found(1)),
     }
+}
+
+/// To which prompts it is limited, in words; nothing where it is to none.
+fn of_category(view: &ExperimentView) -> String {
+    let category = view.definition.category.as_deref();
+    category.map_or_else(String::new, |category| format!(" for prompts of “{category}”"))
 }
 
 /// Why one without a verdict ended before its size.

@@ -1,7 +1,7 @@
 //! A newcomer's questions, answered in the order in which they come up.
 
 use super::text::{later, usd_signed};
-use super::{ExperimentReport, Savings, found};
+use super::{ExperimentReport, Savings, found, of_category};
 use crate::evaluation::health::Health;
 use crate::experiments::{ArmView, Phase, StickyBy};
 use crate::report::format::{count, level, moment, percent, span, usd};
@@ -29,11 +29,7 @@ fn compared(report: &ExperimentReport) -> String {
         StickyBy::User => "Each user",
         StickyBy::Session => "Each session",
     };
-    let what = view
-        .definition
-        .category
-        .as_deref()
-        .map_or_else(String::new, |category| format!(" for prompts of “{category}”"));
+    let what = of_category(view);
     format!(
         "{} on the route “{}”{what}. {unit} was given to one of them by lot, on {} of the traffic.",
         arms.join(" and "),
@@ -63,7 +59,7 @@ fn over(report: &ExperimentReport) -> String {
         }
         Phase::Shipped { arm } => {
             let name = view.arms.get(arm).map_or("", |arm| arm.variant.as_str());
-            format!("Yes{when}: {name} is in use.")
+            format!("Yes{when}: {name} is in use{}.", of_category(view))
         }
         Phase::StoppedForHarm => format!("Yes{when}: it was stopped, because the treatment did harm."),
         Phase::Futile => format!("Yes{when}, without a verdict: the scores did not settle it."),

@@ -236,6 +236,12 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
         row("written down", moment(definition.defined)),
         row("prompts looked at by", looked_at_by(report)),
     ];
+    rows.extend(
+        definition
+            .reason
+            .iter()
+            .map(|reason| row("expected beforehand", reason.clone())),
+    );
     if let Some(quality) = view
         .reading
         .comparisons

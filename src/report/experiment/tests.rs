@@ -94,6 +94,25 @@ fn a_verdict_tells_a_newcomer_what_to_do() {
             assert!(form.contains(needed), "{needed}");
         }
     }
+    for (form, next) in [
+        (&rendered.markdown, "## Can the figures be trusted?"),
+        (&rendered.html, "<h2>Can the figures be trusted?"),
+    ] {
+        let head = form.split(next).next().unwrap();
+        for question in [
+            "What was compared?",
+            "Is it over?",
+            "What does it save?",
+            "How sure is that?",
+            "What should I do?",
+        ] {
+            assert!(head.contains(question), "{question}");
+        }
+        assert!(
+            !head.contains("What was found") && !head.contains("## Arms"),
+            "health comes first"
+        );
+    }
     assert!(rendered.markdown.contains("seed 9") && rendered.html.contains("seed <code>9</code>"));
     let read: ExperimentReport = serde_json::from_str(&rendered.json).unwrap();
     assert_eq!(
@@ -103,6 +122,42 @@ fn a_verdict_tells_a_newcomer_what_to_do() {
     if let Some(dir) = std::env::var_os("POINTSMAN_KEEP_REPORTS") {
         super::super::write(std::path::Path::new(&dir), &view.definition.name, &rendered).unwrap();
     }
+}
+
+/// What anybody can do with the file alone: the figures shown follow from the raw totals beside them.
+#[test]
+fn the_figures_can_be_recomputed_from_the_raw_totals() {
+    let (view, events) = run([0.92, 0.93], 200_000);
+    let report = report(&view, &events, &provenance(UnixMs(1_795_380_000_000)));
+    let json: serde_json::Value = serde_json::from_str(&render(&report).unwrap().json).unwrap();
+    let arms = &json["experiment"]["arms"];
+    let mean = |arm: usize, of: &str| {
+        let sums = &arms[arm][of];
+        sums["wy"].as_f64().unwrap() / sums["wn"].as_f64().unwrap()
+    };
+    let shown = |value: &serde_json::Value| value["estimate"].as_f64().unwrap();
+    for arm in 0..2 {
+        assert!((mean(arm, "quality_sums") - shown(&arms[arm]["quality"])).abs() < 1e-12);
+        assert!((mean(arm, "cost_sums") - shown(&arms[arm]["cost_usd"])).abs() < 1e-12);
+        for latency in ["ttft_p50_ms", "ttft_p99_ms", "total_p50_ms", "total_p99_ms"] {
+            assert!(arms[arm][latency].as_f64().unwrap() > 0.0, "{latency}");
+        }
+    }
+    let comparison = &json["experiment"]["reading"]["comparisons"][0];
+    let gain = mean(1, "quality_sums") - mean(0, "quality_sums");
+    assert!((gain - shown(&comparison["quality"]["interval"])).abs() < 1e-12);
+    let saved = mean(0, "cost_sums") - mean(1, "cost_sums");
+    let savings = &json["savings"];
+    assert!((saved - shown(&savings["per_request"])).abs() < 1e-12);
+    assert!((saved / mean(0, "cost_sums") - shown(&savings["share"])).abs() < 1e-12);
+    // 30 days at the rate of the experiment, all of the layer like the fifth that took part.
+    let (started, ended) = (&json["experiment"]["started"], &json["experiment"]["ended"]);
+    let length = ended.as_f64().unwrap() - started.as_f64().unwrap();
+    let requests = (0..2)
+        .map(|arm| arms[arm]["exposures"].as_f64().unwrap())
+        .sum::<f64>();
+    let month = saved * requests / length / 0.2 * 30.0 * 86_400_000.0;
+    assert!((month / shown(&savings["month_at_full_traffic"]) - 1.0).abs() < 1e-9);
 }
 
 #[test]

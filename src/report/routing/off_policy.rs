@@ -3,7 +3,7 @@
 use super::parts::OffPolicyLine;
 use super::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
-use crate::evaluation::off_policy::{DEFAULT_CLIP, LoggedDecision, MIN_ESS, estimate};
+use crate::evaluation::off_policy::{DEFAULT_CLIP, LoggedDecision, MIN_ESS, Reward, doubly_robust, estimate};
 use crate::evaluation::sequence::{ConfidenceSequence, Interval};
 
 /// Decisions below which a line would be noise without an interval.
@@ -54,11 +54,12 @@ fn line(
             })
         })
         .collect();
+    let dearest = priced.iter().map(|row| row.reward).fold(0.0, f64::max);
     if scored.len() < MIN_DECISIONS || priced.len() < MIN_DECISIONS {
         return None;
     }
-    let quality = estimate(&scored, DEFAULT_CLIP, 1.0, sequence).ok()?;
-    let cost = estimate(&priced, DEFAULT_CLIP, 1.0, sequence).ok()?;
+    let quality = estimate(&scored, DEFAULT_CLIP, Reward::SCORE, sequence).ok()?;
+    let cost = estimate(&priced, DEFAULT_CLIP, Reward::cost(dearest), sequence).ok()?;
     Some(OffPolicyLine {
         policy: name.to_owned(),
         decisions: quality.decisions,
@@ -86,27 +87,20 @@ pub(super) fn difference(
     let always: Policy<'_> = Box::new(|_, candidate| f64::from(u8::from(&candidate.arm == reference)));
     let own: Policy<'_> = Box::new(|_, candidate| candidate.propensity);
     let quality = |candidate: &LoggedCandidate| candidate.expected_quality;
-    let (mut decisions, mut enough) = (Vec::new(), Vec::new());
+    let (mut routed, mut others) = (Vec::new(), Vec::new());
     for row in usable(rows) {
         let Some(score) = row.score else { continue };
         let both = weigh(row, &own, score, &quality).zip(weigh(row, &always, score, &quality));
         let Some((router, other)) = both else { continue };
-        enough.push(other);
-        decisions.push(pseudo(&router) - pseudo(&other));
+        routed.push(router);
+        others.push(other);
     }
-    let judged = estimate(&enough, DEFAULT_CLIP, 1.0, sequence)
+    let judged = estimate(&others, DEFAULT_CLIP, Reward::SCORE, sequence)
         .ok()
         .filter(|found| found.enough)?;
-    let n = decisions.len() as f64;
-    let mean = decisions.iter().sum::<f64>() / n;
-    let variance = decisions.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    Some((sequence.interval(mean, n, variance), judged.decisions))
-}
-
-/// The doubly robust value of one decision.
-fn pseudo(row: &LoggedDecision) -> f64 {
-    let weight = (row.target / row.propensity).min(DEFAULT_CLIP);
-    row.predicted_target + weight * (row.reward - row.predicted)
+    let values = |rows: &[LoggedDecision]| doubly_robust(rows.iter(), DEFAULT_CLIP, Reward::SCORE);
+    let above = values(&routed).above(&values(&others), sequence);
+    Some((above, judged.decisions))
 }
 
 fn usable<'a>(rows: &'a [&'a RoutingRow]) -> impl Iterator<Item = &'a RoutingRow> {

@@ -102,9 +102,13 @@ fn look(base_url: &str) {
     page.follow("blob:");
     page.wait("document.title.startsWith('Experiment pair')");
     assert!(page.js("document.querySelectorAll('svg').length").as_u64() >= Some(2));
+    answers(&mut page);
     page.width(1000, 900);
     everywhere(&mut page, "report");
     page.media("dark", "print");
+    // The paper between the margins of an A4 page.
+    page.width(718, 900);
+    assert_eq!(page.js(WIDER), json!([]), "cut on paper");
     assert_eq!(
         page.js("getComputedStyle(document.body).backgroundColor"),
         "rgb(255, 255, 255)",
@@ -257,6 +261,35 @@ fn held(page: &mut Browser) {
     assert_eq!(page.js("document.activeElement.id"), "experiments");
     page.wait("document.querySelectorAll('#experiments a').length === 1");
 }
+
+/// A newcomer's five questions are answered in the first screen, and no table has to be scrolled.
+fn answers(page: &mut Browser) {
+    page.width(1280, 900);
+    let asked = page.js("[...document.querySelectorAll('dl.questions dt')].map((node) => node.textContent)");
+    assert_eq!(
+        asked,
+        json!([
+            "What was compared?",
+            "Is it over?",
+            "What does it save?",
+            "How sure is that?",
+            "What should I do?"
+        ])
+    );
+    let unanswered =
+        "[...document.querySelectorAll('dl.questions dd')].filter((node) => !node.textContent.trim()).length";
+    assert_eq!(page.js(unanswered), 0);
+    let end = page.js("document.querySelector('dl.questions').getBoundingClientRect().bottom + scrollY");
+    assert!(end.as_f64().unwrap() <= 900.0, "{end}");
+    for width in [1280, 1100, 800, 375] {
+        page.width(width, 900);
+        assert_eq!(page.js(WIDER), json!([]), "cut at {width} px");
+    }
+}
+
+/// The tables that are wider than their place.
+const WIDER: &str = "[...document.querySelectorAll('.scroll')].filter((part) => part.scrollWidth > part.clientWidth) \
+    .map((part) => part.getAttribute('aria-label') + ' ' + part.scrollWidth + ' > ' + part.clientWidth)";
 
 /// Readable in light and dark, and no wider than a phone.
 fn everywhere(page: &mut Browser, name: &str) {

@@ -161,7 +161,7 @@ async fn another_look_at_prompts_is_gone_by_until_it_is_undone() {
 /// somebody takes it back; then the old margin is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_margin_asks_its_question_and_is_shipped_and_undone() {
-    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0");
+    let open = |toml: String| toml.replace("traffic = 0.5", "families = false, traffic = 1.0");
     let house = House::open("", open).await;
     let (before, _) = chances(&house, HARD, None).await;
     let wider = |toml: String| open(toml).replace("quality_margin = 0.01", "quality_margin = 0.9");
@@ -184,7 +184,7 @@ async fn a_changed_margin_asks_its_question_and_is_shipped_and_undone() {
 /// Prices turn the ranking over; the experiment starts by itself and is shipped. Taken back, the model is left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_price_that_turns_the_ranking_over_is_shipped_and_undone() {
-    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0");
+    let open = |toml: String| toml.replace("traffic = 0.5", "families = false, traffic = 1.0");
     let house = House::open("", open).await;
     let cheap = |toml: String| {
         let toml = open(toml);
@@ -221,7 +221,7 @@ async fn a_price_that_turns_the_ranking_over_is_shipped_and_undone() {
 /// somebody takes that back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
-    let open = |toml: String| toml.replace("traffic = 0.5", "traffic = 1.0");
+    let open = |toml: String| toml.replace("traffic = 0.5", "families = false, traffic = 1.0");
     let house = House::open("", open).await;
     // The model that is used most is the one that falls.
     let mut used: BTreeMap<String, u64> = BTreeMap::new();

@@ -2,7 +2,9 @@
 //! and end with a report.
 
 mod crash;
+mod families;
 mod features;
+mod hedges;
 mod kinds;
 mod priorities;
 
@@ -641,6 +643,9 @@ async fn the_demonstration_comes_to_a_verdict_by_itself() {
     // Its true mean is .013 below the best model's and the margin .05: it ships but for one case in twenty.
     assert_eq!(json["outcome"]["verdict"], "ship", "{}", json["outcome"]);
     assert!(read("report.html").contains("It is over") && read("report.md").contains("It is over"));
+    // On the same requests, what other policies would have cost and scored.
+    let others = json["logged"]["off_policy"].as_array().unwrap();
+    assert!(others.len() > 2 && others.iter().all(|line| line["decisions"].as_u64() > Some(0)));
 
     // The hypothesis is in the log before the first decision that it concerns.
     server.app.store.flush().await.unwrap();
