@@ -220,7 +220,7 @@ async fn each_format_is_sent_to_its_address_with_its_key() {
         let mut server = Server::answering(&json(answer)).await;
         let provider = server.provider(kind, path);
         let answer = provider.complete(&call()).await.unwrap();
-        assert!(answer.signals.text_bytes > 0);
+        assert!(answer.signals.written.text > 0);
         assert!(answer.usage.is_some());
         let (head, body) = server.request().await;
         assert!(head.starts_with(line), "{head}");

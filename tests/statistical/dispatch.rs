@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use pointsman::arm::{Arm, ArmId, Modalities};
 use pointsman::clock;
-use pointsman::completion::{Chunk, Completion, FinishReason, StreamEvent, Usage};
+use pointsman::completion::{Chunk, Completion, FinishReason, StreamEvent, Usage, Written};
 use pointsman::dispatch::{
     Answer, AttemptRecord, Books, Deployment, DispatchRules, Dispatcher, HedgeRule, LatencyOracle,
     LatencyQuestion, Outcome, Plan, PlannedArm, Role,
@@ -410,7 +410,10 @@ impl Upstream for Sampled {
             choices: RawValue::from_string(choices.to_owned()).unwrap(),
             extra: Vec::new(),
             meaningful: true,
-            text_bytes: 5,
+            written: Written {
+                text: 5,
+                ..Written::default()
+            },
             usage: None,
         };
         let end = StreamEvent::End {
