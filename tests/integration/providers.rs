@@ -263,6 +263,34 @@ async fn each_format_streams() {
     }
 }
 
+/// Some servers pass over `stream`; an error in that place stays one.
+#[tokio::test]
+async fn a_whole_answer_serves_where_a_stream_was_asked_for() {
+    let whole = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"length"}],
+        "usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
+    let server = Server::answering(&json(whole)).await;
+    let events = collect(&server.provider(WireFormat::OpenAi, "")).await.unwrap();
+    let [
+        StreamEvent::Chunk(said),
+        StreamEvent::Chunk(_),
+        StreamEvent::End { finish, usage, .. },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    assert!(
+        said.choices
+            .get()
+            .contains(r#""delta":{"role":"assistant","content":"hello"}"#)
+    );
+    assert_eq!((*finish, usage.unwrap().output), (FinishReason::Length, 4));
+    let refused = Server::answering(&json(r#"{"error":{"message":"Overloaded","code":503}}"#)).await;
+    let error = collect(&refused.provider(WireFormat::OpenAi, ""))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, FailureKind::ProviderOverloaded);
+}
+
 #[tokio::test]
 async fn a_connection_is_used_again_after_an_answer_and_after_a_stream() {
     let mut server = Server::answering(&streaming(OPENAI_STREAM)).await;

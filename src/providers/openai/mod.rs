@@ -6,6 +6,7 @@ mod messages;
 mod request;
 mod stream;
 mod usage;
+mod whole;
 
 use reqwest::Url;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use self::dialect::Dialect;
 pub(super) use self::stream::ChunkReader;
 use super::call::{Call, EventStream};
 use super::fault::{self, Wire};
-use super::http::{self, Expect, Link};
+use super::http::{self, Expect, Link, Streamed};
 use super::stream::Events;
 use crate::completion::{Completion, FinishReason, Signals, Usage};
 use crate::failure::AttemptError;
@@ -49,8 +50,17 @@ impl OpenAi {
 
     pub(super) async fn stream(&self, link: &Link, call: &Call) -> Result<EventStream, AttemptError> {
         let body = request::body(call, self.dialect, true);
-        let response = link.post(&self.chat, body, Expect::Events).await?;
-        let reader = ChunkReader::new(link.wire.clone(), call.request.sampling.stop.clone());
+        let stops = &call.request.sampling.stop;
+        let response = match link.post_for_events(&self.chat, body).await? {
+            Streamed::Events(response) => response,
+            Streamed::Whole(body) => {
+                let completion = read_completion(&link.wire, &body, false, stops)?;
+                let events = whole::events(completion)
+                    .ok_or_else(|| fault::nonsense(&link.wire, "a whole answer instead of a stream"))?;
+                return Ok(Box::pin(futures_util::stream::iter(events.into_iter().map(Ok))));
+            }
+        };
+        let reader = ChunkReader::new(link.wire.clone(), stops.clone());
         let bytes = Box::pin(response.bytes_stream());
         Ok(Box::pin(Events::new(
             link.wire.clone(),

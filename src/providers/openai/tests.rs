@@ -201,6 +201,38 @@ fn the_stop_sequence_is_read_where_a_dialect_tells_it() {
 }
 
 #[test]
+fn a_whole_answer_where_a_stream_was_asked_for_is_given_on() {
+    let body = br#"{"id":"c","model":"m","system_fingerprint":"fp","choices":[{"index":0,"finish_reason":"tool_calls","message":{
+        "role":"assistant","content":"well","tool_calls":[{"id":"t","type":"function","function":{"name":"f","arguments":"{}"}}]}}],
+        "usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
+    let answer = read_completion(&wire(), body, false, &[]).unwrap();
+    let events = whole::events(answer).unwrap();
+    let [
+        StreamEvent::Chunk(said),
+        StreamEvent::Chunk(ended),
+        StreamEvent::End { finish, usage, .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    let choices = |chunk: &crate::completion::Chunk| {
+        serde_json::from_str::<Value>(chunk.choices.get()).unwrap()[0].clone()
+    };
+    let first = choices(said);
+    assert!(said.meaningful && !ended.meaningful && first["finish_reason"].is_null());
+    assert_eq!(
+        (
+            &first["delta"]["content"],
+            &first["delta"]["tool_calls"][0]["index"]
+        ),
+        (&"well".into(), &0.into())
+    );
+    assert_eq!(said.written.text, 4);
+    assert_eq!(choices(ended)["finish_reason"], "tool_calls");
+    assert_eq!((*finish, usage.unwrap().input), (FinishReason::ToolCalls, 9));
+}
+
+#[test]
 fn an_event_over_several_lines_becomes_one_line() {
     let text = "data: {\"choices\":[\ndata: {\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\n";
     let events = streamed(text).unwrap();
