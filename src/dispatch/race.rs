@@ -414,7 +414,8 @@ impl Race {
             }
             Begun::Stream(early, events) => {
                 let idle = self.shared.rules.idle_timeout;
-                let tail = Tail::new(ticket, (early, events), self.plan.deadline, idle, self.in_flight);
+                let until = self.plan.stream_deadline;
+                let tail = Tail::new(ticket, (early, events), until, idle, self.in_flight);
                 Answer::Stream(served, Box::pin(tail))
             }
         }

@@ -307,6 +307,7 @@ pub(super) fn plan(stream: bool, upstreams: &[&Arc<Scripted>]) -> Plan {
         candidates,
         fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
+        stream_deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge: HedgeRule::default(),
         max_cost: None,

@@ -126,6 +126,39 @@ async fn the_deadline_holds_in_the_middle_of_a_stream_too() {
     );
 }
 
+/// The time to begin in does not cut off an answer that flows.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_begun_may_have_longer_than_its_beginning() {
+    let flowing = || {
+        Scripted::new([vec![
+            Wait(1000),
+            Text("a"),
+            Wait(3000),
+            Text("b"),
+            Wait(3000),
+            End,
+        ]])
+    };
+    for (begins, lasts, expected) in [(2, 10, Some("ab")), (2, 5, None)] {
+        let stage = stage();
+        let plan = Plan {
+            deadline: clock::monotonic() + Duration::from_secs(begins),
+            stream_deadline: clock::monotonic() + Duration::from_secs(lasts),
+            ..plan(true, &[&flowing()])
+        };
+        let (_, text, failure) = read(stage.dispatcher.run(plan).await.unwrap()).await;
+        match expected {
+            Some(whole) => assert_eq!((text.as_str(), failure), (whole, None)),
+            None => assert_eq!(failure.unwrap().kind, FailureKind::Timeout),
+        }
+    }
+    let late = Plan {
+        deadline: clock::monotonic() + Duration::from_millis(900),
+        ..plan(true, &[&flowing()])
+    };
+    assert_eq!(refused(&stage(), late).await.kind, FailureKind::Timeout);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hung_primary_leaves_time_for_everyone_behind_it() {
     for stream in [false, true] {

@@ -362,6 +362,7 @@ fn plan(number: usize, candidates: Vec<PlannedArm>, hedge: HedgeRule) -> Plan {
         candidates,
         fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
+        stream_deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge,
         max_cost: None,
