@@ -5,7 +5,9 @@
 //! policy's to choose from.
 
 mod filter;
+mod refusal;
 mod rules;
 
-pub use filter::{Demand, Filtered, ListPrice, Means, Refusal, Refused, filter};
+pub use filter::{Demand, Filtered, ListPrice, Means, filter};
+pub use refusal::{Refusal, Refused};
 pub use rules::{Rule, Seen, When};

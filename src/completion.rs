@@ -1,5 +1,7 @@
 //! The canonical answer: what any provider's answer becomes before the client, the books or the learner see it.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -61,11 +63,30 @@ pub struct Completion {
     pub signals: Signals,
 }
 
+/// Bytes that a model has written, by what they are: what is known of an answer whose provider tells no tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Visible text.
+    pub text: usize,
+    /// Refusals, and names and arguments of tool calls.
+    pub other: usize,
+    /// Reasoning, as far as it is shown.
+    pub thoughts: usize,
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, more: Self) {
+        self.text += more.text;
+        self.other += more.other;
+        self.thoughts += more.thoughts;
+    }
+}
+
 /// What can be seen of an answer without understanding it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signals {
-    /// Bytes of visible text.
-    pub text_bytes: usize,
+    /// What the model has written.
+    pub written: Written,
     /// Tool calls made.
     pub tool_calls: u32,
     /// Tool calls whose arguments are not valid JSON.
@@ -86,8 +107,8 @@ pub struct Chunk {
     /// Whether it carries something for the user: text, a refusal, a tool call, audio, reasoning.
     /// Role-only and empty deltas and comments do not commit an answer.
     pub meaningful: bool,
-    /// Bytes of visible text in it.
-    pub text_bytes: usize,
+    /// What the model has written in it.
+    pub written: Written,
     /// Tokens as the provider has told them up to here, if it told with this piece: what is known of an answer that is
     /// cut off.
     pub usage: Option<Usage>,

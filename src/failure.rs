@@ -115,6 +115,8 @@ pub enum Retry {
     SameArm,
     /// On another arm only.
     NextArm,
+    /// On the same arm, once what other models thought is taken out of the conversation; else on another arm.
+    WithoutThoughts,
 }
 
 /// Why one attempt on one arm failed.

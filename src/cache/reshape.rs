@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::{Body, Entry};
-use crate::completion::{Chunk, Completion, Signals};
+use crate::completion::{Chunk, Completion, Signals, Written};
 
 /// Fields of a delta whose pieces are put together.
 const TEXTS: [&str; 4] = ["content", "refusal", "reasoning_content", "reasoning"];
@@ -88,17 +88,20 @@ pub fn streamed(entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         said.push(Value::Object(choice));
         ends.push(json!({"index": index, "delta": {}, "finish_reason": finish}));
     }
-    let chunk = |choices: &[Value], text_bytes| {
+    let chunk = |choices: &[Value], written: Written| {
         Some(Chunk {
             choices: to_raw_value(choices).ok()?,
             extra: completion.extra.clone(),
-            meaningful: text_bytes > 0,
-            text_bytes,
+            meaningful: written != Written::default(),
+            written,
             usage: None,
         })
     };
     let body = Body::Streamed {
-        chunks: vec![chunk(&said, completion.signals.text_bytes)?, chunk(&ends, 0)?],
+        chunks: vec![
+            chunk(&said, completion.signals.written)?,
+            chunk(&ends, Written::default())?,
+        ],
         usage: completion.usage,
         usage_extra: completion.usage_extra.clone(),
         finish: completion.finish,
@@ -197,7 +200,7 @@ impl Choice {
 
     fn close(mut self, index: u64, signals: &mut Signals) -> Value {
         let text = self.message.get("content").and_then(Value::as_str);
-        signals.text_bytes += text.map_or(0, str::len);
+        signals.written.text += text.map_or(0, str::len);
         signals.tool_calls += u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
         signals.refused |= self.message.contains_key("refusal");
         let mut message = Map::new();
@@ -265,7 +268,7 @@ mod tests {
             choices: to_raw_value(choices).unwrap(),
             extra: vec![("system_fingerprint".into(), to_raw_value("fp").unwrap())],
             meaningful: true,
-            text_bytes: 0,
+            written: Written::default(),
             usage: None,
         };
         entry(Body::Streamed {
@@ -327,7 +330,7 @@ mod tests {
         };
         assert_eq!(completion.extra[0].0, "system_fingerprint");
         assert_eq!(
-            (completion.signals.text_bytes, completion.signals.tool_calls),
+            (completion.signals.written.text, completion.signals.tool_calls),
             (10, 1)
         );
     }

@@ -124,8 +124,11 @@ pub struct Route {
     pub max_cost: Option<Usd>,
     /// When the first token must have come, before a hedge is sent. `None`: learned, per model.
     pub ttft_budget: Option<Duration>,
-    /// When the whole answer must have come.
+    /// When the whole answer must have come, or a stream have begun.
     pub deadline: Duration,
+    /// When a stream that has begun must be complete. The same, unless no deadline is set: an answer that flows is none
+    /// that hangs.
+    pub stream_deadline: Duration,
     /// Hedging.
     pub hedge: Hedge,
     /// Its own budget; it is among the configuration's budgets too.
@@ -154,7 +157,8 @@ impl Route {
     }
 }
 
-const DEFAULT_DEADLINE_MS: u64 = 60_000;
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+const DEFAULT_STREAM_DEADLINE: Duration = Duration::from_secs(600);
 const DEFAULT_MARGIN: f64 = 0.02;
 const DEFAULT_CONFIDENCE: f64 = 0.9;
 const DEFAULT_HEDGE: Hedge = Hedge {
@@ -201,7 +205,7 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
     let ttft_budget = section.integer("ttft_budget_ms", 1..=3_600_000);
     let deadline = section
         .integer("deadline_ms", 1..=3_600_000)
-        .unwrap_or(DEFAULT_DEADLINE_MS);
+        .map(Duration::from_millis);
     let hedge = section.section("hedge").map_or(DEFAULT_HEDGE, |section| {
         let hedge = Hedge {
             enabled: section.bool("enabled").unwrap_or(DEFAULT_HEDGE.enabled),
@@ -232,7 +236,8 @@ pub(super) fn raw(section: &Section<'_>) -> RawRoute {
         objective,
         max_cost,
         ttft_budget: ttft_budget.map(Duration::from_millis),
-        deadline: Duration::from_millis(deadline),
+        deadline: deadline.unwrap_or(DEFAULT_DEADLINE),
+        stream_deadline: deadline.unwrap_or(DEFAULT_STREAM_DEADLINE),
         hedge,
         budget,
         fallbacks: fallbacks.as_deref().map(ids),
@@ -439,7 +444,8 @@ pub(super) fn check(raw: Vec<RawRoute>, models: &[Placed], ledger: &Ledger<'_>) 
             },
             max_cost: None,
             ttft_budget: None,
-            deadline: Duration::from_millis(DEFAULT_DEADLINE_MS),
+            deadline: DEFAULT_DEADLINE,
+            stream_deadline: DEFAULT_STREAM_DEADLINE,
             hedge: DEFAULT_HEDGE,
             budget: None,
             fallbacks: None,

@@ -104,6 +104,10 @@ fn a_whole_file_is_read() {
     let route = config.route("auto").unwrap();
     assert_eq!(route.max_cost, Usd::from_dollars(0.05));
     assert_eq!(route.rules.len(), 1);
+    assert_eq!(
+        route.stream_deadline, route.deadline,
+        "a deadline that is set holds for all"
+    );
     assert_eq!(config.budgets.len(), 1);
     assert_eq!(config.experiments[0].arms[0].0, "control");
     assert!(
@@ -233,7 +237,9 @@ fn without_a_file_the_keys_decide() {
     let config = load(None, &only_openai).unwrap();
     assert_eq!(config.providers.len(), 1);
     assert_eq!(config.providers[0].base_url, "http://127.0.0.1:9/v1");
-    assert_eq!(config.routes[0].name, "auto");
+    let route = &config.routes[0];
+    assert_eq!(route.name, "auto");
+    assert!(route.stream_deadline > route.deadline);
     let problem = load(None, &nothing).unwrap_err().to_string();
     assert_eq!(problem.lines().count(), 1);
     for word in ["OPENAI_API_KEY", "GOOGLE_API_KEY", "OPENROUTER_API_KEY", "--demo"] {

@@ -28,6 +28,8 @@ mod latency;
 mod order_tests;
 mod plan;
 mod race;
+#[cfg(test)]
+mod race_tests;
 mod record;
 mod retry;
 mod tail;

@@ -4,20 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::testing::Step::{End, Fail, Hang, Text, Wait};
-use super::testing::{Scripted, error, plan, stage, stage_with};
+use super::testing::{Scripted, answered, error, good, plan, stage, stage_with};
 use super::*;
 use crate::clock;
-use crate::failure::{AttemptError, FailureKind, Retry};
+use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 
 fn limited(upstream: &Arc<Scripted>, most: u32) -> Vec<Arc<Deployment>> {
     vec![Arc::new(Deployment {
         max_in_flight: Some(most),
         ..Deployment::new("p0", upstream.clone())
     })]
-}
-
-fn good() -> Arc<Scripted> {
-    Scripted::new([vec![Wait(100), Text("good"), End]])
 }
 
 fn arm_of(answer: Answer) -> String {
@@ -143,4 +139,47 @@ async fn a_hedge_goes_to_whoever_is_fast_now_and_back_again_later() {
     assert_eq!(arm_of(hedged().await.unwrap()), "p2/m");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(arm_of(hedged().await.unwrap()), "p1/m");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_key_of_the_same_model_comes_before_another_model() {
+    let stage = stage();
+    let rejected = Scripted::new([vec![Fail(AttemptError {
+        fault: FaultSource::Credentials,
+        retry: Retry::NextArm,
+        ..error(FailureKind::ProviderUnavailable)
+    })]]);
+    let (second, other) = (good(), good());
+    let two_keys = || {
+        let mut plan = plan(false, &[&rejected, &other]);
+        let key = Deployment {
+            name: Arc::from("p0#2"),
+            ..Deployment::new("p0", second.clone())
+        };
+        plan.candidates[0].deployments.push(Arc::new(key));
+        plan
+    };
+    for _ in 0..20 {
+        let (served, _) = answered(&stage, two_keys()).await;
+        assert_eq!(served.arm.id.as_str(), "p0/m");
+    }
+    assert!(rejected.calls() <= 1);
+    assert_eq!(other.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_deployment_is_passed_over() {
+    let stage = stage();
+    let (slow, second) = (Scripted::new([vec![Wait(5000), Text("slow"), End]]), good());
+    let limited = || {
+        let mut plan = plan(false, &[&slow, &second]);
+        let deployment = Deployment {
+            max_in_flight: Some(1),
+            ..Deployment::new("p0", slow.clone())
+        };
+        plan.candidates[0].deployments = vec![Arc::new(deployment)];
+        plan
+    };
+    let (first, other) = tokio::join!(answered(&stage, limited()), answered(&stage, limited()));
+    assert_eq!((first.1.as_str(), other.1.as_str()), ("slow", "good"));
 }

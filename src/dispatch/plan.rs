@@ -23,8 +23,10 @@ pub struct Plan {
     /// those that the client or the route names. The others are in the policy's order, and one that is slow at the
     /// moment moves behind the rest.
     pub fixed: usize,
-    /// When the whole answer must have come, by the clock of [`crate::clock::monotonic`].
+    /// When the whole answer must have come, or a stream have begun, by the clock of [`crate::clock::monotonic`].
     pub deadline: Instant,
+    /// When a stream that has begun must be complete.
+    pub stream_deadline: Instant,
     /// When the first token must have come, before a hedge is sent. `None`: learned from the arm's own latency.
     pub ttft_budget: Option<Duration>,
     /// Whether and how often a hedge may be sent.

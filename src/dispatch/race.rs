@@ -51,6 +51,8 @@ pub(super) struct Race {
     /// What the attempts sent so far are expected to cost.
     spent: Usd,
     retried: bool,
+    /// What other models thought is taken out of the conversation.
+    stripped: bool,
     hedged: bool,
     hedge_at: Option<Instant>,
     /// An attempt that is to be sent later: a retry after its pause, or a call that a provider asked to wait with.
@@ -81,6 +83,7 @@ impl Race {
             failures: Vec::new(),
             spent: Usd::ZERO,
             retried: false,
+            stripped: false,
             hedged: false,
             hedge_at: None,
             scheduled: None,
@@ -220,10 +223,11 @@ impl Race {
         let call = Call {
             request: self.plan.request.clone(),
             arm: planned.arm.clone(),
-            fallback: match &self.plan.history {
-                Some(before) => *before != planned.arm.id,
-                None => target.candidate != 0,
-            },
+            fallback: self.stripped
+                || match &self.plan.history {
+                    Some(before) => *before != planned.arm.id,
+                    None => target.candidate != 0,
+                },
         };
         let tried = Tried {
             model: planned.arm.id.clone(),
@@ -331,7 +335,9 @@ impl Race {
         if !error.may_be_billed {
             self.spent -= self.plan.candidates[target.candidate].expected_cost;
         }
-        if error.fault == FaultSource::Client {
+        if error.retry == Retry::WithoutThoughts && !std::mem::replace(&mut self.stripped, true) {
+            self.itinerary.put_back(&target);
+        } else if error.fault == FaultSource::Client {
             self.itinerary.skip(target.candidate);
         }
         self.failures.push((error.clone(), provider));
@@ -408,7 +414,8 @@ impl Race {
             }
             Begun::Stream(early, events) => {
                 let idle = self.shared.rules.idle_timeout;
-                let tail = Tail::new(ticket, (early, events), self.plan.deadline, idle, self.in_flight);
+                let until = self.plan.stream_deadline;
+                let tail = Tail::new(ticket, (early, events), until, idle, self.in_flight);
                 Answer::Stream(served, Box::pin(tail))
             }
         }

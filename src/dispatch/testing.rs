@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use crate::arm::{Arm, ArmId, Modalities};
 use crate::clock;
-use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent, Usage};
+use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent, Usage, Written};
 use crate::dispatch::{
-    AttemptRecord, Books, Deployment, DispatchRules, Dispatcher, HedgeRule, LatencyOracle, Plan, PlannedArm,
-    Unlearned,
+    Answer, AttemptRecord, Books, Deployment, DispatchFailure, DispatchRules, Dispatcher, HedgeRule,
+    LatencyOracle, Outcome, Plan, PlannedArm, Role, Served, Unlearned,
 };
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 use crate::providers::{Call, EventStream, Upstream};
@@ -32,6 +32,9 @@ pub(super) enum Step {
     /// An event without content.
     Empty,
     Text(&'static str),
+    /// A piece of a tool call's arguments.
+    Call(&'static str),
+    Thought(&'static str),
     /// Ends properly; a whole answer's `Text`s are joined.
     End,
     /// The connection closes.
@@ -43,6 +46,7 @@ pub(super) enum Step {
 pub(super) struct Scripted {
     scripts: Mutex<VecDeque<Vec<Step>>>,
     calls: AtomicUsize,
+    stripped: Mutex<Vec<bool>>,
     under_way: Arc<UnderWay>,
 }
 
@@ -90,14 +94,20 @@ impl Scripted {
         self.under_way.most.load(Ordering::Relaxed)
     }
 
+    /// For each call, whether what is another model's was to be left out.
+    pub(super) fn stripped(&self) -> Vec<bool> {
+        self.stripped.lock().unwrap().clone()
+    }
+
     fn enter(&self) -> Present {
         let now = self.under_way.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.under_way.most.fetch_max(now, Ordering::Relaxed);
         Present(self.under_way.clone())
     }
 
-    fn script(&self) -> VecDeque<Step> {
+    fn script(&self, call: &Call) -> VecDeque<Step> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.stripped.lock().unwrap().push(call.fallback);
         let mut scripts = self.scripts.lock().unwrap();
         let script = if scripts.len() > 1 {
             scripts.pop_front()
@@ -121,8 +131,8 @@ async fn before_headers(script: &mut VecDeque<Step>) -> Result<(), AttemptError>
 }
 
 impl Upstream for Scripted {
-    fn complete<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Result<Completion, AttemptError>> {
-        let mut script = self.script();
+    fn complete<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Completion, AttemptError>> {
+        let mut script = self.script(call);
         let present = self.enter();
         Box::pin(async move {
             let _present = present;
@@ -139,8 +149,8 @@ impl Upstream for Scripted {
         })
     }
 
-    fn stream<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Result<EventStream, AttemptError>> {
-        let mut script = self.script();
+    fn stream<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<EventStream, AttemptError>> {
+        let mut script = self.script(call);
         Box::pin(async move {
             before_headers(&mut script).await?;
             let events = stream::unfold(script, |mut script| async move {
@@ -150,6 +160,8 @@ impl Upstream for Scripted {
                 let event = match script.pop_front()? {
                     Step::Empty => StreamEvent::Chunk(chunk("")),
                     Step::Text(text) => StreamEvent::Chunk(chunk(text)),
+                    Step::Call(arguments) => StreamEvent::Chunk(calling(arguments)),
+                    Step::Thought(thought) => StreamEvent::Chunk(thinking(thought)),
                     Step::End => StreamEvent::End {
                         finish: FinishReason::Stop,
                         usage: Some(USAGE),
@@ -165,13 +177,47 @@ impl Upstream for Scripted {
 }
 
 fn chunk(text: &str) -> Chunk {
-    let choices = serde_json::json!([{"index": 0, "delta": {"content": text}}]);
+    piece(&serde_json::json!({"content": text}), text_only(text))
+}
+
+fn piece(delta: &serde_json::Value, written: Written) -> Chunk {
+    let choices = serde_json::json!([{"index": 0, "delta": delta}]);
     Chunk {
         choices: RawValue::from_string(choices.to_string()).unwrap(),
         extra: Vec::new(),
-        meaningful: !text.is_empty(),
-        text_bytes: text.len(),
+        meaningful: written != Written::default(),
+        written,
         usage: None,
+    }
+}
+
+fn calling(arguments: &str) -> Chunk {
+    let delta = serde_json::json!({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]});
+    let other = arguments.len();
+    piece(
+        &delta,
+        Written {
+            other,
+            ..Written::default()
+        },
+    )
+}
+
+fn thinking(thought: &str) -> Chunk {
+    let thoughts = thought.len();
+    piece(
+        &serde_json::json!({"reasoning_content": thought}),
+        Written {
+            thoughts,
+            ..Written::default()
+        },
+    )
+}
+
+fn text_only(text: &str) -> Written {
+    Written {
+        text: text.len(),
+        ..Written::default()
     }
 }
 
@@ -185,7 +231,7 @@ fn whole(text: &str) -> Completion {
         usage_extra: None,
         finish: FinishReason::Stop,
         signals: Signals {
-            text_bytes: text.len(),
+            written: text_only(text),
             ..Signals::default()
         },
     }
@@ -261,6 +307,7 @@ pub(super) fn plan(stream: bool, upstreams: &[&Arc<Scripted>]) -> Plan {
         candidates,
         fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
+        stream_deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge: HedgeRule::default(),
         max_cost: None,
@@ -290,4 +337,61 @@ pub(super) fn request(stream: bool) -> ChatRequest {
         "messages": [{"role": "user", "content": "hello"}],
     });
     crate::request::parse(body.to_string().into()).unwrap()
+}
+
+/// Answers well after a tenth of a second.
+pub(super) fn good() -> Arc<Scripted> {
+    Scripted::new([vec![Step::Wait(100), Step::Text("good"), Step::End]])
+}
+
+/// Refuses every call.
+pub(super) fn sick(kind: FailureKind, retry: Retry) -> Arc<Scripted> {
+    Scripted::new([vec![Step::Fail(AttemptError { retry, ..error(kind) })]])
+}
+
+/// The text of an answer; the error that a stream ended with.
+pub(super) async fn read(answer: Answer) -> (Served, String, Option<AttemptError>) {
+    match answer {
+        Answer::Whole(served, completion) => (served, text_of(completion.choices.get(), "message"), None),
+        Answer::Stream(served, mut events) => {
+            let (mut text, mut failure, mut ended) = (String::new(), None, false);
+            while let Some(item) = events.next().await {
+                assert!(!ended && failure.is_none(), "nothing follows the end");
+                match item {
+                    Ok(StreamEvent::Chunk(chunk)) => text += &text_of(chunk.choices.get(), "delta"),
+                    Ok(StreamEvent::End { .. }) => ended = true,
+                    Err(error) => failure = Some(error),
+                }
+            }
+            assert!(
+                ended || failure.is_some(),
+                "a stream ends with its end or an error"
+            );
+            (served, text, failure)
+        }
+    }
+}
+
+fn text_of(choices: &str, field: &str) -> String {
+    let choices: serde_json::Value = serde_json::from_str(choices).unwrap();
+    choices[0][field]["content"].as_str().unwrap().to_owned()
+}
+
+pub(super) async fn answered(stage: &Stage, plan: Plan) -> (Served, String) {
+    let (served, text, failure) = read(stage.dispatcher.run(plan).await.unwrap()).await;
+    assert_eq!(failure, None);
+    (served, text)
+}
+
+pub(super) async fn refused(stage: &Stage, plan: Plan) -> DispatchFailure {
+    stage.dispatcher.run(plan).await.err().expect("a failure")
+}
+
+pub(super) fn roles(stage: &Stage) -> Vec<(Role, Outcome)> {
+    stage
+        .ledger
+        .records()
+        .into_iter()
+        .map(|record| (record.role, record.outcome))
+        .collect()
 }

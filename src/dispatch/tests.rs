@@ -1,73 +1,17 @@
 //! A request's life in every kind of weather, under paused time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::testing::{Scripted, Stage, Step, USAGE, error, plan, stage, stage_with};
+use super::testing::Step::{Call, Close, Empty, End, Fail, Hang, Text, Thought, Wait};
+use super::testing::{Scripted, USAGE, answered, error, good, plan, read, refused, roles, sick, stage};
 use super::*;
 use crate::clock;
-use crate::completion::{StreamEvent, Usage};
+use crate::completion::Usage;
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 use crate::telemetry::circuit::CircuitState;
 use crate::units::Usd;
-use Step::{Close, Empty, End, Fail, Hang, Text, Wait};
-
-fn good() -> Arc<Scripted> {
-    Scripted::new([vec![Wait(100), Text("good"), End]])
-}
-
-fn sick(kind: FailureKind, retry: Retry) -> Arc<Scripted> {
-    Scripted::new([vec![Fail(AttemptError { retry, ..error(kind) })]])
-}
-
-/// The text of an answer; the error that a stream ended with.
-async fn read(answer: Answer) -> (Served, String, Option<AttemptError>) {
-    match answer {
-        Answer::Whole(served, completion) => (served, text_of(completion.choices.get(), "message"), None),
-        Answer::Stream(served, mut events) => {
-            let (mut text, mut failure, mut ended) = (String::new(), None, false);
-            while let Some(item) = events.next().await {
-                assert!(!ended && failure.is_none(), "nothing follows the end");
-                match item {
-                    Ok(StreamEvent::Chunk(chunk)) => text += &text_of(chunk.choices.get(), "delta"),
-                    Ok(StreamEvent::End { .. }) => ended = true,
-                    Err(error) => failure = Some(error),
-                }
-            }
-            assert!(
-                ended || failure.is_some(),
-                "a stream ends with its end or an error"
-            );
-            (served, text, failure)
-        }
-    }
-}
-
-fn text_of(choices: &str, field: &str) -> String {
-    let choices: serde_json::Value = serde_json::from_str(choices).unwrap();
-    choices[0][field]["content"].as_str().unwrap().to_owned()
-}
-
-async fn answered(stage: &Stage, plan: Plan) -> (Served, String) {
-    let (served, text, failure) = read(stage.dispatcher.run(plan).await.unwrap()).await;
-    assert_eq!(failure, None);
-    (served, text)
-}
-
-async fn refused(stage: &Stage, plan: Plan) -> DispatchFailure {
-    stage.dispatcher.run(plan).await.err().expect("a failure")
-}
-
-fn roles(stage: &Stage) -> Vec<(Role, Outcome)> {
-    stage
-        .ledger
-        .records()
-        .into_iter()
-        .map(|record| (record.role, record.outcome))
-        .collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_primary_serves() {
@@ -180,6 +124,39 @@ async fn the_deadline_holds_in_the_middle_of_a_stream_too() {
         roles(&stage),
         [(Role::Primary, Outcome::Cancelled(Cancellation::Deadline))]
     );
+}
+
+/// The time to begin in does not cut off an answer that flows.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_begun_may_have_longer_than_its_beginning() {
+    let flowing = || {
+        Scripted::new([vec![
+            Wait(1000),
+            Text("a"),
+            Wait(3000),
+            Text("b"),
+            Wait(3000),
+            End,
+        ]])
+    };
+    for (begins, lasts, expected) in [(2, 10, Some("ab")), (2, 5, None)] {
+        let stage = stage();
+        let plan = Plan {
+            deadline: clock::monotonic() + Duration::from_secs(begins),
+            stream_deadline: clock::monotonic() + Duration::from_secs(lasts),
+            ..plan(true, &[&flowing()])
+        };
+        let (_, text, failure) = read(stage.dispatcher.run(plan).await.unwrap()).await;
+        match expected {
+            Some(whole) => assert_eq!((text.as_str(), failure), (whole, None)),
+            None => assert_eq!(failure.unwrap().kind, FailureKind::Timeout),
+        }
+    }
+    let late = Plan {
+        deadline: clock::monotonic() + Duration::from_millis(900),
+        ..plan(true, &[&flowing()])
+    };
+    assert_eq!(refused(&stage(), late).await.kind, FailureKind::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
@@ -334,113 +311,29 @@ async fn an_open_circuit_is_passed_over_but_never_the_last_candidate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_missions_case_a_stalled_primary_is_overtaken_after_its_budget() {
+async fn foreign_thoughts_are_taken_out_for_the_same_arm_before_another_is_asked() {
+    let foreign = || {
+        Fail(AttemptError {
+            fault: FaultSource::Client,
+            retry: Retry::WithoutThoughts,
+            ..error(FailureKind::InvalidRequest)
+        })
+    };
     for stream in [false, true] {
         let stage = stage();
-        let stalled = Scripted::new([vec![Wait(10_000), Text("late"), End]]);
-        let start = clock::monotonic();
-        let plan = Plan {
-            ttft_budget: Some(Duration::from_secs(2)),
-            ..plan(stream, &[&stalled, &good()])
-        };
-        let (served, text) = answered(&stage, plan).await;
-        assert_eq!(clock::monotonic() - start, Duration::from_millis(2100));
-        assert_eq!(
-            (text.as_str(), served.hedged, served.role),
-            ("good", true, Role::Hedge)
-        );
+        let mended = Scripted::new([vec![foreign()], vec![Text("mended"), End]]);
+        let (served, text) = answered(&stage, plan(stream, &[&mended, &good()])).await;
+        assert_eq!((text.as_str(), served.fallback_from), ("mended", None));
+        assert_eq!(mended.stripped(), [false, true]);
+        assert_eq!(stage.ledger.records()[1].role, Role::Retry);
+
+        // Once is enough; and who was told to leave them out from the beginning is not asked again.
+        let stubborn = Scripted::new([vec![foreign()]]);
+        let (served, _) = answered(&stage, plan(stream, &[&stubborn, &good()])).await;
         assert_eq!(served.fallback_from.unwrap().as_str(), "p0/m");
-        assert_eq!(
-            roles(&stage),
-            [
-                (Role::Primary, Outcome::Cancelled(Cancellation::LostHedge)),
-                (Role::Hedge, Outcome::Succeeded)
-            ]
-        );
-        let lost = &stage.ledger.records()[0];
-        assert_eq!((lost.ttft, lost.total), (None, Duration::from_millis(2100)));
-        assert_eq!(
-            lost.usage,
-            Some(Usage {
-                input: 11,
-                output: 0,
-                estimated: true,
-                ..Usage::default()
-            })
-        );
-        let tried: Vec<_> = served.tried.iter().map(|tried| tried.cancelled).collect();
-        assert_eq!(tried, [Some(Cancellation::LostHedge), None]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_primary_that_begins_while_the_hedge_runs_wins() {
-    let stage = stage();
-    let slow = Scripted::new([vec![Wait(2050), Text("primary"), Wait(500), End]]);
-    let plan = Plan {
-        ttft_budget: Some(Duration::from_secs(2)),
-        ..plan(true, &[&slow, &good()])
-    };
-    let (served, text) = answered(&stage, plan).await;
-    assert_eq!(
-        (text.as_str(), served.hedged, served.fallback_from),
-        ("primary", true, None)
-    );
-    assert_eq!(
-        roles(&stage),
-        [
-            (Role::Primary, Outcome::Succeeded),
-            (Role::Hedge, Outcome::Cancelled(Cancellation::LostHedge))
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_learned_delay_hedges_without_a_budget() {
-    struct Knows;
-    impl LatencyOracle for Knows {
-        fn quantile(&self, question: &LatencyQuestion<'_>, _: f64) -> Option<Duration> {
-            (question.provider == "p0").then_some(Duration::from_millis(700))
-        }
-    }
-    let stage = stage_with(Arc::new(Knows));
-    let start = clock::monotonic();
-    let (served, _) = answered(&stage, plan(true, &[&Scripted::new([vec![Hang]]), &good()])).await;
-    assert!(served.hedged);
-    assert_eq!(clock::monotonic() - start, Duration::from_millis(800));
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_hedge_for_tools_unless_asked_nor_beyond_the_money() {
-    let stall = || Scripted::new([vec![Wait(10_000), Text("late"), End]]);
-    let hedging = |tools: bool, asked: bool, max_cost: Option<i64>| {
-        let mut plan = plan(false, &[&stall(), &good()]);
-        let mut request = testing::request(false);
-        if tools {
-            request.tools = vec![crate::request::Tool {
-                name: "pay".to_owned(),
-                description: None,
-                parameters: None,
-                strict: None,
-                cache_control: None,
-            }];
-        }
-        plan.request = Arc::new(request);
-        plan.hedge.asked = asked;
-        plan.ttft_budget = Some(Duration::from_secs(2));
-        plan.max_cost = max_cost.map(Usd::from_nanos);
-        plan
-    };
-    let stage = stage();
-    for (tools, asked, max_cost, hedged) in [
-        (false, false, None, true),
-        (true, false, None, false),
-        (true, true, None, true),
-        (false, false, Some(19_999_999), false),
-        (false, false, Some(20_000_000), true),
-    ] {
-        let (served, _) = answered(&stage, hedging(tools, asked, max_cost)).await;
-        assert_eq!(served.hedged, hedged, "{tools} {asked} {max_cost:?}");
+        assert_eq!(stubborn.stripped(), [false, true]);
+        let health = stage.dispatcher.health(clock::monotonic());
+        assert!(health.iter().all(|row| row.last_failure.is_none()));
     }
 }
 
@@ -486,6 +379,40 @@ async fn attempts_and_money_are_shared_by_the_whole_chain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_written_is_counted_where_no_tokens_are_told() {
+    let (thought, call) = ("twelve bytes", r#"{"at":1}"#);
+    for (written, output, reasoning) in [
+        (vec![Thought(thought), Text("four"), Call(call), Close], 6, 3),
+        (vec![Thought(thought), Close], 3, 3),
+        (vec![Call(call), Call("}"), Close], 3, 0),
+    ] {
+        let stage = stage();
+        let answer = stage
+            .dispatcher
+            .run(plan(true, &[&Scripted::new([written])]))
+            .await;
+        let Ok(Answer::Stream(_, events)) = answer else {
+            panic!("a stream")
+        };
+        let failed = events
+            .filter(|event| std::future::ready(event.is_err()))
+            .count()
+            .await;
+        assert_eq!(failed, 1);
+        assert_eq!(
+            stage.ledger.records()[0].usage,
+            Some(Usage {
+                input: 11,
+                output,
+                reasoning,
+                estimated: true,
+                ..Usage::default()
+            })
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_cancels_and_is_told_to_the_books() {
     let stage = stage();
     let run = stage.dispatcher.run(plan(true, &[&Scripted::new([vec![Hang]])]));
@@ -517,47 +444,4 @@ async fn a_client_that_leaves_cancels_and_is_told_to_the_books() {
     stage.dispatcher.idle().await;
     let health = stage.dispatcher.health(clock::monotonic());
     assert!(health.iter().all(|row| row.in_flight == 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_key_of_the_same_model_comes_before_another_model() {
-    let stage = stage();
-    let rejected = Scripted::new([vec![Fail(AttemptError {
-        fault: FaultSource::Credentials,
-        retry: Retry::NextArm,
-        ..error(FailureKind::ProviderUnavailable)
-    })]]);
-    let (second, other) = (good(), good());
-    let two_keys = || {
-        let mut plan = plan(false, &[&rejected, &other]);
-        let key = Deployment {
-            name: Arc::from("p0#2"),
-            ..Deployment::new("p0", second.clone())
-        };
-        plan.candidates[0].deployments.push(Arc::new(key));
-        plan
-    };
-    for _ in 0..20 {
-        let (served, _) = answered(&stage, two_keys()).await;
-        assert_eq!(served.arm.id.as_str(), "p0/m");
-    }
-    assert!(rejected.calls() <= 1);
-    assert_eq!(other.calls(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_deployment_is_passed_over() {
-    let stage = stage();
-    let (slow, second) = (Scripted::new([vec![Wait(5000), Text("slow"), End]]), good());
-    let limited = || {
-        let mut plan = plan(false, &[&slow, &second]);
-        let deployment = Deployment {
-            max_in_flight: Some(1),
-            ..Deployment::new("p0", slow.clone())
-        };
-        plan.candidates[0].deployments = vec![Arc::new(deployment)];
-        plan
-    };
-    let (first, other) = tokio::join!(answered(&stage, limited()), answered(&stage, limited()));
-    assert_eq!((first.1.as_str(), other.1.as_str()), ("slow", "good"));
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::arm::Arm;
 use crate::clock;
-use crate::completion::{Completion, FinishReason, Signals, StreamEvent, Usage};
+use crate::completion::{Completion, FinishReason, Signals, StreamEvent, Usage, Written};
 use crate::dispatch::dispatcher::Shared;
 use crate::dispatch::health::{Lane, Slot, Tripped};
 use crate::dispatch::plan::{Deployment, Plan};
@@ -16,7 +16,7 @@ use crate::dispatch::record::{AttemptRecord, Cancellation, Outcome, Role};
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 use crate::units::UnixMs;
 
-/// Bytes of text per token, for what a cut-off answer has used.
+/// Bytes per token of whatever a model writes, for an answer whose provider tells no tokens.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// Why the attempts of one request are being dropped; shared by all of them.
@@ -75,7 +75,7 @@ struct Seen {
     ttft: Option<Duration>,
     last: Option<Instant>,
     longest_gap: Option<Duration>,
-    text_bytes: usize,
+    written: Written,
     usage: Option<Usage>,
     /// Tokens told before the end.
     told: Option<Usage>,
@@ -150,7 +150,7 @@ impl Ticket {
     pub(super) fn keep(&mut self, event: &StreamEvent) {
         match event {
             StreamEvent::Chunk(chunk) => {
-                self.seen.text_bytes += chunk.text_bytes;
+                self.seen.written += chunk.written;
                 self.seen.told = chunk.usage.or(self.seen.told);
             }
             StreamEvent::End { finish, usage, .. } => {
@@ -163,7 +163,7 @@ impl Ticket {
     /// The whole answer is in and goes to the client.
     pub(super) fn complete(mut self, completion: &Completion) {
         self.seen.committed = true;
-        self.seen.text_bytes = completion.signals.text_bytes;
+        self.seen.written = completion.signals.written;
         self.seen.usage = completion.usage;
         self.seen.finish = Some(completion.finish);
         self.seen.upstream_id.clone_from(&completion.upstream_id);
@@ -253,7 +253,7 @@ impl Ticket {
             total: clock::monotonic().saturating_duration_since(self.sent),
             longest_gap: seen.longest_gap,
             usage,
-            text_bytes: seen.text_bytes,
+            text_bytes: seen.written.text,
             finish: seen.finish,
             upstream_id: seen.upstream_id.take(),
             signals: seen.signals.take(),
@@ -263,20 +263,25 @@ impl Ticket {
 
     /// What the provider told; else an estimate, unless it refused the call. A call that we
     /// gave up may have been worked on: it is taken to have read its prompt. Of an answer that was cut off, what had
-    /// been told by then is exact, and only what was said is counted by us.
+    /// been told by then is exact, and only what was written is counted by us: text, calls and thoughts. Thoughts may
+    /// be shown in part or in short, so that a provider's own count of them overrules ours.
     fn usage(&self, outcome: &Outcome) -> Option<Usage> {
         let refused = match outcome {
             Outcome::Failed(error) => self.seen.ttft.is_none() && !error.may_be_billed,
             Outcome::Succeeded | Outcome::Cancelled(_) => false,
         };
         let estimate = || {
-            let said = self.seen.text_bytes.div_ceil(BYTES_PER_TOKEN) as u64;
+            let tokens = |bytes: usize| bytes.div_ceil(BYTES_PER_TOKEN) as u64;
+            let written = self.seen.written;
+            let said = tokens(written.text + written.other);
             let told = self.seen.told.unwrap_or(Usage {
                 input: u64::from(self.plan.input_tokens),
                 ..Usage::default()
             });
+            let reasoning = told.reasoning.max(tokens(written.thoughts));
             Usage {
-                output: told.output.max(told.reasoning + said),
+                output: told.output.max(reasoning + said),
+                reasoning,
                 estimated: true,
                 ..told
             }

@@ -18,8 +18,9 @@ pub struct Call {
     pub request: Arc<ChatRequest>,
     /// The arm that must serve it.
     pub arm: Arc<Arm>,
-    /// The arm was changed, by a fallback, a hedge or another decision than the last turn's: what belongs to another provider's conversation (tool call
-    /// ids, thinking signatures) must be translated or stripped.
+    /// The arm was changed, by a fallback, a hedge or another decision than the last turn's, or has refused what the
+    /// conversation holds: what belongs to another provider's conversation (tool call ids, thinking signatures) must be
+    /// translated or stripped.
     pub fallback: bool,
 }
 

@@ -73,6 +73,13 @@ pub(super) struct Link {
     pub(super) max_response_bytes: usize,
 }
 
+/// What a call for a stream has begun.
+pub(super) enum Streamed {
+    Events(Response),
+    /// The server passed over that it was to stream.
+    Whole(Bytes),
+}
+
 /// What kind of answer a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expect {
@@ -99,6 +106,26 @@ impl Link {
         body: Bytes,
         expect: Expect,
     ) -> Result<Response, AttemptError> {
+        let response = self.send(url, body, expect).await?;
+        self.check_kind(response, expect).await
+    }
+
+    /// Asks for a stream, and takes a whole answer in JSON as well.
+    pub(super) async fn post_for_events(&self, url: &Url, body: Bytes) -> Result<Streamed, AttemptError> {
+        let response = self.send(url, body, Expect::Events).await?;
+        if !is_json(&response) {
+            let response = self.check_kind(response, Expect::Events).await?;
+            return Ok(Streamed::Events(response));
+        }
+        let body = self.whole(response).await?;
+        match fault::inside_200(&self.wire, &body) {
+            Some(error) => Err(error),
+            None => Ok(Streamed::Whole(body)),
+        }
+    }
+
+    /// Sends `body` and resolves once a 2xx answer of any kind has begun.
+    async fn send(&self, url: &Url, body: Bytes, expect: Expect) -> Result<Response, AttemptError> {
         let accept = match expect {
             Expect::Json => "application/json",
             Expect::Events => "text/event-stream",
@@ -115,7 +142,7 @@ impl Link {
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
         }
-        self.check_kind(response, expect).await
+        Ok(response)
     }
 
     async fn refusal(&self, mut response: Response) -> AttemptError {
@@ -194,6 +221,12 @@ impl Link {
         }
         Ok(body.freeze())
     }
+}
+
+fn is_json(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    kind.and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
 }
 
 fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::completion::{Chunk, Completion, FinishReason, Signals, Usage};
+use crate::completion::{Chunk, Completion, FinishReason, Signals, Usage, Written};
 
 /// A piece of an answer. What is `None` is left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,6 +48,20 @@ pub(super) struct FunctionDelta<'a> {
     pub(super) arguments: &'a str,
 }
 
+impl Delta<'_> {
+    fn written(&self) -> Written {
+        let length = |text: Option<&str>| text.map_or(0, str::len);
+        let calls = self.tool_calls.iter().flatten();
+        Written {
+            text: length(self.content),
+            other: calls
+                .map(|call| length(call.function.name) + call.function.arguments.len())
+                .sum(),
+            thoughts: length(self.reasoning_content),
+        }
+    }
+}
+
 /// A chunk of one choice. Signatures alone are nothing for the user.
 pub(super) fn chunk(delta: &Delta<'_>) -> Chunk {
     piece(delta, None, None)
@@ -80,7 +94,7 @@ fn piece(delta: &Delta<'_>, finish: Option<FinishReason>, stop_sequence: Option<
             || filled(delta.reasoning_content)
             || delta.tool_calls.is_some()
             || delta.images.is_some(),
-        text_bytes: delta.content.map_or(0, str::len),
+        written: delta.written(),
         usage: None,
     }
 }
@@ -123,13 +137,25 @@ pub(super) fn call(id: &str, name: &str, arguments: &str, extra_content: Option<
 }
 
 impl Answer {
+    fn written(&self) -> Written {
+        let length = |text: &Value| text.as_str().map_or(0, str::len);
+        let functions = self.calls.iter().map(|call| &call["function"]);
+        Written {
+            text: self.text.len(),
+            other: functions
+                .map(|function| length(&function["name"]) + length(&function["arguments"]))
+                .sum(),
+            thoughts: self.reasoning.len(),
+        }
+    }
+
     /// The message of this answer.
     pub(super) fn into_completion(self, facts: Facts) -> Completion {
         let has_calls = !self.calls.is_empty();
         let json_valid = (facts.json_asked && !has_calls)
             .then(|| serde_json::from_str::<serde::de::IgnoredAny>(&self.text).is_ok());
         let signals = Signals {
-            text_bytes: self.text.len(),
+            written: self.written(),
             tool_calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
             invalid_tool_calls: 0,
             refused: facts.finish == FinishReason::ContentFilter && self.text.is_empty(),

@@ -178,7 +178,7 @@ mod tests {
     fn events(fixture: &str, bytes: Bytestream) -> BoxStream<'static, Yielded> {
         const LIMIT: usize = 1 << 20;
         match fixture {
-            OPENAI => Events::new(wire(), bytes, openai::ChunkReader::new(wire()), LIMIT).boxed(),
+            OPENAI => Events::new(wire(), bytes, openai::ChunkReader::new(wire(), Vec::new()), LIMIT).boxed(),
             ANTHROPIC => Events::new(wire(), bytes, anthropic::MessageReader::new(wire()), LIMIT).boxed(),
             _ => Events::new(wire(), bytes, gemini::AnswerReader::new(wire()), LIMIT).boxed(),
         }

@@ -69,7 +69,7 @@ pub(super) fn as_json(events: &[StreamEvent]) -> Value {
             StreamEvent::Chunk(chunk) => json!({
                 "choices": serde_json::from_str::<Value>(chunk.choices.get()).unwrap(),
                 "meaningful": chunk.meaningful,
-                "text_bytes": chunk.text_bytes,
+                "written": format!("{:?}", chunk.written),
             }),
             StreamEvent::End {
                 finish,

@@ -93,7 +93,8 @@ fn refusal(id: &str, error: &RecordError) -> ApiError {
         refusal.param = Some("id".into());
         return refusal;
     }
-    tracing::error!(%error, "a score could not be stored");
+    // What is wrong with the database is told once, by the store, and not for every score that it concerns.
+    tracing::debug!(%error, "a score could not be stored");
     ApiError::new(
         FailureKind::Server,
         "The score could not be stored and was not counted. Send it again later: it will count once.",

@@ -243,7 +243,7 @@ impl Stream for SseBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::{Chunk, FinishReason};
+    use crate::completion::{Chunk, FinishReason, Written};
     use crate::failure::{FailureKind, FaultSource, Retry};
     use futures_util::stream;
     use serde_json::value::RawValue;
@@ -254,7 +254,7 @@ mod tests {
             choices: RawValue::from_string(choices).unwrap(),
             extra: Vec::new(),
             meaningful: true,
-            text_bytes: text.len(),
+            written: Written::default(),
             usage: None,
         }))
     }

@@ -142,6 +142,7 @@ impl Store {
             feedback_seq: sender,
             capacity: settings.queue,
             failing: false,
+            lost: 0,
             _lock: lock,
         };
         let thread = std::thread::Builder::new()

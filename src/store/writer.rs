@@ -51,6 +51,8 @@ pub(super) struct Writer {
     pub(super) capacity: usize,
     /// The last transaction failed.
     pub(super) failing: bool,
+    /// Entries dropped since then.
+    pub(super) lost: usize,
     /// Held as long as anything may be written.
     pub(super) _lock: std::fs::File,
 }
@@ -106,6 +108,7 @@ impl Writer {
             self.capacity = 0;
             self.shed(&mut held);
         }
+        self.tell_lost();
         if let Err(error) = retention::checkpoint(&self.connection) {
             tracing::warn!(%error, "the write-ahead log stays beside the database");
         }
@@ -143,6 +146,7 @@ impl Writer {
         match self.transact(held, &orders) {
             Ok(written) => {
                 self.failing = false;
+                self.tell_lost();
                 self.counters.committed(held.len() as u64, written.rejected);
                 held.clear();
                 if self.sequences.feedback != before.feedback {
@@ -250,15 +254,23 @@ impl Writer {
     /// Drops the newest entries beyond the capacity.
     fn shed(&mut self, held: &mut Vec<Entry>) {
         let lost = held.split_off(held.len().min(self.capacity));
-        if !lost.is_empty() {
-            tracing::error!(
-                lost = lost.len(),
-                path = %self.path.display(),
-                "log entries were dropped: the database cannot be written"
-            );
+        if !lost.is_empty() && self.lost == 0 {
+            tracing::error!(path = %self.path.display(), "log entries are dropped until the database can be written");
         }
+        self.lost += lost.len();
         for entry in &lost {
             self.counters.dropped(entry);
+        }
+    }
+
+    /// Says once, not for every batch, how many entries were dropped: what fills the log may be on the same disk.
+    fn tell_lost(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "log entries were dropped: the database could not be written"
+            );
         }
     }
 

@@ -16,12 +16,14 @@
 
 pub mod circuit;
 pub mod counters;
+mod histogram;
 pub mod latencies;
 pub mod lognormal;
 mod quality;
 mod series;
 mod sketch;
 mod snapshot;
+mod success_rate;
 mod view;
 pub mod windows;
 

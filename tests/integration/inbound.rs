@@ -113,7 +113,8 @@ async fn messages_are_answered_by_every_kind_of_provider() {
     }
 }
 
-/// Anthropic tells which of the request's stop sequences ended the answer; OpenAI's `stop` is the same for both.
+/// Anthropic tells which of the request's stop sequences ended the answer; OpenAI's `stop` is the same for both, and
+/// some who speak its format tell it beside that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_sequence_is_told_where_the_provider_tells_it() {
     const ANTHROPIC_WHOLE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m",
@@ -140,6 +141,15 @@ async fn a_stop_sequence_is_told_where_the_provider_tells_it() {
         r#"data: {"id":"1","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
         "\n\ndata: [DONE]\n\n",
     );
+    const VLLM_WHOLE: &str = r#"{"id":"1","object":"chat.completion","created":1,"model":"m",
+        "choices":[{"index":0,"finish_reason":"stop","stop_reason":"END","message":{"role":"assistant","content":"One"}}],
+        "usage":{"prompt_tokens":11,"completion_tokens":1}}"#;
+    const VLLM_STREAM: &str = concat!(
+        r#"data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"One"},"finish_reason":null,"stop_reason":null}]}"#,
+        "\n\n",
+        r#"data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop","stop_reason":"END"}]}"#,
+        "\n\ndata: [DONE]\n\n",
+    );
     let (told, untold) = (json!(["stop_sequence", "END"]), json!(["end_turn", Value::Null]));
     let http = client();
     for (wire, stream, body, expected) in [
@@ -147,6 +157,8 @@ async fn a_stop_sequence_is_told_where_the_provider_tells_it() {
         (Wire::Anthropic, true, ANTHROPIC_STREAM, &told),
         (Wire::OpenAi, false, OPENAI_WHOLE, &untold),
         (Wire::OpenAi, true, OPENAI_STREAM, &untold),
+        (Wire::OpenAi, false, VLLM_WHOLE, &told),
+        (Wire::OpenAi, true, VLLM_STREAM, &told),
     ] {
         let (upstream, house) = house("p", wire, Fault::Says(200, "", body)).await;
         let url = format!("http://{}/v1/messages", house.address);

@@ -27,6 +27,7 @@ mod program;
 mod providers;
 mod retraining;
 mod running;
+mod schemas;
 mod sdk;
 mod served;
 mod sessions;

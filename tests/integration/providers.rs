@@ -220,7 +220,7 @@ async fn each_format_is_sent_to_its_address_with_its_key() {
         let mut server = Server::answering(&json(answer)).await;
         let provider = server.provider(kind, path);
         let answer = provider.complete(&call()).await.unwrap();
-        assert!(answer.signals.text_bytes > 0);
+        assert!(answer.signals.written.text > 0);
         assert!(answer.usage.is_some());
         let (head, body) = server.request().await;
         assert!(head.starts_with(line), "{head}");
@@ -261,6 +261,34 @@ async fn each_format_streams() {
             kind == WireFormat::OpenAi
         );
     }
+}
+
+/// Some servers pass over `stream`; an error in that place stays one.
+#[tokio::test]
+async fn a_whole_answer_serves_where_a_stream_was_asked_for() {
+    let whole = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"length"}],
+        "usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
+    let server = Server::answering(&json(whole)).await;
+    let events = collect(&server.provider(WireFormat::OpenAi, "")).await.unwrap();
+    let [
+        StreamEvent::Chunk(said),
+        StreamEvent::Chunk(_),
+        StreamEvent::End { finish, usage, .. },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    assert!(
+        said.choices
+            .get()
+            .contains(r#""delta":{"role":"assistant","content":"hello"}"#)
+    );
+    assert_eq!((*finish, usage.unwrap().output), (FinishReason::Length, 4));
+    let refused = Server::answering(&json(r#"{"error":{"message":"Overloaded","code":503}}"#)).await;
+    let error = collect(&refused.provider(WireFormat::OpenAi, ""))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, FailureKind::ProviderOverloaded);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 use pointsman::arm::{Arm, ArmId, Modalities};
 use pointsman::clock;
-use pointsman::completion::{Chunk, Completion, FinishReason, StreamEvent, Usage};
+use pointsman::completion::{Chunk, Completion, FinishReason, StreamEvent, Usage, Written};
 use pointsman::dispatch::{
     Answer, AttemptRecord, Books, Deployment, DispatchRules, Dispatcher, HedgeRule, LatencyOracle,
     LatencyQuestion, Outcome, Plan, PlannedArm, Role,
@@ -362,6 +362,7 @@ fn plan(number: usize, candidates: Vec<PlannedArm>, hedge: HedgeRule) -> Plan {
         candidates,
         fixed: 1,
         deadline: clock::monotonic() + Duration::from_secs(60),
+        stream_deadline: clock::monotonic() + Duration::from_secs(60),
         ttft_budget: None,
         hedge,
         max_cost: None,
@@ -410,7 +411,10 @@ impl Upstream for Sampled {
             choices: RawValue::from_string(choices.to_owned()).unwrap(),
             extra: Vec::new(),
             meaningful: true,
-            text_bytes: 5,
+            written: Written {
+                text: 5,
+                ..Written::default()
+            },
             usage: None,
         };
         let end = StreamEvent::End {

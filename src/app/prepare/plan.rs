@@ -66,14 +66,17 @@ impl Order {
         let alone = asked.request.provider.allow_fallbacks == Some(false);
         let tried = if alone { 1 } else { self.places.len() };
         let route = asked.route();
-        let deadline = route.map_or(DIRECT_DEADLINE, |route| route.deadline);
+        let own = asked.wishes.deadline;
+        let deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.deadline));
+        let stream_deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.stream_deadline));
         let hedge = asked.request.routing.hedge;
         Plan {
             decision_id: Arc::clone(&decided.id),
             request: Arc::clone(asked.request),
             candidates: self.places.iter().take(tried).map(planned).collect(),
             fixed: self.fixed,
-            deadline: received + asked.wishes.deadline.unwrap_or(deadline),
+            deadline: received + deadline,
+            stream_deadline: received + stream_deadline,
             ttft_budget: asked
                 .wishes
                 .ttft_budget

@@ -119,8 +119,8 @@ pub(super) fn assistant_blocks(
     with_thoughts: bool,
 ) -> Result<Vec<Value>, AttemptError> {
     let mut content = Vec::new();
-    if with_thoughts && let Some(Value::Array(thoughts)) = message.extra("thinking_blocks") {
-        content.extend(thoughts.iter().cloned());
+    if with_thoughts {
+        content.extend(signed_thoughts(message).cloned());
     }
     content.extend(blocks(wire, message)?);
     for call in &message.tool_calls {
@@ -133,6 +133,20 @@ pub(super) fn assistant_blocks(
         content.push(json!({"type": "tool_use", "id": tool_id(&call.id), "name": call.name, "input": input}));
     }
     Ok(content)
+}
+
+/// Thoughts that Anthropic has signed, or kept to itself. What another provider's model thought is told to clients of `/v1/messages` in a
+/// block whose signature is empty; it comes back so, and Anthropic refuses it.
+pub(super) fn signed_thoughts(message: &Message) -> impl Iterator<Item = &Value> {
+    let thoughts = message.extra("thinking_blocks").and_then(Value::as_array);
+    thoughts.into_iter().flatten().filter(|block| {
+        let is_signed = || {
+            block["signature"]
+                .as_str()
+                .is_some_and(|signature| !signature.is_empty())
+        };
+        block["type"] != "thinking" || is_signed()
+    })
 }
 
 /// The id with the characters that Anthropic takes: letters, digits, `_` and `-`.

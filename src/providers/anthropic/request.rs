@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::content::{assistant_blocks, blocks, cached, tool_id};
+use super::content::{assistant_blocks, blocks, cached, signed_thoughts, tool_id};
 use super::model::{self, Thinking};
 use crate::failure::AttemptError;
 use crate::providers::call::Call;
@@ -177,7 +177,7 @@ fn thoughts_are_lost(call: &Call) -> bool {
         .iter()
         .rev()
         .find(|message| message.role == Role::Assistant);
-    in_loop && last.is_some_and(|message| call.fallback || message.extra("thinking_blocks").is_none())
+    in_loop && last.is_some_and(|message| call.fallback || signed_thoughts(message).next().is_none())
 }
 
 /// All instructions, in order: Anthropic has one place for them.

@@ -31,6 +31,9 @@ fn thoughts_go_back_to_their_own_provider_only() {
     assert_eq!(own.get("temperature"), None, "thinking excludes sampling");
     let foreign = sent(&thinking, "claude-opus-4-6", true);
     assert_eq!(foreign["messages"][1]["content"][0]["type"], "text");
+    // What another provider's model thought comes back from clients of `/v1/messages` without a signature.
+    let unsigned = sent(&thinking.replace("EqQB", ""), "claude-opus-4-6", false);
+    assert_eq!(unsigned["messages"][1]["content"][0]["type"], "text");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) enum Meaning {
     TooLarge,
     /// The provider took too long, by its own account.
     Slow,
+    /// The conversation holds thoughts, or their signatures, that are not this model's, or lacks its own.
+    ForeignThoughts,
     /// This model or provider cannot do what is asked; another may.
     Unsupported,
     /// The request is wrong.
@@ -86,13 +88,16 @@ const ROWS: &[Row] = &[
     Row { status: &[429], says: &["exceeded your current quota"], no_wait: true,
           meaning: Meaning::QuotaExhausted, ..ANY },
     // The window.
-    Row { words: &["context_length_exceeded", "context_window_exceeded", "model_context_window_exceeded"],
+    Row { words: &["context_length_exceeded", "context_window_exceeded", "model_context_window_exceeded",
+                   "exceed_context_size_error"],
           meaning: Meaning::ContextLength, ..ANY },
     Row { status: REFUSALS,
           says: &["maximum context length", "context length", "context window", "exceed context limit",
                   "prompt is too long", "input is too long", "longer than the maximum model length",
                   "range of input length should be", "reduce the length of the messages",
-                  "exceeds the maximum number of tokens", "exceeds the model's maximum", "prompt too long"],
+                  "exceeds the maximum number of tokens", "exceeds the model's maximum", "prompt too long",
+                  "available context size", "too many tokens", "too many input tokens", "`inputs` must have less than",
+                  "tokens + `max_new_tokens` must be"],
           meaning: Meaning::ContextLength, ..ANY },
     // Rates.
     Row { status: &[429], says: &["request too large for"], meaning: Meaning::LargerThanRate, ..ANY },
@@ -116,6 +121,8 @@ const ROWS: &[Row] = &[
     Row { status: &[0, 200, 400, 403],
           says: &["api key not valid", "invalid api key", "incorrect api key", "api key expired", "api key not found"],
           meaning: Meaning::KeyRefused, ..ANY },
+    // OpenRouter, of a model that is there: a 404 that speaks of the request.
+    Row { status: &[404], says: &["no endpoints found that support"], meaning: Meaning::Unsupported, ..ANY },
     // The model, before the account: a 403 for one model does not damn the key.
     Row { words: &["model_not_found", "model_not_active", "model_not_supported", "invalid_model", "unknown_model",
                    "modelnotfound", "model_decommissioned", "not_found_error", "not_found", "access_denied_model"],
@@ -129,22 +136,43 @@ const ROWS: &[Row] = &[
                    "forbidden", "org_not_verified"],
           meaning: Meaning::AccountRefused, ..ANY },
     Row { status: &[403], meaning: Meaning::AccountRefused, ..ANY },
-    Row { status: &[400], says: &["user location is not supported", "organization must be verified"],
+    Row { status: &[400], says: &["user location is not supported", "organization must be verified",
+                                  "organization has been disabled", "credential is only authorized",
+                                  "free tier is not available"],
           meaning: Meaning::AccountRefused, ..ANY },
     Row { words: &["request_too_large"], meaning: Meaning::TooLarge, ..ANY },
     Row { status: &[413], meaning: Meaning::TooLarge, ..ANY },
     Row { words: &["deadline_exceeded", "timeout_error", "request_timeout"], meaning: Meaning::Slow, ..ANY },
     Row { status: &[408, 504, 524], meaning: Meaning::Slow, ..ANY },
-    // What another model may be able to do.
+    // Anthropic: "Invalid `signature` in `thinking` block", "must start with a thinking block", "`thinking` or
+    // `redacted_thinking` blocks in the latest assistant message cannot be modified". Gemini: "Corrupted thought
+    // signature", "Function call is missing a thought_signature".
+    Row { status: &[0, 200, 400, 422],
+          says: &["`signature` in `thinking`", "signature in thinking", "thinking block", "`thinking` block",
+                  "`redacted_thinking` block", "thought_signature", "thought signature"],
+          meaning: Meaning::ForeignThoughts, ..ANY },
+    // What another model may be able to do. Groq's model wrote a call or JSON that fails its check.
     Row { words: &["unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden",
                    "unsupported_model", "unimplemented", "invalid_image_format", "unsupported_content_type",
-                   "invalid_request_message_order"],
+                   "invalid_request_message_order", "invalid_function_call", "invalid_function_parameters",
+                   "operationnotsupported", "string_above_max_length", "array_above_max_length",
+                   "integer_above_max_value", "decimal_above_max_value", "tool_use_failed", "json_validate_failed"],
           meaning: Meaning::Unsupported, ..ANY },
     Row { status: &[0, 200, 400, 404, 405, 415, 422, 501],
           says: &["not support", "unsupported", "unrecognized", "unknown name", "unknown field", "unknown parameter",
                   "extra inputs are not permitted", "is unavailable now", "not available for this model",
-                  "is not enabled", "is deprecated for this model", "thought_signature", "thinking block",
-                  "roles must alternate", "unexpected role", "expected last role"],
+                  "is not enabled", "is deprecated for this model", "roles must alternate", "unexpected role",
+                  "expected last role",
+                  // Limits and rules of one provider's own.
+                  "supports at most", "maximum allowed number of output tokens", "output limit was reached",
+                  "cannot both be specified", "may only be set", "must be set to false", "supported only",
+                  "must be non-empty", "non-empty content", "trailing whitespace", "must contain the word",
+                  "image exceeds", "exceed max allowed size", "process image", "process input image",
+                  "reasoning_content", "invalid schema for", "json schema is invalid", "generatecontentrequest.",
+                  "function call turn", "function response turn",
+                  // Local servers: what they were not started for.
+                  "requires --enable-auto-tool-choice", "requires --jinja", "may be provided in one",
+                  "is not a multimodal model"],
           meaning: Meaning::Unsupported, ..ANY },
     Row { words: &["invalid_request_error", "invalid_argument", "failed_precondition", "out_of_range",
                    "badrequesterror", "invalid_parameter_error", "invalidparameter"],
@@ -182,7 +210,7 @@ impl Meaning {
     pub(super) fn consequence(self) -> Consequence {
         use FailureKind as Kind;
         use FaultSource::{Client, Credentials, Upstream};
-        use Retry::{NextArm, No, SameArm};
+        use Retry::{NextArm, No, SameArm, WithoutThoughts};
         #[rustfmt::skip]
         let (kind, fault, retry, sentence, quote) = match self {
             Self::ContentFilter => (Kind::ContentPolicyViolation, Client, NextArm, "refused the content by its policy", true),
@@ -196,6 +224,7 @@ impl Meaning {
             Self::ModelGone => (Kind::ProviderUnavailable, Upstream, NextArm, "does not serve this model", false),
             Self::TooLarge => (Kind::PayloadTooLarge, Client, NextArm, "cannot take a request of this size", false),
             Self::Slow => (Kind::Timeout, Upstream, NextArm, "did not answer in time", false),
+            Self::ForeignThoughts => (Kind::InvalidRequest, Client, WithoutThoughts, "does not take the thoughts in the conversation", true),
             Self::Unsupported => (Kind::InvalidRequest, Client, NextArm, "cannot do what the request asks", true),
             Self::BadRequest => (Kind::InvalidRequest, Client, No, "refused the request", true),
             Self::Faulty => (Kind::ProviderUnavailable, Upstream, SameArm, "failed to answer", false),

@@ -178,10 +178,9 @@ pub(super) fn finish(wire: &Wire, word: &str, calls: bool) -> Result<FinishReaso
             return Err(error);
         }
         "MISSING_THOUGHT_SIGNATURE" => {
-            return Err(fault::unsupported(
-                wire,
-                "tool calls of another model in the conversation",
-            ));
+            let mut error = fault::unsupported(wire, "tool calls of another model in the conversation");
+            error.retry = Retry::WithoutThoughts;
+            return Err(error);
         }
         _ if calls => FinishReason::ToolCalls,
         // STOP, OTHER, and what may come.

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::completion::FinishReason;
+use crate::completion::{FinishReason, Written};
 
 /// The top level of an answer or a chunk.
 #[derive(Default)]
@@ -83,8 +83,11 @@ pub(super) struct Look<'a> {
     pub(super) choices: u32,
     /// The first choice's `finish_reason`.
     pub(super) finish: Option<Cow<'a, str>>,
-    /// Bytes of visible text.
-    pub(super) text_bytes: usize,
+    /// The stop sequence at which the first choice ended, where the server tells it: vLLM's `stop_reason`, SGLang's
+    /// `matched_stop`. Both tell other things there too.
+    pub(super) stop: Option<Cow<'a, str>>,
+    /// What the model has written.
+    pub(super) written: Written,
     /// Whether there is anything for the user.
     pub(super) meaningful: bool,
     /// Tool calls, or pieces of them.
@@ -122,6 +125,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
                     look.choices += 1;
                     if look.finish.is_none() {
                         look.finish = choice.finish_reason.map(|Text(reason)| reason);
+                        look.stop = text_of(choice.stop_reason).or(text_of(choice.matched_stop));
                     }
                     if let Some(said) = choice.message.or(choice.delta) {
                         look.add(said);
@@ -142,6 +146,10 @@ struct Choice<'a> {
     delta: Option<Said<'a>>,
     #[serde(default, borrow)]
     finish_reason: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    stop_reason: Option<Content<'a>>,
+    #[serde(default, borrow)]
+    matched_stop: Option<Content<'a>>,
 }
 
 /// A message or a delta.
@@ -174,19 +182,47 @@ struct Called<'a> {
 #[derive(Deserialize)]
 struct Function<'a> {
     #[serde(default, borrow)]
+    name: Option<Content<'a>>,
+    #[serde(default, borrow)]
     arguments: Option<Content<'a>>,
 }
 
-/// Text, the text of an array of parts (Mistral's reasoning models), or something else that is there.
+/// Text; what a list of parts says (Mistral's reasoning models), its thoughts apart; or something else that is there.
 enum Content<'a> {
     Text(Cow<'a, str>),
+    Parts { text: String, thoughts: usize },
     Other,
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
     fn is_empty(&self) -> bool {
-        matches!(self, Self::Text(text) if text.is_empty())
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Parts { text, thoughts } => text.is_empty() && *thoughts == 0,
+            Self::Other => false,
+        }
     }
+
+    /// Bytes of text and thoughts together.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Parts { text, thoughts } => text.len() + thoughts,
+            Self::Other => 0,
+        }
+    }
+
+    fn into_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Parts { text, .. } => Some(Cow::Owned(text)),
+            Self::Other => None,
+        }
+    }
+}
+
+fn text_of(content: Option<Content<'_>>) -> Option<Cow<'_, str>> {
+    content.and_then(Content::into_text)
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
@@ -208,12 +244,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
                 struct Part<'a> {
                     #[serde(default, borrow)]
                     text: Option<Text<'a>>,
+                    #[serde(default, borrow)]
+                    thinking: Option<Content<'a>>,
                 }
-                let mut whole = String::new();
+                let (mut text, mut thoughts) = (String::new(), 0);
                 while let Some(part) = seq.next_element::<Part<'de>>()? {
-                    whole.push_str(part.text.as_ref().map_or("", |Text(text)| text));
+                    text.push_str(part.text.as_ref().map_or("", |Text(text)| text));
+                    thoughts += part.thinking.as_ref().map_or(0, Content::len);
                 }
-                Ok(Content::Text(Cow::Owned(whole)))
+                Ok(Content::Parts { text, thoughts })
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
@@ -241,6 +280,7 @@ impl<'a> Look<'a> {
         let is_some =
             |content: &Option<Content<'_>>| content.as_ref().is_some_and(|content| !content.is_empty());
         let has = |raw: Option<&RawValue>| raw.is_some_and(|raw| !matches!(raw.get(), "null" | "[]" | "{}"));
+        let length = |content: &Option<Content<'_>>| content.as_ref().map_or(0, Content::len);
         let calls = said.tool_calls.as_deref().unwrap_or_default();
         let refused = is_some(&said.refusal);
         self.refused |= refused;
@@ -259,14 +299,21 @@ impl<'a> Look<'a> {
         {
             let Some(function) = function else { continue };
             self.tool_calls += 1;
+            self.written.other += length(&function.name) + length(&function.arguments);
             if let Some(Content::Text(arguments)) = &function.arguments
                 && serde_json::from_str::<IgnoredAny>(arguments).is_err()
             {
                 self.invalid_tool_calls += 1;
             }
         }
-        if let Some(Content::Text(text)) = said.content {
-            self.text_bytes += text.len();
+        self.written.other += length(&said.refusal);
+        // Those who send both say the same twice.
+        self.written.thoughts += length(&said.reasoning_content).max(length(&said.reasoning));
+        if let Some(Content::Parts { thoughts, .. }) = &said.content {
+            self.written.thoughts += thoughts;
+        }
+        if let Some(text) = text_of(said.content) {
+            self.written.text += text.len();
             if self.text.is_none() {
                 self.text = Some(text);
             }
@@ -300,10 +347,18 @@ pub(super) fn finish(word: &str) -> Finish {
     }
 }
 
-/// `choices` with every `finish_reason` in OpenAI's words.
-pub(super) fn with_openai_reasons(choices: &RawValue) -> Option<Box<RawValue>> {
+/// `choices` with every `finish_reason` in OpenAI's words, and the one of `stops` at which each ended as its
+/// `stop_sequence`, where the server tells.
+pub(super) fn in_our_words(choices: &RawValue, stops: &[String]) -> Option<Box<RawValue>> {
     let mut value: Value = serde_json::from_str(choices.get()).ok()?;
     for choice in value.as_array_mut()? {
+        let told = ["stop_reason", "matched_stop"].iter().find_map(|key| {
+            let told = choice[key].as_str()?;
+            stops.iter().find(|stop| *stop == told)
+        });
+        if let Some(stop) = told {
+            choice["stop_sequence"] = stop.as_str().into();
+        }
         if let Some(word) = choice["finish_reason"].as_str()
             && let Finish::Reason(reason, false) = finish(word)
         {
@@ -329,6 +384,7 @@ mod tests {
             r#"[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]"#,
             r#"[{"index":0,"delta":{},"finish_reason":"stop"}]"#,
             r#"[{"index":0,"delta":{"content":null,"tool_calls":[],"audio":null}}]"#,
+            r#"[{"index":0,"delta":{"content":[{"type":"thinking","thinking":[]}]}}]"#,
             "[]",
         ];
         for json in nothing {
@@ -342,6 +398,7 @@ mod tests {
             r#"[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]"#,
             r#"[{"delta":{"audio":{"id":"a"}}}]"#,
             r#"[{"delta":{"content":[{"type":"text","text":"x"}]}}]"#,
+            r#"[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"x"}]}]}}]"#,
         ];
         for json in something {
             assert!(look(json).meaningful, "{json}");
@@ -351,15 +408,52 @@ mod tests {
     #[test]
     fn counts_text_and_calls() {
         let look = look(
-            r#"[{"message":{"content":"h\u00e9\n","tool_calls":[{"function":{"arguments":"{}"}},
-                {"function":{"arguments":"{oops"}}]},"finish_reason":"tool_calls"}]"#,
+            r#"[{"message":{"content":"h\u00e9\n","tool_calls":[{"function":{"name":"f","arguments":"{}"}},
+                {"function":{"name":"g","arguments":"{oops"}}]},"finish_reason":"tool_calls"}]"#,
         );
         assert_eq!(
-            (look.text_bytes, look.tool_calls, look.invalid_tool_calls),
+            (look.written.text, look.tool_calls, look.invalid_tool_calls),
             (4, 2, 1)
         );
+        // Two names of one byte, arguments of two and five.
+        assert_eq!((look.written.other, look.written.thoughts), (9, 0));
         assert_eq!(look.text.as_deref(), Some("hé\n"));
         assert_eq!(look.finish.as_deref(), Some("tool_calls"));
+    }
+
+    #[test]
+    fn thoughts_and_refusals_are_counted_in_every_dialect() {
+        let written = |json: &str| {
+            let Written {
+                text,
+                other,
+                thoughts,
+            } = look(json).written;
+            (text, other, thoughts)
+        };
+        let cases = [
+            (r#"[{"delta":{"reasoning_content":"hmm"}}]"#, (0, 0, 3)),
+            (
+                r#"[{"delta":{"reasoning":"hmm","reasoning_content":"hmm"}}]"#,
+                (0, 0, 3),
+            ),
+            (r#"[{"delta":{"refusal":"no"}}]"#, (0, 2, 0)),
+            (
+                r#"[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hmm"}]}]}}]"#,
+                (0, 0, 3),
+            ),
+            (
+                r#"[{"message":{"content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"four"}]}}]"#,
+                (4, 0, 2),
+            ),
+            (
+                r#"[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]"#,
+                (2, 0, 0),
+            ),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(written(json), expected, "{json}");
+        }
     }
 
     #[test]

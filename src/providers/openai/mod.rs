@@ -6,6 +6,7 @@ mod messages;
 mod request;
 mod stream;
 mod usage;
+mod whole;
 
 use reqwest::Url;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use self::dialect::Dialect;
 pub(super) use self::stream::ChunkReader;
 use super::call::{Call, EventStream};
 use super::fault::{self, Wire};
-use super::http::{self, Expect, Link};
+use super::http::{self, Expect, Link, Streamed};
 use super::stream::Events;
 use crate::completion::{Completion, FinishReason, Signals, Usage};
 use crate::failure::AttemptError;
@@ -44,13 +45,22 @@ impl OpenAi {
         let response = link.post(&self.chat, body, Expect::Json).await?;
         let body = link.whole(response).await?;
         let json_asked = call.request.response_format != ResponseFormat::Text;
-        read_completion(&link.wire, &body, json_asked)
+        read_completion(&link.wire, &body, json_asked, &call.request.sampling.stop)
     }
 
     pub(super) async fn stream(&self, link: &Link, call: &Call) -> Result<EventStream, AttemptError> {
         let body = request::body(call, self.dialect, true);
-        let response = link.post(&self.chat, body, Expect::Events).await?;
-        let reader = ChunkReader::new(link.wire.clone());
+        let stops = &call.request.sampling.stop;
+        let response = match link.post_for_events(&self.chat, body).await? {
+            Streamed::Events(response) => response,
+            Streamed::Whole(body) => {
+                let completion = read_completion(&link.wire, &body, false, stops)?;
+                let events = whole::events(completion)
+                    .ok_or_else(|| fault::nonsense(&link.wire, "a whole answer instead of a stream"))?;
+                return Ok(Box::pin(futures_util::stream::iter(events.into_iter().map(Ok))));
+            }
+        };
+        let reader = ChunkReader::new(link.wire.clone(), stops.clone());
         let bytes = Box::pin(response.bytes_stream());
         Ok(Box::pin(Events::new(
             link.wire.clone(),
@@ -90,7 +100,12 @@ impl OpenAi {
     }
 }
 
-fn read_completion(wire: &Wire, body: &[u8], json_asked: bool) -> Result<Completion, AttemptError> {
+fn read_completion(
+    wire: &Wire,
+    body: &[u8],
+    json_asked: bool,
+    stops: &[String],
+) -> Result<Completion, AttemptError> {
     let top: Top<'_> = serde_json::from_slice(body)
         .map_err(|_| fault::nonsense(wire, "something that is no JSON object"))?;
     if top.error {
@@ -114,13 +129,13 @@ fn read_completion(wire: &Wire, body: &[u8], json_asked: bool) -> Result<Complet
     });
     Ok(Completion {
         upstream_id: top.id.map(std::borrow::Cow::into_owned),
-        choices: relabelled(choices, own_word),
+        choices: relabelled(choices, &look, own_word, stops),
         extra: top.extra,
         usage,
         usage_extra,
         finish,
         signals: Signals {
-            text_bytes: look.text_bytes,
+            written: look.written,
             tool_calls: look.tool_calls,
             invalid_tool_calls: look.invalid_tool_calls,
             refused: look.refused,
@@ -137,11 +152,13 @@ fn reason(wire: &Wire, word: &str) -> Result<(FinishReason, bool), AttemptError>
     }
 }
 
-fn relabelled(choices: &RawValue, own_word: bool) -> Box<RawValue> {
-    if own_word {
+/// `choices` as they came, unless they tell in a dialect why the answer ended.
+fn relabelled(choices: &RawValue, look: &Look<'_>, own_word: bool, stops: &[String]) -> Box<RawValue> {
+    let is_stop = |told: &str| stops.iter().any(|stop| stop == told);
+    if own_word && !look.stop.as_deref().is_some_and(is_stop) {
         return answer::compact(choices);
     }
-    answer::with_openai_reasons(choices).unwrap_or_else(|| answer::compact(choices))
+    answer::in_our_words(choices, stops).unwrap_or_else(|| answer::compact(choices))
 }
 
 fn read_usage(raw: Option<&RawValue>) -> (Option<Usage>, Option<Value>) {

@@ -15,15 +15,18 @@ use crate::providers::stream::ReadEvents;
 /// Reads the chunks of one stream.
 pub(in crate::providers) struct ChunkReader {
     wire: Wire,
+    /// The request's stop sequences.
+    stops: Vec<String>,
     finish: Option<FinishReason>,
     /// The last usage as sent: some servers send a running count with every chunk.
     usage: Option<Box<RawValue>>,
 }
 
 impl ChunkReader {
-    pub(in crate::providers) fn new(wire: Wire) -> Self {
+    pub(in crate::providers) fn new(wire: Wire, stops: Vec<String>) -> Self {
         Self {
             wire,
+            stops,
             finish: None,
             usage: None,
         }
@@ -79,8 +82,8 @@ impl ReadEvents for ChunkReader {
         }
         out.push_back(StreamEvent::Chunk(Chunk {
             meaningful: look.meaningful,
-            text_bytes: look.text_bytes,
-            choices: relabelled(choices, own_word),
+            written: look.written,
+            choices: relabelled(choices, &look, own_word, &self.stops),
             extra: top.extra,
             // Most tell at the end, with a piece that holds nothing else.
             usage: self

@@ -5,7 +5,11 @@ use crate::providers::testing::{self, wire};
 
 /// Everything a stream of these bytes yields.
 fn streamed(text: &str) -> Result<Vec<StreamEvent>, AttemptError> {
-    testing::streamed(ChunkReader::new(wire()), text)
+    testing::streamed(ChunkReader::new(wire(), stops()), text)
+}
+
+fn stops() -> Vec<String> {
+    vec!["STOP".to_owned(), "END".to_owned()]
 }
 
 fn chunk(delta: &str, finish: &str) -> String {
@@ -26,7 +30,7 @@ fn a_whole_answer_keeps_its_choices_and_unknown_fields() {
     let body = br#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","system_fingerprint":"fp",
         "choices":[{"index":0,"message":{"role":"assistant","content":"{\"a\":1}","annotations":[]},"logprobs":null,"finish_reason":"stop"}],
         "usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"queue_time":0.5}}"#;
-    let answer = read_completion(&wire(), body, true).unwrap();
+    let answer = read_completion(&wire(), body, true, &[]).unwrap();
     assert_eq!(answer.upstream_id.as_deref(), Some("chatcmpl-1"));
     assert!(answer.choices.get().contains("annotations"));
     assert_eq!(answer.extra[0].0, "system_fingerprint");
@@ -39,7 +43,7 @@ fn a_whole_answer_keeps_its_choices_and_unknown_fields() {
 
 #[test]
 fn an_error_or_nonsense_inside_a_200_is_an_error() {
-    let kind = |body: &[u8]| read_completion(&wire(), body, false).unwrap_err().kind;
+    let kind = |body: &[u8]| read_completion(&wire(), body, false, &[]).unwrap_err().kind;
     assert_eq!(
         kind(br#"{"error":{"message":"Rate limit reached","code":429},"choices":[]}"#),
         FailureKind::RateLimitExceeded
@@ -146,7 +150,7 @@ fn comments_pings_and_filter_notes_do_not_disturb() {
         panic!("{events:?}")
     };
     assert!(thought.meaningful);
-    assert_eq!(thought.text_bytes, 0);
+    assert_eq!((thought.written.text, thought.written.thoughts), (0, 2));
     let StreamEvent::Chunk(last) = &events[2] else {
         panic!("{events:?}")
     };
@@ -156,6 +160,76 @@ fn comments_pings_and_filter_notes_do_not_disturb() {
         last.choices.get()
     );
     assert_eq!(end(&events).0, FinishReason::Length);
+}
+
+#[test]
+fn the_stop_sequence_is_read_where_a_dialect_tells_it() {
+    let ended = |told: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"x\"}},\"finish_reason\":\"stop\"{told}}}]}}\n\n"
+        )
+    };
+    // vLLM and SGLang tell a token's number there when it was the model's own end, and others what they like.
+    let cases = [
+        (r#","stop_reason":"END""#, Some("END")),
+        (r#","matched_stop":"STOP""#, Some("STOP")),
+        (r#","stop_reason":null,"matched_stop":"END""#, Some("END")),
+        (r#","stop_reason":151645"#, None),
+        (r#","stop_reason":"end_turn""#, None),
+        (r#","stop_reason":null"#, None),
+        ("", None),
+    ];
+    for (told, expected) in cases {
+        let events = streamed(&ended(told)).unwrap();
+        let StreamEvent::Chunk(chunk) = &events[0] else {
+            panic!("{events:?}")
+        };
+        let whole = ended(told)
+            .replace("data: ", "")
+            .replace("\"delta\"", "\"message\"");
+        let whole = read_completion(&wire(), whole.trim().as_bytes(), false, &stops()).unwrap();
+        for choices in [&chunk.choices, &whole.choices] {
+            let choices: Value = serde_json::from_str(choices.get()).unwrap();
+            assert_eq!(
+                choices[0]["stop_sequence"].as_str(),
+                expected,
+                "{told}: {choices}"
+            );
+            assert_eq!(choices[0]["finish_reason"], "stop");
+        }
+    }
+}
+
+#[test]
+fn a_whole_answer_where_a_stream_was_asked_for_is_given_on() {
+    let body = br#"{"id":"c","model":"m","system_fingerprint":"fp","choices":[{"index":0,"finish_reason":"tool_calls","message":{
+        "role":"assistant","content":"well","tool_calls":[{"id":"t","type":"function","function":{"name":"f","arguments":"{}"}}]}}],
+        "usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
+    let answer = read_completion(&wire(), body, false, &[]).unwrap();
+    let events = whole::events(answer).unwrap();
+    let [
+        StreamEvent::Chunk(said),
+        StreamEvent::Chunk(ended),
+        StreamEvent::End { finish, usage, .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    let choices = |chunk: &crate::completion::Chunk| {
+        serde_json::from_str::<Value>(chunk.choices.get()).unwrap()[0].clone()
+    };
+    let first = choices(said);
+    assert!(said.meaningful && !ended.meaningful && first["finish_reason"].is_null());
+    assert_eq!(
+        (
+            &first["delta"]["content"],
+            &first["delta"]["tool_calls"][0]["index"]
+        ),
+        (&"well".into(), &0.into())
+    );
+    assert_eq!(said.written.text, 4);
+    assert_eq!(choices(ended)["finish_reason"], "tool_calls");
+    assert_eq!((*finish, usage.unwrap().input), (FinishReason::ToolCalls, 9));
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub(super) id: String,
     pub(super) content: Content,
     pub(super) finish: FinishReason,
+    /// The stop sequence of the request at which it ended.
+    pub(super) stop: Option<String>,
     pub(super) usage: Usage,
     /// Whether text was to be JSON.
     pub(super) json: bool,
@@ -55,7 +57,7 @@ pub(super) fn compose(request: &ChatRequest, model: &SimulatedModel, outcome: &O
     let limit = request.max_output_tokens.unwrap_or(u32::MAX).max(1);
     let visible = intended.min(limit.saturating_sub(outcome.reasoning_tokens).max(1));
     let json = request.response_format != ResponseFormat::Text;
-    let (content, mut finish) = match called_tool(request) {
+    let (content, stop, mut finish) = match called_tool(request) {
         Some((name, parameters)) => {
             let arguments = instance::of(parameters.unwrap_or(&Value::Null)).to_string();
             (
@@ -63,15 +65,16 @@ pub(super) fn compose(request: &ChatRequest, model: &SimulatedModel, outcome: &O
                     name: name.to_owned(),
                     arguments,
                 },
+                None,
                 FinishReason::ToolCalls,
             )
         }
-        None => (
-            Content::Text(text(request, model, key, visible)),
-            FinishReason::Stop,
-        ),
+        None => {
+            let (text, stop) = text(request, model, key, visible);
+            (Content::Text(text), stop, FinishReason::Stop)
+        }
     };
-    if visible < intended && finish == FinishReason::Stop && !json {
+    if visible < intended && finish == FinishReason::Stop && stop.is_none() && !json {
         finish = FinishReason::Length;
     }
     let copies = request.sampling.n.unwrap_or(1).clamp(1, MOST_COPIES);
@@ -86,6 +89,7 @@ pub(super) fn compose(request: &ChatRequest, model: &SimulatedModel, outcome: &O
         id: format!("sim-{key:016x}"),
         content,
         finish,
+        stop,
         usage,
         json,
         copies,
@@ -117,23 +121,27 @@ fn called_tool(request: &ChatRequest) -> Option<(&str, Option<&Value>)> {
     Some((&tool.name, tool.parameters.as_ref()))
 }
 
-fn text(request: &ChatRequest, model: &SimulatedModel, key: u64, tokens: u32) -> String {
-    match &request.response_format {
-        ResponseFormat::Text => until_stop(prose(request, model, key, tokens), &request.sampling.stop),
+/// What is said, and the stop sequence at which it ended.
+fn text(request: &ChatRequest, model: &SimulatedModel, key: u64, tokens: u32) -> (String, Option<String>) {
+    let text = match &request.response_format {
+        ResponseFormat::Text => {
+            return until_stop(prose(request, model, key, tokens), &request.sampling.stop);
+        }
         ResponseFormat::JsonObject => json!({ "simulated": true, "model": model.name }).to_string(),
         ResponseFormat::JsonSchema { schema, .. } => instance::of(schema).to_string(),
-    }
+    };
+    (text, None)
 }
 
-fn until_stop(text: String, stops: &[String]) -> String {
-    let end = stops
+fn until_stop(text: String, stops: &[String]) -> (String, Option<String>) {
+    let found = stops
         .iter()
         .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(stop))
-        .min();
-    match end {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+        .filter_map(|stop| Some((text.find(stop)?, stop)))
+        .min_by_key(|(end, _)| *end);
+    match found {
+        Some((end, stop)) => (text[..end].to_owned(), Some(stop.clone())),
+        None => (text, None),
     }
 }
 

@@ -189,6 +189,38 @@ async fn calls_the_tool_then_answers_with_its_result() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ends_at_a_stop_sequence_and_tells_which() {
+    let provider = provider("simulated:");
+    let plain = provider
+        .complete(&call("llama-3.1-8b", question("Tell me all about tea.")))
+        .await
+        .unwrap();
+    assert!(!plain.choices.get().contains("stop_sequence"));
+    let text = message(&plain)["content"].as_str().unwrap().to_owned();
+    let stop = format!(" {}", text.split(' ').nth(5).unwrap());
+    let asked = || {
+        let messages = json!([{"role": "user", "content": "Tell me all about tea."}]);
+        let fields = json!({"messages": messages, "stop": ["not to be found", stop]});
+        call("llama-3.1-8b", request(fields))
+    };
+    let completion = provider.complete(&asked()).await.unwrap();
+    let choices: Value = serde_json::from_str(completion.choices.get()).unwrap();
+    let end = (&choices[0]["finish_reason"], &choices[0]["stop_sequence"]);
+    assert_eq!(end, (&json!("stop"), &json!(stop)));
+    let said = message(&completion)["content"].as_str().unwrap().to_owned();
+    assert!(text.starts_with(&format!("{said}{stop}")), "{said}");
+    let events: Vec<_> = provider.stream(&asked()).await.unwrap().collect().await;
+    let told = events.iter().filter_map(|event| match event.as_ref().unwrap() {
+        StreamEvent::Chunk(chunk) => Some(serde_json::from_str::<Value>(chunk.choices.get()).unwrap()),
+        StreamEvent::End { .. } => None,
+    });
+    let told: Vec<Value> = told.map(|choices| choices[0]["stop_sequence"].clone()).collect();
+    let (last, before) = told.split_last().unwrap();
+    assert_eq!(*last, json!(stop));
+    assert!(before.iter().all(Value::is_null), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn obeys_a_limit_and_a_schema() {
     let provider = provider("simulated:");
     let messages = json!([{"role": "user", "content": "Tell me all about the history of tea."}]);

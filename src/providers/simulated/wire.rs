@@ -4,7 +4,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Content};
-use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent};
+use crate::completion::{Chunk, Completion, FinishReason, Signals, StreamEvent, Written};
 use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 
 /// Words in one piece of a stream.
@@ -24,9 +24,13 @@ pub(super) fn completion(answer: &Answer) -> Result<Completion, AttemptError> {
             }],
         }),
     };
-    let choices: Vec<Value> = (0..answer.copies)
-        .map(|index| json!({"index": index, "message": message, "logprobs": null, "finish_reason": answer.finish}))
-        .collect();
+    let choice = |index: u32| {
+        let mut choice =
+            json!({"index": index, "message": message, "logprobs": null, "finish_reason": answer.finish});
+        tell_stop(&mut choice, answer);
+        choice
+    };
+    let choices: Vec<Value> = (0..answer.copies).map(choice).collect();
     Ok(Completion {
         upstream_id: Some(answer.id.clone()),
         choices: raw(&choices)?,
@@ -38,17 +42,33 @@ pub(super) fn completion(answer: &Answer) -> Result<Completion, AttemptError> {
     })
 }
 
+/// Only Anthropic's format has a place for it; here it stands where the adapters put it.
+fn tell_stop(choice: &mut Value, answer: &Answer) {
+    if let Some(stop) = &answer.stop {
+        choice["stop_sequence"] = json!(stop);
+    }
+}
+
 fn signals(answer: &Answer) -> Signals {
     match &answer.content {
         Content::Text(text) => Signals {
-            text_bytes: text.len(),
+            written: written(text.len(), 0),
             json_valid: answer.json.then(|| serde_json::from_str::<Value>(text).is_ok()),
             ..Signals::default()
         },
-        Content::Call { .. } => Signals {
+        Content::Call { name, arguments } => Signals {
+            written: written(0, name.len() + arguments.len()),
             tool_calls: 1,
             ..Signals::default()
         },
+    }
+}
+
+fn written(text: usize, other: usize) -> Written {
+    Written {
+        text,
+        other,
+        thoughts: 0,
     }
 }
 
@@ -56,29 +76,28 @@ fn signals(answer: &Answer) -> Signals {
 pub(super) fn events(answer: &Answer) -> Result<Vec<StreamEvent>, AttemptError> {
     let mut events = Vec::new();
     for index in 0..answer.copies {
-        let piece = |delta: Value, finish: Option<FinishReason>, text_bytes: usize, meaningful: bool| {
-            let choices =
-                json!([{"index": index, "delta": delta, "logprobs": null, "finish_reason": finish}]);
-            raw(&choices).map(|choices| {
+        let piece = |delta: Value, finish: Option<FinishReason>, written: Written| {
+            let mut choice =
+                json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish});
+            if finish.is_some() {
+                tell_stop(&mut choice, answer);
+            }
+            raw(&[choice]).map(|choices| {
                 StreamEvent::Chunk(Chunk {
                     choices,
                     extra: Vec::new(),
-                    meaningful,
-                    text_bytes,
+                    meaningful: written != Written::default(),
+                    written,
                     usage: None,
                 })
             })
         };
+        let nothing = Written::default();
         match &answer.content {
             Content::Text(text) => {
-                events.push(piece(
-                    json!({"role": "assistant", "content": ""}),
-                    None,
-                    0,
-                    false,
-                )?);
+                events.push(piece(json!({"role": "assistant", "content": ""}), None, nothing)?);
                 for words in pieces(text) {
-                    events.push(piece(json!({"content": words}), None, words.len(), true)?);
+                    events.push(piece(json!({"content": words}), None, written(words.len(), 0))?);
                 }
             }
             Content::Call { name, arguments } => {
@@ -87,13 +106,17 @@ pub(super) fn events(answer: &Answer) -> Result<Vec<StreamEvent>, AttemptError> 
                 opening["role"] = json!("assistant");
                 opening["tool_calls"][0]["id"] = json!(call_id(answer));
                 opening["tool_calls"][0]["type"] = json!("function");
-                events.push(piece(opening, None, 0, true)?);
+                events.push(piece(opening, None, written(0, name.len()))?);
                 for part in pieces(arguments) {
-                    events.push(piece(call(json!({"arguments": part})), None, 0, true)?);
+                    events.push(piece(
+                        call(json!({"arguments": part})),
+                        None,
+                        written(0, part.len()),
+                    )?);
                 }
             }
         }
-        events.push(piece(json!({}), Some(answer.finish), 0, false)?);
+        events.push(piece(json!({}), Some(answer.finish), nothing)?);
     }
     events.push(StreamEvent::End {
         finish: answer.finish,

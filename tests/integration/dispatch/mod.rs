@@ -100,6 +100,7 @@ pub fn plan(ask: &str, stream: bool, candidates: Vec<PlannedArm>, deadline: Dura
         candidates,
         fixed: 1,
         deadline: clock::monotonic() + deadline,
+        stream_deadline: clock::monotonic() + deadline,
         ttft_budget: None,
         hedge: HedgeRule {
             enabled: false,
