@@ -175,7 +175,9 @@ fn panels(page: &mut Browser) {
 
 /// The figures move while requests come.
 fn lives(page: &mut Browser) {
-    let requests = "Number(document.querySelectorAll('#figures .value')[2].textContent.replace(/,/g, ''))";
+    let requests = "Number([...document.querySelectorAll('#figures > *')]\
+        .find((one) => one.textContent.startsWith('Requests'))\
+        .querySelector('.value').textContent.replace(/,/g, ''))";
     let before = page.js(requests).as_f64().unwrap();
     assert!(before > 0.0);
     page.wait(&format!("{requests} > {before} + 10"));

@@ -84,6 +84,18 @@ async fn started(house: &House) -> Value {
     panic!("nothing has started: {}", house.get("/v1/experiments").await);
 }
 
+/// The report of `name` once it tells of `phase`: it is written anew a moment after that is reached.
+async fn report_of(house: &House, name: &str, phase: &str) -> Value {
+    for _ in 0..200 {
+        let report = house.get(&format!("/reports/{name}/report.json")).await;
+        if report["experiment"]["phase"] == phase {
+            return report;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no report of {name} says {phase}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_there() {
     let upstream = Upstream::always("p", Wire::OpenAi, Fault::None).await;
@@ -144,7 +156,7 @@ async fn a_cheaper_family_is_tried_in_a_category_and_takes_the_others_place_ther
         "{drawn:?}"
     );
     assert!(chances(&house, EASY, Some("creative")).await.0.contains_key(DEAR));
-    let report = house.get(&format!("/reports/{name}/report.json")).await;
+    let report = report_of(&house, &name, "shipped").await;
     assert_eq!(report["experiment"]["definition"]["reason"], definition["reason"]);
     let sentence = report["outcome"]["sentence"].as_str().unwrap();
     assert!(sentence.contains("for prompts of “code”"), "{sentence}");
