@@ -17,8 +17,8 @@ use crate::units::UnixMs;
 
 /// A call of usual size, for telling arms' price tiers apart.
 const TYPICAL: (u64, u64) = (500, 300);
-/// Share of a route's requests that go to its reference arm, to audit the others by.
-const AUDIT_SHARE: f64 = 0.01;
+/// Share of a route's requests that go to an arm that may be the best, to hold the promised margin against.
+const AUDIT_SHARE: f64 = 0.02;
 
 /// The learner before anything was learned here.
 #[must_use]
@@ -58,7 +58,7 @@ pub fn configure(learner: &mut ContextualLearner, config: &Config, now: UnixMs) 
         });
     }
     for route in &config.routes {
-        learner.ensure_route(&route.name, settings(config, route, now));
+        learner.ensure_route(&route.name, settings(route));
     }
 }
 
@@ -86,9 +86,8 @@ pub fn list_cost(config: &Config, arm: &ArmId, now: UnixMs) -> Option<f64> {
 
 /// A route as the policy takes it.
 #[must_use]
-pub fn settings(config: &Config, route: &Route, now: UnixMs) -> RouteSettings {
+pub fn settings(route: &Route) -> RouteSettings {
     let mut settings = RouteSettings {
-        reference: reference(config, route, now),
         audit_share: AUDIT_SHARE,
         ..RouteSettings::default()
     };
@@ -119,7 +118,7 @@ pub fn settings(config: &Config, route: &Route, now: UnixMs) -> RouteSettings {
     settings
 }
 
-/// The arm that the others are measured by: the dearest, which is what one would use without a router.
+/// The arm that savings are measured by: the dearest, which is what one would use without a router.
 #[must_use]
 pub fn reference(config: &Config, route: &Route, now: UnixMs) -> Option<ArmId> {
     let cost = |arm: &ArmId| typical_cost(config, arm, now);

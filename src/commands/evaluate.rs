@@ -67,7 +67,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         ),
     };
     let routes: Vec<String> = named.routes.into_iter().collect();
-    let settings = |route: &str| settings(args, config.as_ref(), route, to);
+    let settings = |route: &str| settings(args, config.as_ref(), route);
     let mut target = policy.learner(
         Categories::new(named.categories.iter().map(String::as_str)),
         &routes,
@@ -130,12 +130,9 @@ fn names(log: pointsman::store::JoinedLog, route: Option<&str>) -> anyhow::Resul
 }
 
 /// A route's settings: the configuration's where it has the route, with the objective that was asked for.
-fn settings(args: &EvaluateArgs, config: Option<&Config>, route: &str, now: UnixMs) -> RouteSettings {
-    let configured =
-        config.and_then(|config| Some((config, config.routes.iter().find(|known| *known.name == *route)?)));
-    let mut settings = configured.map_or_else(RouteSettings::default, |(config, route)| {
-        policies::settings(config, route, now)
-    });
+fn settings(args: &EvaluateArgs, config: Option<&Config>, route: &str) -> RouteSettings {
+    let configured = config.and_then(|config| config.routes.iter().find(|known| *known.name == *route));
+    let mut settings = configured.map_or_else(RouteSettings::default, policies::settings);
     match (args.margin, args.lambda) {
         (Some(margin), _) => settings.objective = Objective::CheapestCapable { margin },
         (_, Some(lambda)) => settings.objective = Objective::Weighted { lambda },

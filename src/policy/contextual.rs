@@ -36,6 +36,8 @@ pub struct RouteView {
     pub static_mix: Vec<(ArmId, f64)>,
     /// Whether the contextual scores serve; else the static mix does.
     pub contextual: bool,
+    /// The arm that the audit slice goes to.
+    pub audited: Option<ArmId>,
 }
 
 /// Candidates as scored: with the noise of their values, and the variance of their levels alone.
@@ -272,12 +274,14 @@ impl Snapshot {
     ) -> Vec<f64> {
         let settings = &view.settings;
         let limit = least(settings.budget_usd, round.demands.target_usd);
-        let budget = limit.or_else(|| (lambda > 0.0).then(|| EXPLORED_QUALITY / lambda));
+        // Where the cheapest is believed best, the price of a dollar says nothing: what requests cost now is spent then.
+        let least_usd = view.solution.mean_cost_usd;
+        let budget = limit.or_else(|| (lambda > 0.0).then(|| (EXPLORED_QUALITY / lambda).max(least_usd)));
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let explored = view.exploration;
         let mut floor = floor_per_dollar(costs, explored.share, explored.spend, budget);
         bound_regret(&mut floor, scores, drifts, explored.regret);
-        let reference = settings.reference.as_ref();
+        let reference = view.audited.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
             // Under a budget the audit of a dear reference must not eat what it is to judge.
             let cost = round.candidates[index].cost_usd;

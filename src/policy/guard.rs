@@ -162,6 +162,12 @@ impl Audit {
         &self.loss
     }
 
+    /// Begins anew against another arm. The factor stays: what was promised too much then may be so still.
+    pub fn restart(&mut self) {
+        self.loss = Difference::default();
+        self.since = 0;
+    }
+
     /// Takes one doubly robust quality difference (policy less reference) into account; every 100 of them the
     /// margin moves: down by 20 % when the mean loss exceeds the promise, up by 5 % when even the interval's end
     /// is within half of it.

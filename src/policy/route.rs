@@ -53,9 +53,10 @@ pub struct RouteSettings {
     /// Quality points that the exploration floor may give up per request, each arm an equal part: what is known to be
     /// far worse is drawn the more seldom.
     pub exploration_regret: f64,
-    /// Share of requests that go to the reference arm for the audit.
+    /// Share of requests that go to an arm that may be the best, to hold the promised margin against; 0: no audit.
     pub audit_share: f64,
-    /// The reference arm; `None`: no audit slice.
+    /// That arm. `None`: whichever may be the best by what is believed; the margin is held against the one that is
+    /// believed best.
     pub reference: Option<ArmId>,
     /// Thompson noise on the weights, in standard deviations.
     pub weights_noise: f64,
@@ -178,7 +179,26 @@ pub fn solve(settings: &RouteSettings, rounds: &Rounds, terms: &Terms) -> Soluti
     }
 }
 
+/// Quality points by which another arm must be believed better for the audit to go over to it.
+const CLEARLY_BETTER: f64 = 0.01;
+
 impl Solution {
+    /// Index of the arm with the largest mean quality among those that at least half of the rounds offer; `present` as
+    /// long as none is clearly better.
+    #[must_use]
+    pub fn best_arm(&self, present: Option<usize>) -> Option<usize> {
+        let (best, quality) = self.offered().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let near = |&(arm, own): &(usize, f64)| Some(arm) == present && own >= quality - CLEARLY_BETTER;
+        Some(self.offered().find(near).map_or(best, |(arm, _)| arm))
+    }
+
+    /// Index and mean quality of the arms that at least half of the rounds offer.
+    pub fn offered(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
+        let arms = self.by_arm.iter().enumerate();
+        arms.filter(|(_, (_, rounds))| 2 * rounds >= self.rounds.max(1))
+            .map(|(arm, (means, _))| (arm, means.quality))
+    }
+
     /// Price of a dollar for a margin that a request asks for: linear between the [`MARGINS`].
     #[must_use]
     pub fn lambda_for_margin(&self, margin: f64) -> f64 {
@@ -320,6 +340,9 @@ pub struct RouteMemory {
     pub guard: Guard,
     /// The margin's audit.
     pub audit: Audit,
+    /// The arm that it compares with.
+    #[serde(default)]
+    pub audited: Option<ArmId>,
 }
 
 #[cfg(test)]
@@ -387,6 +410,19 @@ mod tests {
         let (low, high, share) = solution.prices_for_cost(0.5);
         assert!(low > 1e5 && high > 1e5 && share == 1.0, "nothing costs so little");
         assert_eq!(Solution::default().prices_for_cost(1.0), (0.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn the_audit_follows_the_best_arm_and_not_every_breath() {
+        let solution = solve(&RouteSettings::default(), &rounds(), &Terms::default());
+        assert_eq!(solution.best_arm(None), Some(2));
+        assert_eq!(solution.best_arm(Some(1)), Some(2), "clearly better");
+        let mut close = solution.clone();
+        close.by_arm[1].0.quality = 0.895;
+        assert_eq!(close.best_arm(Some(1)), Some(1));
+        close.by_arm[1].1 = 1;
+        assert_eq!(close.best_arm(Some(1)), Some(2), "no longer offered");
+        assert_eq!(Solution::default().best_arm(None), None);
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Default for SeedSettings {
             ridge: None,
             intercept_ridge: 1.0,
             common_ridge: 2.0,
-            most_prompts: 4000.0,
+            most_prompts: 20_000.0,
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct ReplayArgs {
     /// Only prompts of this category
     #[arg(long, value_name = "CATEGORY")]
     pub category: Option<String>,
+    /// Count calls and not tokens: every call costs what its model's cost in the mean
+    #[arg(long)]
+    pub mean_costs: bool,
     /// Labelled prompts to learn from first, all outcomes known (default: the shipped prior)
     #[arg(long, value_name = "FILE")]
     pub seed_dataset: Option<PathBuf>,
@@ -67,10 +70,10 @@ pub struct ReplayArgs {
     /// The view of a prompt that is decided by: text, or embedding (the transformer's, beside the text view)
     #[arg(long, value_name = "VIEW", default_value = "text", value_parser = super::asked::view)]
     pub view: View,
-    /// Share of requests that go to the reference model, to hold the promised margin against what really comes of it
+    /// Share of requests that go to the reference model (`serve`: 0.02), to hold the promised margin against what really comes of it
     #[arg(long, value_name = "P")]
     pub audit: Option<f64>,
-    /// The audit's reference [default: the dearest model by its recorded mean cost]
+    /// The audit's reference [default: whichever model may be the best by what is believed]
     #[arg(long, value_name = "MODEL", requires = "audit")]
     pub reference: Option<String>,
     /// Leave the baselines out

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::ReplayArgs;
-use super::contestants::{Contestant, Settings, single_points};
+use super::contestants::{Contestant, Settings};
 use super::dataset::Dataset;
 use super::scenario::Scenario;
 use crate::policy::View;
@@ -45,21 +45,16 @@ pub(super) fn check_shares(args: &ReplayArgs) -> Result<()> {
     Ok(())
 }
 
-/// Sends a share of requests to the reference model.
+/// Sends a share of requests to the reference model, or to one that may be the best.
 pub(super) fn audit(args: &ReplayArgs, dataset: &Dataset, settings: &mut Settings) -> Result<()> {
     let Some(share) = args.audit else { return Ok(()) };
-    let singles = single_points(dataset);
-    let reference = match &args.reference {
-        Some(name) => dataset
-            .models
-            .iter()
-            .position(|model| model.as_str() == name || model.model() == name)
-            .with_context(|| format!("--reference {name:?} is not a model of the dataset"))?,
-        None => (0..singles.len())
-            .max_by(|&a, &b| singles[a].cost_usd.total_cmp(&singles[b].cost_usd))
-            .unwrap_or(0),
-    };
-    settings.route.reference = Some(dataset.models[reference].clone());
+    if let Some(name) = &args.reference {
+        let mut models = dataset.models.iter();
+        let found = models.find(|model| model.as_str() == name || model.model() == name);
+        let reference =
+            found.with_context(|| format!("--reference {name:?} is not a model of the dataset"))?;
+        settings.route.reference = Some(reference.clone());
+    }
     settings.route.audit_share = share;
     Ok(())
 }

@@ -150,6 +150,22 @@ impl Dataset {
         Ok(self)
     }
 
+    /// Every call costs what its model's cost in the mean.
+    pub fn level_costs(&mut self) {
+        for model in 0..self.models.len() {
+            let answers = self.prompts.iter().filter_map(|prompt| prompt.outcomes[model]);
+            let (count, sum) = answers.fold((0.0, 0.0), |(count, sum), outcome| {
+                (count + 1.0, sum + outcome.cost_usd)
+            });
+            let mean = sum / f64::max(count, 1.0);
+            for prompt in &mut self.prompts {
+                if let Some(outcome) = &mut prompt.outcomes[model] {
+                    outcome.cost_usd = mean;
+                }
+            }
+        }
+    }
+
     /// Only the named models, and the prompts that one of them answered.
     ///
     /// # Errors
@@ -309,6 +325,37 @@ mod tests {
                 .to_string()
                 .contains("m/a, m/b")
         );
+    }
+
+    #[test]
+    fn a_category_is_picked_and_costs_are_levelled() {
+        let path = Path::new("x.jsonl");
+        let mut dataset = Dataset::parse(
+            path,
+            &LINES.replace(
+                r#""score": 0.5, "cost_usd": 0.1"#,
+                r#""score": 0.5, "cost_usd": 0.3"#,
+            ),
+        )
+        .unwrap();
+        let of_maths = dataset.clone().category("math", path).unwrap();
+        assert_eq!(of_maths.prompts.len(), 1);
+        assert_eq!(of_maths.prompts[0].id, "a");
+        let message = dataset.clone().category("law", path).unwrap_err().to_string();
+        assert!(message.contains("math, none"), "{message}");
+        dataset.level_costs();
+        let costs: Vec<Vec<Option<f64>>> = dataset
+            .prompts
+            .iter()
+            .map(|prompt| {
+                prompt
+                    .outcomes
+                    .iter()
+                    .map(|outcome| outcome.map(|outcome| outcome.cost_usd))
+                    .collect()
+            })
+            .collect();
+        assert_eq!(costs, [vec![None, Some(0.2)], vec![Some(0.2), Some(0.2)]]);
     }
 
     #[test]

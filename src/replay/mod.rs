@@ -139,6 +139,9 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     if let Some(category) = &args.category {
         whole = whole.category(category, &args.dataset)?;
     }
+    if args.mean_costs {
+        whole.level_costs();
+    }
     if let [only] = &whole.models[..] {
         return Err(DatasetError::OneModel {
             path: args.dataset.clone(),

@@ -39,7 +39,7 @@ impl ContextualLearner {
             .iter()
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .and_then(|(arm, _)| logged.arms.iter().position(|candidate| candidate == arm));
-        let reference = state.settings.reference.as_ref();
+        let reference = state.memory.audited.as_ref();
         let audited = reference.and_then(|arm| logged.arms.iter().position(|candidate| candidate == arm));
         let margin = match state.settings.objective {
             Objective::CheapestCapable { margin } => Some(margin),

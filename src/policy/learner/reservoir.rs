@@ -6,11 +6,16 @@ use std::sync::Arc;
 use super::ContextualLearner;
 use crate::arm::ArmId;
 use crate::policy::contextual::{Exploration, RouteView};
-use crate::policy::pmf::floor_per_dollar;
+use crate::policy::pmf::{floor_per_dollar, normal_quantile};
 use crate::policy::route::{RouteMemory, RouteSettings, Solution, Terms, solve};
 use crate::policy::solver::{Offer, Rounds};
 use crate::policy::{Contexts, View};
 
+/// How far, as a deviation, an arm's mean quality on a route's prompts may lie from what a prior from other prompts makes
+/// of it, and the variance of one score around it: on recorded outcomes one model scored .60 on one source and .81 on
+/// another.
+const LEVEL_SD: f64 = 0.15;
+const SCORE_VARIANCE: f64 = 0.2;
 /// Recent rounds that a route's price of a dollar is solved on.
 const RESERVOIR: usize = 512;
 /// Rounds between two solutions, once there are many.
@@ -53,6 +58,8 @@ pub(super) struct RouteState {
     pub(super) offered: BTreeMap<u32, u64>,
     pub(super) changed: u64,
     pub(super) solution: Arc<Solution>,
+    /// The arm that the audit slice goes to.
+    pub(super) contender: Option<ArmId>,
     pub(super) stale: bool,
 }
 
@@ -169,10 +176,63 @@ impl ContextualLearner {
                 .map(|budget| state.memory.pacer.allowance(budget)),
         };
         let solution = solve(&settings, &rounds, &terms);
+        let audited = self.audited(&settings, &solution, state.memory.audited.as_ref());
+        let contender = self.contender(state, &solution);
         if let Some(state) = self.routes.get_mut(name) {
+            if state.memory.audited != audited {
+                state.memory.audited = audited;
+                state.memory.audit.restart();
+            }
+            state.contender = contender;
             state.solution = Arc::new(solution);
             state.stale = false;
         }
+    }
+
+    /// The arm that a route's audit compares with.
+    fn audited(
+        &self,
+        settings: &RouteSettings,
+        solution: &Solution,
+        present: Option<&ArmId>,
+    ) -> Option<ArmId> {
+        if settings.audit_share <= 0.0 {
+            return None;
+        }
+        let believed = || {
+            let present = present.and_then(|arm| self.indices.get(arm).copied());
+            Some(self.names[solution.best_arm(present)?].clone())
+        };
+        settings.reference.clone().or_else(believed)
+    }
+
+    /// The arm that the audit slice goes to: the one that may be the best, by the upper end of what is believed of its
+    /// mean quality over the recent prompts (upper confidence bounds; Auer, Cesa-Bianchi and Fischer, *Machine Learning*
+    /// 47, 2002). An arm that is known is the contender only if it is the best; one that is not known is, until it is.
+    /// Else a dear arm that had bad luck at first would never be asked again where nothing but money seems to count.
+    fn contender(&self, state: &RouteState, solution: &Solution) -> Option<ArmId> {
+        let settings = &state.settings;
+        if settings.audit_share <= 0.0 || settings.reference.is_some() {
+            return settings.reference.clone();
+        }
+        let typical = typical(&state.recent);
+        let contexts = Contexts {
+            text: typical.as_deref(),
+            embedding: None,
+        };
+        let z = normal_quantile(settings.confidence.clamp(0.5, 0.999_9));
+        let upper = |arm: usize| {
+            let model = &self.arms[arm];
+            let known = model.estimate(&contexts, None, self.clock, &self.learning, true);
+            let elsewhere = 1.0 / (1.0 / (LEVEL_SD * LEVEL_SD) + model.rewards() as f64 / SCORE_VARIANCE);
+            z * (known.weights_variance + known.drift_variance)
+                .max(elsewhere)
+                .sqrt()
+        };
+        let offered = solution.offered();
+        let bounds = offered.map(|(arm, quality)| (arm, quality + upper(arm)));
+        let (arm, _) = bounds.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(self.names[arm].clone())
     }
 
     /// How much a route explores: more while an alarm says that the world is not what it was taken for.
@@ -203,8 +263,24 @@ impl ContextualLearner {
             static_mix: mix.into_iter().map(named).collect(),
             exploration: self.exploration(&state.settings),
             contextual: state.memory.guard.contextual() || !state.settings.guarded,
+            audited: state.contender.clone(),
         }
     }
+}
+
+/// The mean of the recent prompts' text features: the variance of a linear prediction there is that of its mean over
+/// them. `None` where no prompt has any.
+fn typical(recent: &[Recent]) -> Option<Vec<f32>> {
+    let mut rows = recent.iter().filter_map(|recent| recent.views[0].as_deref());
+    let mut sum = rows.next()?.to_vec();
+    let mut count = 1.0_f32;
+    let width = sum.len();
+    for row in rows.filter(|row| row.len() == width) {
+        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        count += 1.0;
+    }
+    sum.iter_mut().for_each(|sum| *sum /= count);
+    Some(sum)
 }
 
 /// A standard normal number that belongs to a round and an arm: the same at every solution, so that bisection sees
