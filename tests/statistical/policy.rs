@@ -4,6 +4,7 @@
 //! prompt that the features show. Every test uses fixed seeds; its accepted range says how often chance alone would
 //! leave it.
 
+use pointsman::arm::ArmId;
 use pointsman::policy::route::{Objective, RouteSettings};
 use pointsman::policy::{
     Candidate, ContextualLearner, Demands, Learner, Logged, Observation, Random, Round, UsageSample, decide,
@@ -241,4 +242,38 @@ fn cheapest_capable_keeps_its_margin_and_saves() {
     let quality = mean(&steps, |step| step.quality);
     assert!(quality > 0.92 - 0.03 - 0.025, "{quality}");
     assert!(mean(&steps, |step| step.cost) < 0.35 * COSTS[2]);
+}
+
+/// A prior from elsewhere that thinks little of the best arm, with 60 prompts behind it: the cheapest (0.72) is believed
+/// best, so that nothing but money counts, and the dearest is as poor as it is thought to be. The audit goes to whoever may
+/// be the best, and the solid arm (0.88) may: in each of ten orders the last 2,000 of 12,000 requests are answered better
+/// than the cheapest answers, in nine by the solid arm nearly alone. An audit of the dearest frees none.
+#[test]
+fn what_was_thought_too_little_of_is_asked_again() {
+    fn elsewhere(rng: &mut ChaCha8Rng) -> Prompt {
+        let Prompt { features, quality } = prompt(rng);
+        Prompt {
+            features,
+            quality: [quality[0], 0.6, 0.55],
+        }
+    }
+    let late = |reference: Option<ArmId>, order: u64| {
+        let settings = RouteSettings {
+            audit_share: 0.02,
+            reference,
+            ..RouteSettings::default()
+        };
+        let mut learner = seeded::learner(settings, DIMENSIONS, elsewhere, 60, 60);
+        let steps = drive(&mut learner, 12_000, order, |_, quality, _| quality[2] = 0.55);
+        mean(&steps[10_000..], |step| step.quality)
+    };
+    let [_, _, dearest] = arms();
+    let contender: Vec<f64> = (1..=10).map(|order| late(None, order)).collect();
+    let fixed: Vec<f64> = (1..=10).map(|order| late(Some(dearest.clone()), order)).collect();
+    assert!(contender.iter().all(|&quality| quality > 0.75), "{contender:?}");
+    assert!(
+        contender.iter().filter(|&&quality| quality > 0.86).count() >= 8,
+        "{contender:?}"
+    );
+    assert!(fixed.iter().all(|&quality| quality < 0.75), "{fixed:?}");
 }
