@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use pointsman::embedding::LocalEmbedder;
 use pointsman::features::classifier::Classifier;
 use pointsman::features::content;
@@ -19,6 +19,9 @@ use serde_json::json;
 const PROMPT_BYTES: usize = 1024;
 /// As many different prompts, so that no processor learns one by heart.
 const PROMPTS: usize = 64;
+
+/// More than any cache of the machine holds.
+const ELSEWHERE_BYTES: usize = 64 << 20;
 
 fn prose() -> Vec<String> {
     let text = include_str!("../models/training/categories.jsonl");
@@ -114,6 +117,21 @@ fn benches(c: &mut Criterion) {
                 let (features, words) = view.look(&prompt, &surface, &mut workspace);
                 black_box((features, classifier.classify(&words)))
             });
+        });
+        // At a few requests a second no near cache holds anything of what is looked up.
+        let mut elsewhere = vec![1_u64; ELSEWHERE_BYTES / size_of::<u64>()];
+        group.bench_function("text view and category, nothing in a cache", |b| {
+            b.iter_batched(
+                || elsewhere.iter_mut().for_each(|word| *word += 1),
+                |()| {
+                    let request = turn.next().expect("a cycle");
+                    let prompt = PromptText::of(request);
+                    let surface = Surface::of(request, &prompt);
+                    let (features, words) = view.look(&prompt, &surface, &mut workspace);
+                    black_box((features, classifier.classify(&words)))
+                },
+                BatchSize::PerIteration,
+            );
         });
         group.bench_function("content", |b| {
             b.iter(|| black_box(content::look(turn.next().expect("a cycle"))));

@@ -5,6 +5,9 @@
 //! probability the answer is [`Category::Other`]: a wrong name is worse than none.
 //!
 //! [`TextView::words`]: super::text::TextView::words
+
+use std::hint::black_box;
+
 use super::artefact::{Artefact, ArtefactError};
 use super::category::Category;
 use super::numeric::softmax;
@@ -97,13 +100,33 @@ impl Classifier {
     /// The category of a prompt whose words are these. Words of another length are [`Category::Other`].
     #[must_use]
     pub fn classify(&self, words: &Words) -> Classified {
-        self.name((words.len() == self.inputs).then(|| words.iter()))
+        let fits = words.len() == self.inputs;
+        if fits {
+            self.fetch(words.sparse_places());
+        }
+        self.name(fits.then(|| words.iter()))
     }
 
     /// The same for all values one after another, zeros among them.
     #[must_use]
     pub fn classify_dense(&self, values: &[f32]) -> Classified {
         self.name((values.len() == self.inputs).then(|| values.iter().copied().enumerate()))
+    }
+
+    /// Has the weights of features that lie far apart come from memory, for all of them at once: one after another,
+    /// each would be waited for.
+    fn fetch(&self, places: impl Iterator<Item = usize>) {
+        let lanes = self.lanes();
+        for place in places {
+            if let [first, .., last] = &self.weights[place * lanes..][..lanes] {
+                black_box((first[0], last[LANE - 1]));
+            }
+        }
+    }
+
+    /// Lanes of one feature.
+    fn lanes(&self) -> usize {
+        self.classes.len().div_ceil(LANE)
     }
 
     fn name(&self, values: Option<impl Iterator<Item = (usize, f32)>>) -> Classified {
@@ -116,7 +139,7 @@ impl Classifier {
                 probabilities,
             };
         };
-        let lanes = self.classes.len().div_ceil(LANE);
+        let lanes = self.lanes();
         let mut sums = vec![[0.0; LANE]; lanes];
         for (place, value) in values {
             for (sum, weights) in sums.iter_mut().zip(&self.weights[place * lanes..]) {

@@ -42,19 +42,19 @@ impl NGrams {
     /// Each bucket once with 1 + ln of its count, in increasing order of buckets.
     pub fn weights(&mut self) -> Vec<(u16, f32)> {
         self.buckets.sort_unstable();
-        self.buckets
-            .chunk_by(|a, b| a == b)
-            .map(|run| {
-                (
-                    run[0],
-                    if run.len() == 1 {
-                        1.0
-                    } else {
-                        1.0 + (run.len() as f32).ln()
-                    },
-                )
-            })
-            .collect()
+        let mut weights = Vec::with_capacity(self.buckets.len());
+        weights.extend(self.buckets.chunk_by(|a, b| a == b).map(|run| {
+            let count = run.len();
+            (
+                run[0],
+                if count == 1 {
+                    1.0
+                } else {
+                    1.0 + (count as f32).ln()
+                },
+            )
+        }));
+        weights
     }
 }
 

@@ -117,6 +117,11 @@ impl StaticTable {
         self.vocabulary.split(word, ids);
     }
 
+    /// Has what the first piece of each of `words` is found by come from memory, for all of them at once.
+    pub(super) fn fetch<'a>(&self, words: impl Iterator<Item = &'a str> + Clone) {
+        self.vocabulary.fetch(words);
+    }
+
     /// The unit vector of a prompt from the ids of its pieces; zero when none has a meaning.
     #[must_use]
     pub fn pool(&self, ids: &[u16]) -> Vec<f32> {

@@ -7,7 +7,7 @@
 
 use super::artefact::{Artefact, ArtefactError};
 use super::hashed::HashProjection;
-use super::memo::SplitMemo;
+use super::memo::{SomeWords, SplitMemo};
 use super::numeric::standardise;
 use super::static_table::{Neighbourhood, StaticTable};
 use super::words;
@@ -46,19 +46,12 @@ pub struct Words {
 
 impl Words {
     fn new(dense: Vec<f32>, counts: &[u16; WORD_BUCKETS]) -> Self {
-        let filled = (0..).zip(counts).filter(|(_, count)| **count > 0);
-        let mut sparse: Vec<(u16, f32)> = filled
-            .map(|(bucket, &count)| {
-                (
-                    bucket,
-                    if count == 1 {
-                        1.0
-                    } else {
-                        1.0 + f32::from(count).ln()
-                    },
-                )
-            })
-            .collect();
+        let filled = || (0..).zip(counts).filter(|(_, count)| **count > 0);
+        let mut sparse: Vec<(u16, f32)> = Vec::with_capacity(filled().count());
+        sparse.extend(filled().map(|(bucket, &count)| {
+            let count = f32::from(count);
+            (bucket, if count == 1.0 { 1.0 } else { 1.0 + count.ln() })
+        }));
         let squares: f32 = sparse.iter().map(|(_, share)| share * share).sum();
         let scale = if squares > 0.0 {
             WORD_LENGTH / squares.sqrt()
@@ -75,6 +68,14 @@ impl Words {
         let offset = self.dense.len();
         let sparse = self.sparse.iter();
         dense.chain(sparse.map(move |(bucket, value)| (offset + usize::from(*bucket), *value)))
+    }
+
+    /// Places of the word buckets that are not 0.
+    pub(super) fn sparse_places(&self) -> impl Iterator<Item = usize> {
+        let offset = self.dense.len();
+        self.sparse
+            .iter()
+            .map(move |(bucket, _)| offset + usize::from(*bucket))
     }
 
     /// All values, as fitting needs them.
@@ -102,6 +103,7 @@ impl Words {
 #[derive(Clone, Debug, Default)]
 pub struct Workspace {
     ngrams: NGrams,
+    some_words: SomeWords,
     ids: Vec<u16>,
     memo: SplitMemo,
 }
@@ -199,15 +201,22 @@ impl TextView {
         surface: &Surface,
         workspace: &mut Workspace,
     ) -> (Vec<f32>, Words) {
-        let Workspace { ngrams, ids, memo } = workspace;
+        let Workspace {
+            ngrams,
+            some_words,
+            ids,
+            memo,
+        } = workspace;
         ngrams.clear();
+        some_words.clear();
         ids.clear();
         let mut counts = [0_u16; WORD_BUCKETS];
         words::each(prompt.words(), |word| {
             let hash = ngrams.push(word);
             counts[usize::from(hash.bucket()) % WORD_BUCKETS] += 1;
-            memo.split(&self.table, word, hash.whole(), ids);
+            some_words.push(word, hash.whole());
         });
+        memo.split_all(&self.table, some_words, ids);
         let mut pooled = self.table.pool(ids);
         let mut features = Vec::with_capacity(self.dimensions());
         features.push(1.0);

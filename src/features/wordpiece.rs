@@ -1,5 +1,7 @@
 //! WordPiece: a word as the longest known pieces from left to right (Schuster and Nakajima 2012; BERT's greedy form).
 
+use std::hint::black_box;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Slots of the table from pieces to ids: a power of two, at most half full.
@@ -110,6 +112,27 @@ impl Vocabulary {
         }
     }
 
+    /// Has what the first piece of each of `words` is found by come from memory, for all of them at once: one after
+    /// another, each would be waited for.
+    pub(super) fn fetch<'a>(&self, words: impl Iterator<Item = &'a str> + Clone) {
+        let words = words.map(|word| (Start::of(word.as_bytes()), word.as_bytes()));
+        for (start, _) in words.clone() {
+            black_box(self.lengths[start.head(false)]);
+        }
+        for (start, word) in words {
+            let lengths = self.lengths_below_long(&start, word.len(), false);
+            if let Some(length) = lengths.checked_ilog2() {
+                let length = length as usize;
+                black_box(self.slots[slot(start.key(&word[..length], length, false))]);
+            }
+        }
+    }
+
+    /// The lengths below [`LONG`] and up to `most` that a piece with this beginning may have, one bit each.
+    fn lengths_below_long(&self, start: &Start, most: usize, continues: bool) -> u16 {
+        self.lengths[start.head(continues)] & (length_bit(most.min(LONG - 1) + 1) - 1)
+    }
+
     /// The longest piece that `rest` begins with, and its length. Pieces are whole characters, so a match of bytes
     /// ends where a character does.
     fn longest_piece(&self, rest: &[u8], continues: bool) -> Option<(u16, usize)> {
@@ -120,13 +143,12 @@ impl Vocabulary {
                 .map(|id| (id, length))
         };
         if most >= HEAD {
-            let mut lengths = self.lengths[start.head(continues)];
-            if lengths & length_bit(LONG) != 0
+            if self.lengths[start.head(continues)] & length_bit(LONG) != 0
                 && let Some(found) = (LONG..=most).rev().find_map(find)
             {
                 return Some(found);
             }
-            lengths &= length_bit(most.min(LONG - 1) + 1) - 1;
+            let mut lengths = self.lengths_below_long(&start, most, continues);
             while lengths != 0 {
                 let length = lengths.ilog2();
                 if let Some(found) = find(length as usize) {

@@ -1,5 +1,6 @@
 //! The language of a text: by its script, and among the Latin ones by their commonest words.
 
+use std::hint::black_box;
 use std::sync::LazyLock;
 
 /// How much of a text is looked at.
@@ -82,35 +83,50 @@ fn lowest_bytes(count: usize) -> u64 {
 /// The commonest words, each with a bit per language of [`COMMON`] that it is common in.
 static WORDS: LazyLock<Words> = LazyLock::new(Words::new);
 
-struct Words([(u64, u8); Words::SLOTS]);
+struct Words {
+    keys: [u64; Words::SLOTS],
+    languages: [u8; Words::SLOTS],
+}
 
 impl Words {
     /// Five times the words, so that most others meet an empty slot at once.
     const SLOTS: usize = 512;
 
     fn new() -> Self {
-        let mut slots = [(0, 0); Self::SLOTS];
+        let mut table = Self {
+            keys: [0; Self::SLOTS],
+            languages: [0; Self::SLOTS],
+        };
         for (language, (_, words)) in COMMON.iter().enumerate() {
             for word in *words {
                 let key = pack(word);
-                let slot = Self::slot(&slots, key);
-                slots[slot] = (key, slots[slot].1 | 1 << language);
+                let slot = table.slot(key);
+                table.keys[slot] = key;
+                table.languages[slot] |= 1 << language;
             }
         }
-        Self(slots)
+        table
     }
 
     /// Where `key` is, or would be.
-    fn slot(slots: &[(u64, u8); Self::SLOTS], key: u64) -> usize {
+    fn slot(&self, key: u64) -> usize {
         let mut slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize;
-        while slots[slot].0 != key && slots[slot].0 != 0 {
+        while self.keys[slot] != key && self.keys[slot] != 0 {
             slot = (slot + 1) % Self::SLOTS;
         }
         slot
     }
 
     fn of(&self, key: u64) -> u8 {
-        self.0[Self::slot(&self.0, key)].1
+        self.languages[self.slot(key)]
+    }
+
+    /// Has the keys come from memory all at once: one after another, each would be waited for.
+    fn fetch(&self) {
+        const KEYS_PER_LINE: usize = 8;
+        for key in self.keys.iter().step_by(KEYS_PER_LINE) {
+            black_box(*key);
+        }
     }
 }
 
@@ -149,6 +165,7 @@ fn by_script(text: &str) -> Option<&'static str> {
 
 fn by_words(text: &str) -> Option<&'static str> {
     let mut votes = [0usize; COMMON.len()];
+    WORDS.fetch();
     for word in text
         .split(|c: char| !c.is_alphabetic())
         .filter(|word| (1..=KEY).contains(&word.len()))
