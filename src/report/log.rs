@@ -59,6 +59,13 @@ pub fn baseline_cost(candidates: &[LoggedCandidate], best: &ArmId) -> Option<Usd
         .map(|candidate| candidate.expected_cost)
 }
 
+/// The same of a whole row. What the baseline served itself is not estimated: it cost what it cost.
+fn baseline_of(row: &RoutingRow, best: &ArmId) -> Option<Usd> {
+    let expected = baseline_cost(&row.candidates, best)?;
+    let own = row.served.as_ref() == Some(best);
+    Some(row.cost.filter(|_| own).unwrap_or(expected))
+}
+
 /// Reads the log into rows, with the baseline found in it.
 ///
 /// # Errors
@@ -79,7 +86,7 @@ pub fn rows(
     let best = reference.best().cloned();
     if let Some(best) = &best {
         for row in &mut rows {
-            row.baseline_cost = baseline_cost(&row.candidates, best);
+            row.baseline_cost = baseline_of(row, best);
         }
     }
     Ok((rows, best))
