@@ -259,8 +259,13 @@ fn round<'a>(question: &'a Question<'_>, candidates: &'a [Candidate<'a>]) -> Rou
     }
 }
 
+/// Quality points below the drawn arm's expected quality down to which another is as good a stand-in as any.
+const AS_GOOD: f64 = 0.05;
+
 /// The order in which arms are tried: the drawn one, then those that the client or the route names, in their
-/// order, then the rest by the policy's own value. Indices into the offers.
+/// order, then those about as good as the drawn one by the policy's own value, then the rest, the best first. Where the
+/// cheapest arm is believed the best, a dollar has no limit to its price, and by value alone its stand-in would be the
+/// next cheapest, however bad. Indices into the offers.
 #[must_use]
 pub fn order(decision: &Decision, offers: &[Offer<'_>], preferred: &[ArmId]) -> Vec<usize> {
     let mut rest: Vec<usize> = (0..offers.len())
@@ -272,11 +277,17 @@ pub fn order(decision: &Decision, offers: &[Offer<'_>], preferred: &[ArmId]) -> 
             .position(|arm| *arm == offers[index].arm.id)
             .unwrap_or(preferred.len())
     };
-    let value = |index: usize| decision.scores.get(index).map_or(0.0, |score| score.value);
+    let score = |index: usize| decision.scores.get(index).copied().unwrap_or_default();
+    let least = score(decision.chosen).mean - AS_GOOD;
+    let worth = |index: usize| {
+        let score = score(index);
+        let as_good = score.mean >= least;
+        (as_good, if as_good { score.value } else { score.mean })
+    };
     rest.sort_by(|&a, &b| {
         rank(a)
             .cmp(&rank(b))
-            .then(value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal))
+            .then(worth(b).partial_cmp(&worth(a)).unwrap_or(Ordering::Equal))
             .then(a.cmp(&b))
     });
     let mut order = Vec::with_capacity(offers.len());
@@ -389,5 +400,45 @@ mod tests {
         };
         assert_eq!(order(&decision, &offers, &[]), [2, 1, 3, 0]);
         assert_eq!(order(&decision, &offers, &[ArmId::new("a/1")]), [2, 0, 1, 3]);
+    }
+
+    #[test]
+    fn a_stand_in_is_about_as_good_as_who_was_drawn_before_it_is_cheap() {
+        let arms = ["drawn", "cheap", "good", "dear", "poor"].map(|name| arm(&format!("a/{name}")));
+        let offers: Vec<Offer<'_>> = arms
+            .iter()
+            .map(|arm| Offer {
+                arm,
+                tariff: None,
+                latency_ms: 0.0,
+                input_tokens: 1,
+                cached: CachedInput::default(),
+            })
+            .collect();
+        // The price of a dollar is so high that value is cost alone.
+        let scores = [
+            (0.70, -1.0),
+            (0.50, -2.0),
+            (0.66, -3.0),
+            (0.72, -9.0),
+            (0.60, -4.0),
+        ];
+        let decision = Decision {
+            chosen: 0,
+            propensity: 1.0,
+            explored: false,
+            pmf: vec![1.0, 0.0, 0.0, 0.0, 0.0],
+            scores: scores
+                .map(|(mean, value)| ArmScore {
+                    mean,
+                    value,
+                    ..ArmScore::default()
+                })
+                .to_vec(),
+            lambda: 1e9,
+            strategy: Strategy::Contextual,
+        };
+        // 0.66 and 0.72 are within 0.05 of 0.70 or above, the cheaper first; then 0.60 before 0.50.
+        assert_eq!(order(&decision, &offers, &[]), [0, 2, 3, 4, 1]);
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::arm::ArmId;
 use crate::dispatch::answer::{Answer, DispatchFailure};
 use crate::dispatch::draws::Draws;
 use crate::dispatch::health::{Health, HealthRow};
 use crate::dispatch::hedge::HedgeBucket;
 use crate::dispatch::in_flight::InFlight;
 use crate::dispatch::latency::LatencyOracle;
-use crate::dispatch::plan::Plan;
+use crate::dispatch::plan::{Deployment, Plan};
 use crate::dispatch::race::Race;
 use crate::dispatch::record::Books;
 use crate::dispatch::retry::RetryBudget;
@@ -90,6 +91,12 @@ impl Dispatcher {
     #[must_use]
     pub fn health(&self, now: Instant) -> Vec<HealthRow> {
         self.0.health.rows(now)
+    }
+
+    /// Whether no deployment of the arm admits a call now: each one's circuit is open, or its probe is out.
+    #[must_use]
+    pub fn is_shut(&self, arm: &ArmId, deployments: &[Arc<Deployment>], now: Instant) -> bool {
+        self.0.health.is_shut(arm, deployments, now)
     }
 
     /// Requests being answered, streams that are still flowing among them.

@@ -133,6 +133,15 @@ impl Health {
         self.lanes.entry(id).or_insert_with(|| Arc::new(lane)).clone()
     }
 
+    /// Whether the arm can be sent nothing now by any of its deployments. What was never called is not known to be ill.
+    pub(super) fn is_shut(&self, arm: &ArmId, deployments: &[Arc<Deployment>], now: Instant) -> bool {
+        let shut = |deployment: &Arc<Deployment>| {
+            let lane = self.lanes.get(&(deployment.name.clone(), arm.clone()));
+            lane.is_some_and(|lane| lane.is_shut(now))
+        };
+        !deployments.is_empty() && deployments.iter().all(shut)
+    }
+
     pub(super) fn rows(&self, now: Instant) -> Vec<HealthRow> {
         let lanes: Vec<Arc<Lane>> = self.lanes.iter().map(|entry| entry.value().clone()).collect();
         let mut rows: Vec<HealthRow> = lanes.iter().map(|lane| lane.row(now)).collect();
@@ -178,6 +187,10 @@ impl Lane {
 
     pub(super) fn is_resting(&self, now: Instant) -> bool {
         lock(&self.vitals).circuit.rests_until(now).is_some() || lock(&self.key).rests_until(now).is_some()
+    }
+
+    fn is_shut(&self, now: Instant) -> bool {
+        lock(&self.vitals).circuit.is_shut(now) || lock(&self.key).is_shut(now)
     }
 
     /// The time to first token as of now: the moving peak average, fading while nothing is sent here, so that a

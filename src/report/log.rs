@@ -59,6 +59,12 @@ pub fn baseline_cost(candidates: &[LoggedCandidate], best: &ArmId) -> Option<Usd
         .map(|candidate| candidate.expected_cost)
 }
 
+/// What `best` would have cost where it was `expected` to cost this much and `served` was `paid` for its answer: what the
+/// baseline served itself is not estimated, it cost what it cost.
+fn baseline(expected: Usd, served: Option<&ArmId>, paid: Option<Usd>, best: &ArmId) -> Usd {
+    paid.filter(|_| served == Some(best)).unwrap_or(expected)
+}
+
 /// Reads the log into rows, with the baseline found in it.
 ///
 /// # Errors
@@ -68,6 +74,7 @@ pub fn rows(
 ) -> Result<(Vec<RoutingRow>, Option<ArmId>), StoreError> {
     let mut reference = Reference::default();
     let mut rows = Vec::new();
+    let mut paid = Vec::new();
     let mut arms = BTreeSet::new();
     for joined in log {
         let joined = joined?;
@@ -75,11 +82,14 @@ pub fn rows(
         let mut row = row(&joined);
         share(&mut arms, &mut row);
         rows.push(row);
+        let served = joined.attempts.iter().find(|attempt| attempt.served);
+        paid.push(served.and_then(|attempt| attempt.cost));
     }
     let best = reference.best().cloned();
     if let Some(best) = &best {
-        for row in &mut rows {
-            row.baseline_cost = baseline_cost(&row.candidates, best);
+        for (row, paid) in rows.iter_mut().zip(paid) {
+            row.baseline_cost = baseline_cost(&row.candidates, best)
+                .map(|expected| baseline(expected, row.served.as_ref(), paid, best));
         }
     }
     Ok((rows, best))
@@ -173,5 +183,16 @@ mod tests {
         });
         assert_eq!(baseline_cost(&both, &ArmId::new("b/2")), Some(Usd::from_nanos(9)));
         assert_eq!(baseline_cost(&both[1..], &ArmId::new("b/2")), None);
+    }
+
+    #[test]
+    fn what_the_baseline_served_itself_is_not_estimated() {
+        let (best, other) = (ArmId::new("b/2"), ArmId::new("a/1"));
+        let (nine, seven) = (Usd::from_nanos(9), Usd::from_nanos(7));
+        let cost = |served, paid| baseline(nine, served, paid, &best);
+        assert_eq!(cost(Some(&best), Some(seven)), seven);
+        assert_eq!(cost(Some(&best), None), nine, "its price is unknown");
+        assert_eq!(cost(Some(&other), Some(seven)), nine);
+        assert_eq!(cost(None, None), nine);
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn routing(raw: &RawValue, path: &Path<'_>) -> Result<RoutingExtras, 
             "hedge" if !null => extras.hedge = Some(raw::boolean(raw, path)?),
             "explore" if !null => extras.explore = Some(raw::boolean(raw, path)?),
             "episode_id" if !null => extras.episode_id = Some(raw::string(raw, path)?),
-            "category" if !null => extras.category = Some(raw::string(raw, path)?),
+            "category" if !null => extras.category = Some(category(raw, path)?),
             "quality_floor" | "quality_margin" | "max_cost_usd" | "ttft_budget_ms" | "deadline_ms"
             | "hedge" | "explore" | "episode_id" | "category" => {}
             _ => {
@@ -95,6 +95,18 @@ pub(super) fn routing(raw: &RawValue, path: &Path<'_>) -> Result<RoutingExtras, 
         }
     }
     Ok(extras)
+}
+
+/// The longest name of a category, in bytes: it is told in a header.
+const LONGEST_CATEGORY: usize = 64;
+
+fn category(raw: &RawValue, path: &Path<'_>) -> Result<String, RequestError> {
+    let name = raw::string(raw, path)?;
+    if (1..=LONGEST_CATEGORY).contains(&name.len()) && !name.contains(char::is_control) {
+        Ok(name)
+    } else {
+        Err(path.value("a name of 1 to 64 bytes"))
+    }
 }
 
 fn fraction(raw: &RawValue, path: &Path<'_>) -> Result<f64, RequestError> {

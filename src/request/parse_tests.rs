@@ -157,6 +157,14 @@ fn an_error_names_the_field_and_what_it_must_be() {
             "`routing.quality_floor` must be a number from 0 to 1",
         ),
         (
+            r#""routing":{"category":""}"#,
+            "`routing.category` must be a name of 1 to 64 bytes",
+        ),
+        (
+            r#""routing":{"category":"two\nlines"}"#,
+            "`routing.category` must be a name of 1 to 64 bytes",
+        ),
+        (
             r#""routing":{"deadline_ms":-1}"#,
             "`routing.deadline_ms` must be a whole number of milliseconds, 1 or more",
         ),

@@ -277,6 +277,12 @@ impl Circuit {
         own.max(self.asked_until).filter(|until| now < *until)
     }
 
+    /// Whether it admits no call now, whatever a draw says: it rests, or its probe is out.
+    #[must_use]
+    pub fn is_shut(&self, now: Instant) -> bool {
+        self.rests_until(now).is_some() || self.phase == Phase::HalfOpen { probing: true }
+    }
+
     /// Share of successes and number of calls in the window.
     #[must_use]
     pub fn success_rate(&self, now: Instant) -> Option<(f64, u32)> {

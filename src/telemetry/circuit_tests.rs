@@ -92,6 +92,24 @@ fn each_failed_probe_doubles_the_rest_up_to_five_minutes() {
 }
 
 #[test]
+fn it_is_shut_while_it_rests_and_while_its_probe_is_out() {
+    let t = start();
+    let mut circuit = tripped(t);
+    assert!(circuit.is_shut(t + 4 * SEC));
+    let back = t + 5 * SEC;
+    assert!(!circuit.is_shut(back), "somebody must be the probe");
+    assert_eq!(circuit.admit(back, 0.0), Admission::Probe);
+    assert!(circuit.is_shut(back));
+    assert!(circuit.succeeded(back + SEC, back));
+    assert!(
+        !circuit.is_shut(back + SEC),
+        "a growing share of traffic passes from here"
+    );
+    circuit.ask_to_wait(back + 9 * SEC);
+    assert!(circuit.is_shut(back + 8 * SEC) && !circuit.is_shut(back + 9 * SEC));
+}
+
+#[test]
 fn traffic_comes_back_slowly() {
     let t = start();
     let mut circuit = tripped(t);

@@ -238,6 +238,55 @@ async fn a_conversation_stays_where_its_prompt_is_cached() {
     }
 }
 
+/// In an outage the policy decides among those that are up, so that what it weighs and learns is what is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_ill_is_not_drawn() {
+    let ill = Fault::Status(429, Some(600));
+    let (upstreams, house) = house(&[("a", ill), ("b", Fault::None), ("c", Fault::None)]).await;
+    let named = json!({"model": "a/m", "models": ["b/m"]});
+    assert_eq!(tried(&house, &named).await, ["a", "b"]);
+    let calls = upstreams[0].requests();
+
+    let ask = json!({"model": "auto", "messages": [{"role": "user", "content": "please ask-1"}]});
+    for _ in 0..20 {
+        let answer = house
+            .post("/v1/chat/completions", &ask)
+            .header("x-router-metadata", "enabled")
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.headers().get("x-router-fallback-from").is_none());
+        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        let decided = &answer["router_metadata"];
+        assert_eq!(decided["attempts"].as_array().unwrap().len(), 1, "{decided}");
+        let chances: Vec<(&str, f64)> = decided["candidates"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|candidate| {
+                let model = candidate["model"].as_str().unwrap();
+                (model, candidate["propensity"].as_f64().unwrap())
+            })
+            .collect();
+        assert_eq!(chances.len(), 2, "{decided}");
+        assert!(chances.iter().all(|(model, _)| *model != "a/m"), "{decided}");
+        let sum: f64 = chances.iter().map(|(_, chance)| chance).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{decided}");
+        let left_out = &decided["excluded"][0];
+        assert_eq!(left_out["model"], "a/m");
+        assert!(
+            left_out["excluded"].as_str().unwrap().contains("circuit"),
+            "{decided}"
+        );
+    }
+    assert_eq!(upstreams[0].requests(), calls);
+    // Who is named stays the candidate, whatever its health: nobody else was asked for.
+    let named = json!({"model": "a/m", "messages": ask["messages"]});
+    let decided = house.post("/v1/route", &named).send().await.unwrap();
+    let decided: Value = serde_json::from_str(&decided.text().await.unwrap()).unwrap();
+    assert_eq!(decided["selected"], "a/m", "{decided}");
+}
+
 /// A new configuration is no reason to forget who is ill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_known_of_health_outlives_a_reload() {

@@ -15,6 +15,9 @@ const RULED_OUT: &str = "left out by what an experiment came to; see /v1/experim
 const REPLACED: &str =
     "its place was taken by what an experiment came to; it answers when others fail; see /v1/experiments";
 
+/// Why an arm is not drawn whose circuits are open.
+const RESTING: &str = "its circuit is open after failures; it is asked when all others fail";
+
 /// Those of the pool that can and may take a request, by their places in it.
 pub(super) struct Field {
     /// The draw is among these.
@@ -107,6 +110,34 @@ impl Field {
             self.refused.push((arm(place).id.clone(), why.to_owned()));
         }
         self.drawn = left;
+    }
+
+    /// Leaves those out of the draw who can be sent nothing now (`shut`), unless that is everybody. Else each request of
+    /// an outage would be decided as if there were none: drawn for the one that is ill, answered by whoever stands next,
+    /// and no lesson to anybody. What the request's experiment compares stays: an arm that fails fails its requests.
+    pub(super) fn pass_over(
+        &mut self,
+        pool: &Pool<'_>,
+        enrolment: Option<&Enrolment>,
+        shut: impl Fn(usize) -> bool,
+    ) {
+        let compared = |place: usize| {
+            enrolment.is_some_and(|enrolment| {
+                let mut variants = enrolment.variants.iter();
+                variants.any(|variant| variant.names(pool.arm(place)))
+            })
+        };
+        let (resting, up): (Vec<usize>, Vec<usize>) = self
+            .drawn
+            .iter()
+            .partition(|&&place| shut(place) && !compared(place));
+        if up.is_empty() {
+            return;
+        }
+        let why = |&place: &usize| (pool.arm(place).id.clone(), RESTING.to_owned());
+        self.refused.extend(resting.iter().map(why));
+        self.spare.extend(resting);
+        self.drawn = up;
     }
 }
 

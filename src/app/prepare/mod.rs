@@ -133,6 +133,12 @@ pub async fn prepare(
     if let Some(trials) = trials {
         field.heed(trials, enrolment.as_ref(), &pool);
     }
+    let moment = clock::monotonic();
+    field.pass_over(&pool, enrolment.as_ref(), |place| {
+        let served = pool.served[place];
+        app.dispatcher
+            .is_shut(&served.arm.id, &served.deployments, moment)
+    });
 
     // Who is drawn.
     let way = trials.and_then(|trials| trials.way());
