@@ -233,20 +233,23 @@ impl Snapshot {
     }
 
     /// Which candidates may be drawn: those that meet the floor, and of these, if there are any, those that the budget
-    /// has room for, so that no window of requests overspends whatever is drawn.
+    /// has room for, so that no window of requests overspends whatever is drawn. A call that costs no more than the
+    /// budget of its own request has room always: else the answers of a dear model that came out long are paid for by
+    /// the requests after them, which would lose a cheap model that is far better than the cheapest.
     fn allowed(&self, view: Option<&RouteView>, round: &Round<'_>, scores: &[ArmScore]) -> Vec<bool> {
         let capable = |score: &ArmScore| score.capable;
-        let fits: Vec<bool> = match view.and_then(|view| view.room_usd) {
+        let fits: Vec<bool> = match view.and_then(|view| Some((view.settings.budget_usd?, view.room_usd?))) {
             None => scores.iter().map(capable).collect(),
-            Some(room) => {
-                let dearest = |(score, candidate): (&ArmScore, &Candidate<'_>)| {
+            Some((budget, room)) => {
+                let fits = |(score, candidate): (&ArmScore, &Candidate<'_>)| {
                     let surprise = self
                         .arms
                         .get(candidate.arm)
                         .map_or(UNKNOWN_SURPRISE, |model| model.surprise());
-                    capable(score) && score.cost_usd * surprise <= room
+                    let own = score.cost_usd <= budget;
+                    capable(score) && (own || score.cost_usd * surprise <= room)
                 };
-                scores.iter().zip(round.candidates).map(dearest).collect()
+                scores.iter().zip(round.candidates).map(fits).collect()
             }
         };
         if fits.contains(&true) {
@@ -434,6 +437,61 @@ mod tests {
             capable: true,
             ..ArmScore::default()
         }
+    }
+
+    /// With no room left, what costs no more than the budget may be drawn, what costs more not,
+    /// and where everything costs more, the cheapest.
+    #[test]
+    fn a_window_that_is_spent_refuses_no_call_within_its_own_budget() {
+        let snapshot = Snapshot {
+            arms: HashMap::new(),
+            routes: HashMap::new(),
+            learning: LearningSettings::default(),
+            clock: 0,
+        };
+        let allowed = |budget: f64, room: f64| {
+            let settings = RouteSettings {
+                budget_usd: Some(budget),
+                ..RouteSettings::default()
+            };
+            let view = RouteView {
+                settings: Arc::new(settings),
+                solution: Arc::default(),
+                room_usd: Some(room),
+                exploration: Exploration::default(),
+                static_mix: Vec::new(),
+                contextual: true,
+                audited: None,
+            };
+            let arms = ["a", "b", "c"].map(ArmId::new);
+            let costs = [0.5, 1.0, 3.0];
+            let candidates: Vec<Candidate<'_>> = arms
+                .iter()
+                .zip(costs)
+                .map(|(arm, cost_usd)| Candidate {
+                    arm,
+                    cost_usd,
+                    latency_ms: 0.0,
+                })
+                .collect();
+            let round = Round {
+                route: "auto",
+                contexts: Contexts::default(),
+                category: None,
+                candidates: &candidates,
+                demands: crate::policy::Demands::default(),
+            };
+            let scores = costs.map(|cost_usd| ArmScore {
+                cost_usd,
+                ..score(0.5)
+            });
+            snapshot.allowed(Some(&view), &round, &scores)
+        };
+        assert_eq!(allowed(1.0, 0.0), [true, true, false]);
+        assert_eq!(allowed(0.1, 0.0), [true, false, false]);
+        // Nothing is known of these arms: they are taken to come to twice what is expected.
+        assert_eq!(allowed(0.1, 2.0), [true, true, false]);
+        assert_eq!(allowed(0.1, 6.0), [true, true, true]);
     }
 
     #[test]

@@ -16,9 +16,10 @@ const WINDOW_USE: f64 = 1.06;
 ///
 /// The solver is told to spend B - (spent - B n) / 100 on average, within \[0.3, 1.2\] B: a debt is paid back and a
 /// surplus used within the next hundred requests or so. Correcting the dollars and not the price of a dollar answers a
-/// change of traffic in proportion, however steep the trade between quality and cost is. A known change (price, arms,
-/// budget) starts the account anew: the solver answers at once, and what was spent under the old truth is not held
-/// against the new one.
+/// change of traffic in proportion, however steep the trade between quality and cost is. A known change (price, arms)
+/// starts the account anew: the solver answers at once, and what was spent under the old truth is not held
+/// against the new one. The window of the latest requests goes on, so that the requests around such a change do not spend
+/// two windows' worth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pacer {
@@ -48,9 +49,11 @@ impl Pacer {
         }
     }
 
-    /// Forgets the account after a known change.
+    /// Forgets what is owed after a known change. What the latest requests spent stays: a window of requests does not
+    /// begin anew with it.
     pub fn restart(&mut self) {
-        *self = Self::default();
+        self.spent = 0.0;
+        self.requests = 0.0;
     }
 
     /// What the next requests may cost on average.
@@ -122,7 +125,9 @@ mod tests {
         let mut pacer = Pacer::default();
         (0..500).for_each(|_| pacer.record(0.1, true, 1.0));
         assert!(pacer.allowance(1.0) > 1.1);
+        let room = pacer.room(1.0);
         pacer.restart();
         assert_eq!(pacer.allowance(1.0), 1.0);
+        assert_eq!(pacer.room(1.0), room, "what was spent stays spent");
     }
 }

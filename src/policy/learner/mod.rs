@@ -13,6 +13,7 @@ use super::arm_model::{ArmModel, Dimensions, LearningSettings, is_seeded};
 use super::contextual::Snapshot;
 use super::drift::Change;
 use super::guard::Guard;
+use super::pacer::Pacer;
 use super::route::{RouteMemory, RouteSettings};
 use super::seed::Seed;
 use super::signals::Calibration;
@@ -169,7 +170,7 @@ impl ContextualLearner {
         });
         if *state.settings != settings {
             if state.settings.budget_usd != settings.budget_usd {
-                state.memory.pacer.restart();
+                state.memory.pacer = Pacer::default();
             }
             state.settings = Arc::new(settings);
             self.solve(name);
