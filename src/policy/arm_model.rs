@@ -2,6 +2,7 @@
 
 mod carry;
 mod delta;
+mod offsets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -201,29 +202,6 @@ impl ArmModel {
         self.scoring(contexts, settings).map_or(0.25, |(linear, _)| {
             0.25 * self.dispersion * linear.variance_bound(squared_length)
         })
-    }
-
-    fn offset(&self, category: Option<&str>) -> f64 {
-        category
-            .and_then(|name| self.categories.get(name))
-            .map_or(0.0, |known| known.offset)
-    }
-
-    /// Moves a category's offset by its share of what the prediction left unexplained.
-    fn learn_offset(&mut self, category: Option<&str>, residual: f64, weight: f64) {
-        let Some(name) = category else {
-            return;
-        };
-        if !self.categories.contains_key(name) {
-            if self.categories.len() >= MOST_CATEGORIES {
-                return;
-            }
-            self.categories.insert(name.to_owned(), CategorySeed::default());
-        }
-        if let Some(known) = self.categories.get_mut(name) {
-            known.prompts += weight;
-            known.offset += weight * residual / (known.prompts + CATEGORY_SHRINKAGE);
-        }
     }
 
     fn scoring<'a>(

@@ -62,6 +62,9 @@ pub struct RouteSettings {
     pub weights_noise: f64,
     /// Thompson noise on the drift, in standard deviations.
     pub drift_noise: f64,
+    /// Thompson noise on what the weights leave open of an arm's mean quality over recent prompts, in standard deviations.
+    /// Nearly nothing for an arm whose seed counts for hundreds of prompts.
+    pub level_noise: f64,
     /// Whether the contextual scores serve from the start (a seed has proven them).
     pub proven: bool,
     /// Whether the guard may put the static mix in charge.
@@ -85,9 +88,18 @@ impl Default for RouteSettings {
             reference: None,
             weights_noise: 0.05,
             drift_noise: 0.5,
+            level_noise: 0.5,
             proven: true,
             guarded: true,
         }
+    }
+}
+
+impl RouteSettings {
+    /// Thompson noise on the level of an arm, from the variance of its drift and that of its mean quality.
+    #[must_use]
+    pub fn level_sd(&self, drift: f64, level: f64) -> f64 {
+        (self.drift_noise.powi(2) * drift + self.level_noise.powi(2) * level).sqrt()
     }
 }
 
