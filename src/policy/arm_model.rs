@@ -89,6 +89,9 @@ pub struct ArmModel {
     /// Mean squared logarithm of what a call cost over what was expected of it.
     #[serde(default = "unknown_cost_error")]
     cost_error: f64,
+    /// Whether its prior is other models', or none: nothing recorded tells its level.
+    #[serde(default)]
+    borrowed: bool,
     rewards: u64,
     calls: u64,
     /// What was observed since it was last told to other replicas, where there are some.
@@ -139,6 +142,7 @@ impl ArmModel {
             length,
             prompt_cache: PromptCache::default(),
             cost_error: unknown_cost_error(),
+            borrowed: own.is_none(),
             rewards: 0,
             calls: 0,
             account: None,
@@ -411,6 +415,12 @@ impl ArmModel {
                 linear.refresh();
             }
         }
+    }
+
+    /// Whether nothing recorded told its level when it began.
+    #[must_use]
+    pub const fn is_borrowed(&self) -> bool {
+        self.borrowed
     }
 
     /// Rewards learned.

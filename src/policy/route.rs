@@ -62,8 +62,8 @@ pub struct RouteSettings {
     pub weights_noise: f64,
     /// Thompson noise on the drift, in standard deviations.
     pub drift_noise: f64,
-    /// Thompson noise on what the weights leave open of an arm's mean quality over recent prompts, in standard deviations.
-    /// Nearly nothing for an arm whose seed counts for hundreds of prompts.
+    /// Thompson noise on what the weights leave open of the mean quality over recent prompts of an arm without a prior of
+    /// its own, in standard deviations.
     pub level_noise: f64,
     /// Whether the contextual scores serve from the start (a seed has proven them).
     pub proven: bool,
@@ -360,6 +360,17 @@ pub struct RouteMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_as_open_as_its_drift_and_its_weights() {
+        let settings = RouteSettings {
+            drift_noise: 0.5,
+            level_noise: 0.4,
+            ..RouteSettings::default()
+        };
+        // sqrt(.25 * .0036 + .16 * .01) = .05.
+        assert!((settings.level_sd(0.0036, 0.01) - 0.05).abs() < 1e-12);
+    }
     use crate::policy::solver::Offer;
 
     /// Arms at $1, $3, $9 with quality 0.6, 0.8, 0.9, and one at $5 with 0.7 that no mix wants.

@@ -3,8 +3,8 @@
 use super::{ArmModel, CATEGORY_SHRINKAGE, MOST_CATEGORIES};
 use crate::policy::seed::CategorySeed;
 
-/// Prompts of no effect by which a category's offset is shrunk on top at an arm's first score; they fall as its scores
-/// grow. Until an arm's level is known, what a score leaves unexplained is the level's error and not the category's.
+/// Prompts of no effect by which a category's offset is shrunk on top at an arm's first score; they fall as prompts with
+/// a category come, in its seed or since. Until an arm's level is known, what a score leaves unexplained is the level's error and not the category's.
 const SHRINKAGE_AT_FIRST: f64 = 1000.0;
 
 impl ArmModel {
@@ -16,7 +16,7 @@ impl ArmModel {
 
     /// Moves a category's offset by its share of what the prediction left unexplained.
     pub(super) fn learn_offset(&mut self, category: Option<&str>, residual: f64, weight: f64) {
-        let shrinkage = self.shrinkage();
+        let shrinkage = self.shrinkage(weight);
         if let Some(known) = category.and_then(|name| self.known_category(name)) {
             known.prompts += weight;
             known.offset += weight * residual / (known.prompts + shrinkage);
@@ -25,7 +25,7 @@ impl ArmModel {
 
     /// Adds another replica's sums: prompts, and what they left unexplained without any offset.
     pub(super) fn merge_offset(&mut self, name: &str, prompts: f64, mass: f64) {
-        let shrinkage = self.shrinkage();
+        let shrinkage = self.shrinkage(prompts);
         if let Some(known) = self.known_category(name) {
             let mass = (known.prompts + shrinkage) * known.offset + mass;
             known.prompts += prompts;
@@ -33,8 +33,10 @@ impl ArmModel {
         }
     }
 
-    fn shrinkage(&self) -> f64 {
-        CATEGORY_SHRINKAGE + SHRINKAGE_AT_FIRST / (1.0 + self.rewards as f64)
+    /// With `more` prompts than are known.
+    fn shrinkage(&self, more: f64) -> f64 {
+        let known: f64 = self.categories.values().map(|known| known.prompts).sum();
+        CATEGORY_SHRINKAGE + SHRINKAGE_AT_FIRST / (1.0 + known + more)
     }
 
     /// `None` for one more than an arm keeps apart.
@@ -57,17 +59,17 @@ mod tests {
     fn a_category_means_little_until_the_arm_is_known() {
         let settings = LearningSettings::default();
         let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
-        // The first score: 1 prompt, 8 + 1000 / 2 of no effect; -0.5 / 509.
-        model.rewards = 1;
+        // The first prompt: 1, with 8 + 1000 / 2 of no effect; -0.5 / 509.
         model.learn_offset(Some("maths"), -0.5, 1.0);
         assert!((model.offset(Some("maths")) + 0.000_982).abs() < 1e-6);
-        // After 999 scores 8 + 1 are left: -0.5 / 10.
-        model.rewards = 999;
+        // After 998 prompts of another category the 1,000th has 8 + 1000 / 1001 of no effect: -0.5 / 9.999.
+        model.merge_offset("prose", 998.0, 0.0);
         model.learn_offset(Some("code"), -0.5, 1.0);
-        assert!((model.offset(Some("code")) + 0.05).abs() < 1e-12);
-        // Another replica saw 5 prompts that came out 2 better in all: (10 * -0.05 + 2) / 15.
-        model.merge_offset("code", 5.0, 2.0);
-        assert!((model.offset(Some("code")) - 0.1).abs() < 1e-12);
+        assert!((model.offset(Some("code")) + 0.05).abs() < 1e-5);
+        // Another replica saw 1,000 prompts that came out 200 better in all, and 8 + 1000 / 2001 are of no effect:
+        // (9.4998 * -0.0500 + 200) / 1009.4998.
+        model.merge_offset("code", 1000.0, 200.0);
+        assert!((model.offset(Some("code")) - 0.197_647).abs() < 1e-5);
         assert_eq!(model.offset(Some("law")), 0.0);
     }
 }

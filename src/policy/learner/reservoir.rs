@@ -194,7 +194,8 @@ impl ContextualLearner {
         }
     }
 
-    /// Variance that the weights leave in each arm's mean quality over recent prompts; 0 where these have no features.
+    /// Variance that the weights leave in each arm's mean quality over recent prompts; 0 for an arm whose own prior tells
+    /// it, and where prompts have no features.
     fn levels(&self, recent: &[Recent]) -> Vec<f64> {
         let typical = typical(recent);
         let contexts = Contexts {
@@ -203,7 +204,11 @@ impl ContextualLearner {
         };
         let variance = |arm: &Arc<ArmModel>| {
             let known = arm.estimate(&contexts, None, self.clock, &self.learning, true);
-            known.weights_variance
+            if arm.is_borrowed() {
+                known.weights_variance
+            } else {
+                0.0
+            }
         };
         match typical {
             Some(_) => self.arms.iter().map(variance).collect(),
