@@ -375,7 +375,9 @@ fn first_period(period: Period, begin: f64, per_second: f64) -> Vec<f64> {
         let seconds = begin * length + turn as f64 / per_second;
         let now = UnixMs(midnight + (seconds * 1e3) as i64);
         let target = budgets.standing(now, &parties).unwrap().target.unwrap().dollars();
-        let cost = target.clamp(0.03 * even, 12.0 * even).min((limit - spent).max(0.0));
+        let cost = target
+            .clamp(0.03 * even, 12.0 * even)
+            .min((limit - spent).max(0.0));
         let fair = (limit - spent) / (requests - turn as f64);
         budgets
             .reserve(now, &parties, usd(cost))
@@ -400,7 +402,10 @@ fn a_first_period_follows_the_rate_that_is_seen_whenever_it_begins() {
                 let shares = first_period(period, begin, per_second);
                 let case = format!("{period:?} from {begin}, {per_second} a second");
                 let (few, rest) = shares.split_at(30);
-                assert!(few[..4].iter().all(|share| *share > 1.0), "{case}: starved at first");
+                assert!(
+                    few[..4].iter().all(|share| *share > 1.0),
+                    "{case}: starved at first"
+                );
                 for (turn, share) in rest[..rest.len() - shares.len() / 20].iter().enumerate() {
                     assert!((least..most).contains(share), "{case}: {share} at {turn}");
                 }
