@@ -209,8 +209,9 @@ impl Evaluation {
                 self.policy, -gain.estimate, -gain.high, -gain.low
             ),
             Verdict::NoDifference => format!(
-                "verdict: no difference to what was served can be told yet ({:.4} to {:.4})",
-                gain.low, gain.high
+                "verdict: no difference to what was served can be told yet ({:.4} to {:.4} with what cut weights may move)",
+                gain.low - self.quality.bias_bound,
+                gain.high + self.quality.bias_bound
             ),
         }
     }
