@@ -84,13 +84,15 @@ impl Seen {
 }
 
 impl SeenRoute {
-    /// The pair of models whose order by price was turned over and that now lie furthest apart: (now cheaper, now
-    /// dearer).
-    fn flipped(&self, now: &Self) -> Option<(ArmId, ArmId)> {
+    /// The pair of models whose order by price was turned over and that now lie furthest apart, of those that are worth
+    /// a question: (now cheaper, now dearer).
+    fn flipped(&self, now: &Self, worth: impl Fn(&ArmId) -> bool) -> Option<(ArmId, ArmId)> {
+        let models = || now.models.keys().map(String::as_str);
+        let asked: Vec<&str> = models().filter(|id| worth(&ArmId::new(id))).collect();
         let cost = |seen: &Self, id: &str| seen.models.get(id).copied().flatten();
         let mut found: Option<(f64, &str, &str)> = None;
-        for a in now.models.keys() {
-            for b in now.models.keys() {
+        for &a in &asked {
+            for &b in &asked {
                 let costs = (cost(self, a), cost(self, b), cost(now, a), cost(now, b));
                 let (Some(old_a), Some(old_b), Some(new_a), Some(new_b)) = costs else {
                     continue;
@@ -144,7 +146,8 @@ impl Desk {
                 continue;
             };
             self.new_models(config, route, old, now);
-            if let Some((cheaper, dearer)) = old.flipped(new) {
+            let worth = |arm: &ArmId| !self.is_known_worse(config, route, arm, now);
+            if let Some((cheaper, dearer)) = old.flipped(new, worth) {
                 let trigger = Trigger::RankingFlip {
                     route: route.name.clone(),
                     cheaper: cheaper.clone(),
@@ -179,6 +182,23 @@ impl Desk {
             };
             self.ask(config, route, &trigger, Some((&reference, model)), now);
         }
+    }
+
+    /// Whether the router already takes `arm` to be further below the best model than the route's margin, so that its price
+    /// changes nothing: it serves the prompts that it is good enough for, and an experiment on it could only find what is
+    /// known. Where a dollar is worth quality points, what it saves counts against that.
+    fn is_known_worse(&self, config: &Config, route: &Route, arm: &ArmId, now: UnixMs) -> bool {
+        let Some((best, lead)) = self.best(&route.name, arm) else {
+            return false;
+        };
+        let cost = |arm| policies::list_cost(config, arm, now);
+        let saved = match route.objective {
+            Objective::Weighted { lambda, .. } => cost(&best)
+                .zip(cost(arm))
+                .map_or(0.0, |(best, own)| lambda * (best - own)),
+            _ => 0.0,
+        };
+        lead - saved > route.margin()
     }
 
     /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it. Whom the
@@ -300,7 +320,13 @@ fn features_changed(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::app::reports::About;
+    use crate::config::{self, Source};
+    use crate::store::{CandidateRow, DecisionRow, Store, tests as store_rows};
+    use crate::telemetry::Telemetry;
 
     fn route(costs: &[(&str, f64)]) -> SeenRoute {
         SeenRoute {
@@ -315,20 +341,31 @@ mod tests {
     #[test]
     fn a_price_change_that_turns_the_ranking_over_names_the_widest_pair() {
         let old = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 5.0)]);
-        assert_eq!(old.flipped(&old), None);
+        let any = |_: &ArmId| true;
+        assert_eq!(old.flipped(&old, any), None);
         let same_order = route(&[("a/1", 2.5), ("b/2", 2.0), ("c/3", 9.0)]);
-        assert_eq!(old.flipped(&same_order), None, "dearer, but in the same order");
+        assert_eq!(
+            old.flipped(&same_order, any),
+            None,
+            "dearer, but in the same order"
+        );
         let now = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 0.5)]);
         assert_eq!(
-            old.flipped(&now),
+            old.flipped(&now, any),
             Some((ArmId::new("c/3"), ArmId::new("a/1"))),
             "c passes both; a is further away"
+        );
+        let but = |left_out: &'static str| move |arm: &ArmId| arm.as_str() != left_out;
+        assert_eq!(old.flipped(&now, but("c/3")), None, "nobody else changed places");
+        assert_eq!(
+            old.flipped(&now, but("a/1")),
+            Some((ArmId::new("c/3"), ArmId::new("b/2")))
         );
         let unknown = SeenRoute {
             models: BTreeMap::from([("c/3".to_owned(), Some(0.5)), ("a/1".to_owned(), None)]),
             margin: None,
         };
-        assert_eq!(old.flipped(&unknown), None, "an unknown price is not cheap");
+        assert_eq!(old.flipped(&unknown, any), None, "an unknown price is not cheap");
     }
 
     #[test]
@@ -366,5 +403,77 @@ mod tests {
             None,
             "going without the embedding is nobody's question"
         );
+    }
+
+    /// A route of three models, with these prices and this objective.
+    fn config(prices: [f64; 3], objective: &str) -> Config {
+        let mut toml = String::from(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[[providers]]\nname = \"p\"\nkind = \"simulated\"\nbase_url = \"simulated:\"\n",
+        );
+        for (name, price) in ["best", "good", "poor"].into_iter().zip(prices) {
+            toml += &format!(
+                "[[models]]\nid = \"p/{name}\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
+                 [models.price]\ninput_per_mtok = {price}\noutput_per_mtok = {price}\n"
+            );
+        }
+        toml += &format!(
+            "[[routes]]\nname = \"auto\"\nmodels = [\"p/best\", \"p/good\", \"p/poor\"]\n{objective}\n"
+        );
+        config::parse(&toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// The experiments that a flip of the second prices over the first asks for, of a router that expects .9, .89 and .7.
+    async fn asked(before: [f64; 3], after: [f64; 3], objective: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let now = UnixMs(1_794_787_200_000);
+        let store = Store::open(dir.path(), now).unwrap();
+        let about = About {
+            config_hash: String::new(),
+            seed: 1,
+            simulated: true,
+            margin: 0.02,
+            features: None,
+        };
+        let config_before = config(before, objective);
+        let telemetry = Arc::new(Telemetry::new(64));
+        let desk = Desk::restore(store.clone(), telemetry, &config_before, about, now).unwrap();
+        let candidates = [("p/best", 0.9), ("p/good", 0.89), ("p/poor", 0.7)];
+        let candidates = candidates.map(|(arm, quality)| CandidateRow {
+            arm: ArmId::new(arm),
+            quality,
+            ..store_rows::decision("d1").candidates[0].clone()
+        });
+        store.log_decision(DecisionRow {
+            candidates: candidates.into(),
+            experiment: None,
+            ..store_rows::decision("d1")
+        });
+        store.log_attempt(store_rows::attempt("d1", 1));
+        store.flush().await.unwrap();
+        desk.look().unwrap();
+        let features = FeatureVersions::default();
+        desk.notice(&config_before, features, AtHand::default(), now);
+        desk.notice(&config(after, objective), features, AtHand::default(), now);
+        let list = desk.list().experiments;
+        list.iter().map(|view| view.definition.name.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_price_asks_nothing_of_a_model_that_is_known_to_be_worse() {
+        let poor_flips = ([3.0, 2.0, 5.0], [3.0, 2.0, 0.5]);
+        assert_eq!(asked(poor_flips.0, poor_flips.1, "").await, [""; 0]);
+        assert_eq!(asked(poor_flips.1, poor_flips.0, "").await, [""; 0], "nor back");
+        // What is within the margin is asked.
+        let good_flips = ([3.0, 5.0, 9.0], [3.0, 1.0, 9.0]);
+        assert_eq!(asked(good_flips.0, good_flips.1, "").await, ["price-p-good"]);
+        // A wider margin lets the poor one in, and so do dollars where they are worth points.
+        let wide = "quality_margin = 0.25";
+        assert_eq!(asked(poor_flips.0, poor_flips.1, wide).await, ["price-p-poor"]);
+        let weighted = |lambda: f64| format!("objective = \"weighted\"\nlambda = {lambda}");
+        assert_eq!(
+            asked(poor_flips.0, poor_flips.1, &weighted(1e6)).await,
+            ["price-p-poor"]
+        );
+        assert_eq!(asked(poor_flips.0, poor_flips.1, &weighted(1e-3)).await, [""; 0]);
     }
 }

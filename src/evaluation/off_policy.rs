@@ -8,6 +8,8 @@ use super::sequence::{ConfidenceSequence, Interval};
 pub const MIN_ESS: f64 = 100.0;
 /// Default upper limit of an importance weight.
 pub const DEFAULT_CLIP: f64 = 50.0;
+/// Share of the evaluated policy above which what the log cannot support makes IPS and SNIPS too wrong to be read.
+pub const MAX_UNSUPPORTED: f64 = 0.01;
 
 /// One logged decision as seen by the policy under evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +24,22 @@ pub struct LoggedDecision {
     pub predicted: f64,
     /// The same model's prediction averaged over the evaluated policy's arms: `Σ_a π_e(a|x) q̂(x, a)`.
     pub predicted_target: f64,
+    /// What the log cannot support of the evaluated policy here: see [`unsupported`].
+    pub unsupported: f64,
+}
+
+/// Share of the evaluated policy that no weight up to `clip` can stand for, over all arms of one decision:
+/// `Σ_a (π_e(a|x) - clip p(a|x))₊`, from pairs of (π_e, p). An arm that the log never draws counts in full, one that it draws
+/// hardly ever by what its cut weight leaves out. Unlike what the drawn arms' weights show, this is known though no such arm
+/// was ever drawn.
+///
+/// Sachdeva, Su and Joachims, *Off-policy bandits with deficient support*, KDD 2020: that mass is a bias of IPS whatever the
+/// size of the log, for what it would have earned counts as 0.
+#[must_use]
+pub fn unsupported(shares: impl Iterator<Item = (f64, f64)>, clip: f64) -> f64 {
+    shares
+        .map(|(target, logged)| (target - clip * logged).max(0.0))
+        .sum()
 }
 
 /// What is estimated, and how a prediction of it errs.
@@ -55,9 +73,10 @@ impl Reward {
 pub struct OffPolicyEstimate {
     /// Decisions used.
     pub decisions: u64,
-    /// Inverse propensity score: `mean(w r)`. Unbiased without clipping, but the widest: shown for completeness.
+    /// Inverse propensity score: `mean(w r)`. Unbiased without clipping where the log supports the policy, but the widest:
+    /// shown for completeness.
     pub ips: Interval,
-    /// Self-normalised: `Σ w r / Σ w`.
+    /// Self-normalised: `Σ w r / Σ w`. Of the supported share alone.
     pub snips: Interval,
     /// Doubly robust: `mean(Σ_a π_e q̂_a + w (r - q̂))` of scores, `mean(Σ_a π_e q̂_a) · Σ w r / Σ w q̂` of costs. The one
     /// to read.
@@ -69,6 +88,10 @@ pub struct OffPolicyEstimate {
     /// Upper bound of what clipping can have moved the IPS and, of scores, the DR estimate: `mean((w - clip)₊)` times the
     /// range of the reward.
     pub bias_bound: f64,
+    /// Mean share of the policy that the log cannot support: see [`unsupported`]. DR goes by predictions alone there.
+    pub unsupported: f64,
+    /// Whether that is at most [`MAX_UNSUPPORTED`]. If not, `ips` and `snips` are biased by more than their intervals tell.
+    pub supported: bool,
     /// Whether `ess` is at least [`MIN_ESS`]. If not, the log says too little about this policy.
     pub enough: bool,
 }
@@ -172,6 +195,7 @@ pub fn estimate(
             high: f64::INFINITY,
         }
     };
+    let unsupported = rows.iter().map(|row| row.unsupported).sum::<f64>() / n;
     let ess = if squares > 0.0 { sum * sum / squares } else { 0.0 };
     Ok(OffPolicyEstimate {
         decisions: rows.len() as u64,
@@ -181,6 +205,8 @@ pub fn estimate(
         ess,
         clipped: clipped as f64 / n,
         bias_bound: over / n * reward.range,
+        unsupported,
+        supported: unsupported <= MAX_UNSUPPORTED,
         enough: ess >= MIN_ESS,
     })
 }
@@ -362,6 +388,7 @@ mod tests {
             reward,
             predicted,
             predicted_target,
+            unsupported: 0.0,
         }
     }
 
@@ -444,6 +471,36 @@ mod tests {
             found.values
         );
         assert!((found.values[1] - (3.0 + 20.0 / 19.0)).abs() < 1e-12);
+    }
+
+    /// Three arms, drawn with .9, .1 and never, are asked for evenly. Weights of at most 50 support the first two; with weights of
+    /// at most 2 the second lacks .3333 - .2.
+    #[test]
+    fn what_the_log_never_draws_cannot_be_weighted() {
+        let shares = || [0.9, 0.1, 0.0].into_iter().map(|logged| (1.0 / 3.0, logged));
+        assert!((unsupported(shares(), 50.0) - 1.0 / 3.0).abs() < 1e-12);
+        assert!((unsupported(shares(), 2.0) - (1.0 / 3.0 + 0.4 / 3.0)).abs() < 1e-12);
+        // Every arm scores .9, and is predicted to. 90 draws of the first, 10 of the second: IPS (90 · .37037 + 10 · 3.3333)
+        // · .9 / 100 = .6, a third short of the truth; DR is .9.
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let drawn = |propensity: f64| LoggedDecision {
+            unsupported: unsupported(shares(), 50.0),
+            ..row(propensity, 1.0 / 3.0, 0.9, 0.9, 0.9)
+        };
+        let rows: Vec<_> = (0..100)
+            .map(|i| drawn(if i % 10 == 0 { 0.1 } else { 0.9 }))
+            .collect();
+        let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
+        assert!((found.ips.estimate - 0.6).abs() < 1e-12 && (found.dr.estimate - 0.9).abs() < 1e-12);
+        assert!((found.unsupported - 1.0 / 3.0).abs() < 1e-12 && !found.supported);
+        // Two rows in three hundred that lack .9 and .6 are .005 of all: little enough.
+        let mut few = vec![row(0.5, 0.5, 1.0, 1.0, 1.0); 298];
+        few.extend([0.9, 0.6].map(|unsupported| LoggedDecision {
+            unsupported,
+            ..few[0]
+        }));
+        let found = estimate(&few, 50.0, Reward::SCORE, &sequence).unwrap();
+        assert!((found.unsupported - 0.005).abs() < 1e-12 && found.supported);
     }
 
     #[test]

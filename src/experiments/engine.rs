@@ -275,7 +275,7 @@ impl Experiments {
         }
     }
 
-    /// A score in [0, 1] for an enrolled request; `previous` is the score of the same rater that it replaces.
+    /// A score in [0, 1] for an enrolled request; `previous` is the score of the same answer that it replaces.
     /// Only for answers that the assigned arm gave itself: do not call it when a fallback or a hedge served.
     /// Scores of another metric are ignored. Late scores are counted after the end too, but decide nothing then.
     pub fn scored(

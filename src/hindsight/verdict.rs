@@ -148,7 +148,9 @@ impl Evaluation {
                 ("dr", &own.dr),
                 ("dr less log", gain),
             ] {
-                let _ = writeln!(out, "{:<12} {}", format!("{title}{name}"), line(interval));
+                let biased = !own.supported && matches!(name, "ips" | "snips");
+                let mark = if biased { "   biased" } else { "" };
+                let _ = writeln!(out, "{:<12} {}{mark}", format!("{title}{name}"), line(interval));
             }
         };
         block("", &self.quality, &self.logged_quality, &self.gain.gain);
@@ -166,6 +168,9 @@ impl Evaluation {
             100.0 * self.quality.clipped,
             self.quality.bias_bound
         );
+        if !self.quality.supported {
+            let _ = writeln!(out, "caution: {}", self.lacking());
+        }
         if self.scored_alike.health == Health::Failed {
             let _ = writeln!(
                 out,
@@ -175,6 +180,15 @@ impl Evaluation {
         }
         let _ = writeln!(out, "{}", self.sentence());
         out
+    }
+
+    /// What the log cannot say of the policy, and what to do.
+    fn lacking(&self) -> String {
+        format!(
+            "the log supports all but {:.1} % of {}'s choices: those are of models that it drew never or hardly ever. ips and snips are biased by that and are no verdict; dr goes by predictions alone there. To know more, give those models traffic with an experiment, or evaluate a policy that keeps to what was tried",
+            100.0 * self.quality.unsupported,
+            self.policy
+        )
     }
 
     /// The verdict in one sentence.
@@ -195,8 +209,9 @@ impl Evaluation {
                 self.policy, -gain.estimate, -gain.high, -gain.low
             ),
             Verdict::NoDifference => format!(
-                "verdict: no difference to what was served can be told yet ({:.4} to {:.4})",
-                gain.low, gain.high
+                "verdict: no difference to what was served can be told yet ({:.4} to {:.4} with what cut weights may move)",
+                gain.low - self.quality.bias_bound,
+                gain.high + self.quality.bias_bound
             ),
         }
     }
@@ -208,4 +223,57 @@ fn line(interval: &Interval) -> String {
         "{:>12.digits$}   {:.digits$} to {:.digits$}",
         interval.estimate, interval.low, interval.high
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of two models out of three, as often the one as the other, against an even split of all three.
+    fn walked(unsupported: f64) -> Walked {
+        let row = |i: u32| {
+            let quality = LoggedDecision {
+                propensity: 0.5,
+                target: 1.0 / 3.0,
+                reward: f64::from(i % 2),
+                predicted: 0.5,
+                predicted_target: 0.5,
+                unsupported,
+            };
+            Row {
+                quality,
+                logged_quality: 0.5,
+                cost: None,
+                logged_cost: 0.0,
+            }
+        };
+        Walked {
+            rows: (0..300).map(row).collect(),
+            ..Walked::default()
+        }
+    }
+
+    #[test]
+    fn what_the_log_cannot_support_is_said_and_marks_ips_and_snips() {
+        let found = judge("random", &walked(1.0 / 3.0), 50.0, 0.05).unwrap();
+        // IPS: 2/3 of .5; DR lacks nothing, for the third model is predicted.
+        assert!((found.quality.ips.estimate - 1.0 / 3.0).abs() < 1e-12);
+        assert!((found.quality.dr.estimate - 0.5).abs() < 1e-12);
+        let text = found.text();
+        assert!(
+            text.contains("supports all but 33.3 % of random's choices"),
+            "{text}"
+        );
+        let biased: Vec<&str> = text.lines().filter(|line| line.ends_with("biased")).collect();
+        assert!(
+            biased.len() == 2 && biased[0].starts_with("ips ") && biased[1].starts_with("snips "),
+            "{text}"
+        );
+        let json = serde_json::to_value(&found).unwrap();
+        let share = json["quality"]["unsupported"].as_f64().unwrap();
+        assert!((share - 1.0 / 3.0).abs() < 1e-12 && json["quality"]["supported"] == false);
+
+        let found = judge("random", &walked(0.009), 50.0, 0.05).unwrap();
+        assert!(found.quality.supported && !found.text().contains("biased"));
+    }
 }

@@ -1,7 +1,7 @@
 //! From the decision log to rows that an off-policy estimate takes.
 
 use crate::arm::ArmId;
-use crate::evaluation::off_policy::LoggedDecision;
+use crate::evaluation::off_policy::{LoggedDecision, unsupported};
 use crate::feedback::QUALITY;
 use crate::learner::{Lesson, Versions};
 use crate::policy::learner::ContextualLearner;
@@ -53,13 +53,15 @@ pub struct Walked {
     pub scored: std::collections::BTreeMap<ArmId, (u64, u64)>,
 }
 
-/// Goes through the log: asks `target` and the `model` of the scores, then lets both learn. `route`: only this one.
+/// Goes through the log: asks `target` and the `model` of the scores, then lets both learn. `route`: only this one; `clip`:
+/// where weights will be cut.
 ///
 /// # Errors
 /// When the log cannot be read.
 pub fn walk(
     log: impl Iterator<Item = Result<Joined, StoreError>>,
     route: Option<&str>,
+    clip: f64,
     versions: &Versions,
     target: &mut dyn Learner,
     model: &mut ContextualLearner,
@@ -68,7 +70,7 @@ pub fn walk(
     for joined in log {
         let joined = joined?;
         if route.is_none_or(|route| *joined.decision.route == *route) {
-            step(&joined, versions, target, model, &mut walked);
+            step(&joined, clip, versions, target, model, &mut walked);
         }
     }
     Ok(walked)
@@ -97,6 +99,7 @@ fn reward(joined: &Joined, left_out: &mut LeftOut) -> Option<f64> {
 
 fn step(
     joined: &Joined,
+    clip: f64,
     versions: &Versions,
     target: &mut dyn Learner,
     model: &mut ContextualLearner,
@@ -128,11 +131,6 @@ fn step(
         return;
     };
     *scored += 1;
-    let own: Vec<f64> = decision
-        .candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.propensity))
-        .collect();
     walked.rows.push(row(
         joined,
         drawn,
@@ -140,7 +138,7 @@ fn step(
         &candidates,
         &predicted,
         &proposal,
-        &own,
+        clip,
     ));
 
     let arms: Vec<ArmId> = decision
@@ -191,7 +189,7 @@ fn row(
     candidates: &[Candidate<'_>],
     predicted: &[ArmScore],
     proposal: &Proposal,
-    own: &[f64],
+    clip: f64,
 ) -> Row {
     let quality = |index: usize| {
         predicted
@@ -205,7 +203,13 @@ fn row(
             .sum::<f64>()
     };
     let target = |index: usize| proposal.pmf.probability(index);
-    let log = |index: usize| own.get(index).copied().unwrap_or(0.0);
+    let logged = &joined.decision.candidates;
+    let log = |index: usize| {
+        logged
+            .get(index)
+            .map_or(0.0, |candidate| f64::from(candidate.propensity))
+    };
+    let lacking = unsupported((0..candidates.len()).map(|arm| (target(arm), log(arm))), clip);
     let known = !joined.attempts.is_empty() && joined.attempts.iter().all(|attempt| attempt.cost.is_some());
     let spent = || {
         joined
@@ -220,6 +224,7 @@ fn row(
         reward,
         predicted,
         predicted_target,
+        unsupported: lacking,
     };
     Row {
         quality: of(reward, quality(drawn), over(&target, &quality)),

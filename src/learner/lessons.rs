@@ -239,7 +239,7 @@ pub(super) fn tokens(corrections: &mut Corrections, logged: &LoggedAttempt) {
     }
 }
 
-/// Counts a score among those of who answered.
+/// Counts a score among those of who answered, once an answer.
 pub(super) fn measure(telemetry: &Telemetry, logged: &LoggedFeedback) {
     let Some(served) = about(logged) else { return };
     let key = QualityKey {
@@ -250,8 +250,8 @@ pub(super) fn measure(telemetry: &Telemetry, logged: &LoggedFeedback) {
         logged.at,
         &QualitySample {
             key,
-            score: logged.score,
-            replaces: logged.previous,
+            score: logged.mean,
+            replaces: logged.mean_before,
         },
     );
 }
@@ -271,7 +271,7 @@ pub fn on_policy(logged: &LoggedFeedback) -> bool {
     })
 }
 
-/// Learns a score. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge
+/// Learns a score: the mean of an answer's raters, revised as more of them score it. Only the drawn arm can be rewarded, and only for its own answer: what a fallback or a hedge
 /// answered says nothing about it. `seq`: its place in the order of learning.
 pub(super) fn score(
     learner: &mut ContextualLearner,
@@ -321,7 +321,7 @@ fn observation<'a>(
         arm: &row.arm,
         contexts,
         category: lesson.category(),
-        reward: logged.score,
+        reward: logged.mean,
         weight: EXPLICIT,
         propensity: row.propensity,
         logged: (!lesson.scores.is_empty()).then_some(Logged {
@@ -330,7 +330,7 @@ fn observation<'a>(
             lambda: lesson.kept.lambda,
         }),
         late: logged.at.0 - row.at.0 > LATE_MS,
-        revises: logged.previous.map(|(_, reward)| Revision {
+        revises: logged.mean_before.map(|(_, reward)| Revision {
             reward,
             weight: EXPLICIT,
         }),

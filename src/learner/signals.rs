@@ -125,7 +125,7 @@ impl Signals {
     /// Tells the learner what a signal was worth, once its answer is scored.
     pub(super) fn scored(&mut self, learner: &mut ContextualLearner, logged: &LoggedFeedback) {
         if *logged.metric == *QUALITY
-            && logged.previous.is_none()
+            && logged.mean_before.is_none()
             && let Some(noticed) = self.answers.get(&logged.decision.id)
         {
             learner.signal_scored(noticed.signal, logged.score - noticed.expected);

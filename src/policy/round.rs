@@ -226,7 +226,7 @@ pub struct Observation<'a> {
     pub logged: Option<Logged<'a>>,
     /// Whether the score came so late that it says nothing of the arm's present state: drift is then left alone.
     pub late: bool,
-    /// What this score replaces, if the same rater had scored before. Drift is then left alone too.
+    /// What this score replaces, if the answer had been scored before. Drift is then left alone too.
     pub revises: Option<Revision>,
 }
 

@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //! - The feedback log only grows, and an acknowledged score is in it exactly once, whatever is killed when.
-//! - Of each (decision, metric, rater) one score counts: the latest.
+//! - Of each (decision, metric, rater) one score counts: the latest. Of each (decision, metric) the mean of these is one
+//!   observation.
 //! - A place (`seq`) in a log is never used twice.
 //! - A file that is damaged, newer than we know or in use is never written to.
 
@@ -19,6 +20,7 @@ mod error;
 mod insert;
 mod joined;
 mod queue;
+mod raters;
 mod read;
 mod record;
 mod retention;

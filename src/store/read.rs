@@ -12,6 +12,7 @@ use super::columns;
 use super::error::StoreError;
 use super::insert;
 use super::joined::JoinedLog;
+use super::raters::Stood;
 use super::record;
 use super::retention::IDEMPOTENCY;
 use super::rows::{
@@ -423,12 +424,16 @@ fn feedback(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<L
     };
     let previous: Option<f64> = row.get(5)?;
     let previous_at: Option<i64> = row.get(6)?;
+    let (seq, metric, score) = (row.get(0)?, row.get::<_, Arc<str>>(2)?, row.get(4)?);
+    let stood = Stood::before(connection, &decision.id, &metric, seq)?;
     Ok(Some(LoggedFeedback {
-        seq: row.get(0)?,
+        seq,
         at: UnixMs(row.get(1)?),
-        metric: row.get(2)?,
+        metric,
         rater: row.get(3)?,
-        score: row.get(4)?,
+        score,
+        mean: stood.with(score, previous),
+        mean_before: stood.mean(previous),
         previous: previous_at.map(UnixMs).zip(previous),
         served: served(connection, &decision.id)?,
         decision,

@@ -218,9 +218,13 @@ pub struct LoggedFeedback {
     pub rater: Arc<str>,
     /// In [0,1].
     pub score: f64,
-    /// The score of the same rater for the same metric and decision that this one replaces, and when it came:
-    /// subtract it, then add `score`.
+    /// The score of the same rater for the same metric and decision that this one replaces, and when it came.
     pub previous: Option<(UnixMs, f64)>,
+    /// Mean of what each rater has said last of this answer by this metric, with `score`: one observation, whoever and
+    /// however many score it.
+    pub mean: f64,
+    /// That mean before, and when it came about; `None` for an answer's first score. Subtract it, then add `mean`.
+    pub mean_before: Option<(UnixMs, f64)>,
     /// The decision.
     pub decision: DecisionRow,
     /// Who served it; `None` while the request runs, or when nothing was served.

@@ -161,6 +161,55 @@ async fn a_score_counts_once_and_a_new_one_replaces_it() {
     store.close();
 }
 
+/// One answer, three raters: ann .8, bob .4 (mean .6), ann .2 in place of .8 (.3), eve 1 (1.6 / 3). Each entry tells what the
+/// mean was before, as the log was then.
+#[tokio::test]
+async fn an_answer_is_one_observation_whoever_and_however_many_score_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.log_decision(decision("d1"));
+    store.log_decision(decision("d2"));
+    for (id, rater, score) in [
+        ("d1", "ann", 0.8),
+        ("d1", "bob", 0.4),
+        ("d2", "bob", 0.1),
+        ("d1", "ann", 0.2),
+        ("d1", "eve", 1.0),
+    ] {
+        store.record_feedback(feedback(id, rater, score)).await.unwrap();
+    }
+    let other = FeedbackRow {
+        metric: "style".to_owned(),
+        ..feedback("d1", "ann", 0.9)
+    };
+    store.record_feedback(other).await.unwrap();
+    let expected = [
+        (0.8, None),
+        (0.6, Some(0.8)),
+        (0.1, None),
+        (0.3, Some(0.6)),
+        (1.6 / 3.0, Some(0.3)),
+        (0.9, None),
+    ];
+    let close = |found: Option<f64>, wanted: Option<f64>| match (found, wanted) {
+        (Some(found), Some(wanted)) => f64::abs(found - wanted) < 1e-12,
+        (found, wanted) => found == wanted,
+    };
+    // Read whole or from the middle.
+    for from in 0..expected.len() {
+        let log = store.reader().feedback_since(from as i64, 100).unwrap();
+        assert_eq!(log.len(), expected.len() - from);
+        for (entry, (mean, before)) in log.iter().zip(&expected[from..]) {
+            let stood = entry.mean_before.map(|(_, mean)| mean);
+            assert!(
+                close(Some(entry.mean), Some(*mean)) && close(stood, *before),
+                "{entry:?}"
+            );
+        }
+    }
+    store.close();
+}
+
 fn episode_decision(id: &str, episode: &str) -> DecisionRow {
     DecisionRow {
         episode: Some(episode.into()),
@@ -550,7 +599,20 @@ mod properties {
 
     use super::*;
 
-    /// What the learner makes of the log: it takes the replaced score out and puts the new one in.
+    /// What the learner makes of the log: it takes what is replaced out and puts the new mean in.
+    fn means(log: &[LoggedFeedback]) -> HashMap<String, (i64, f64)> {
+        let mut sums: HashMap<String, (i64, f64)> = HashMap::new();
+        for entry in log {
+            let sum = sums.entry(entry.decision.id.to_string()).or_default();
+            if let Some((_, before)) = entry.mean_before {
+                *sum = (sum.0 - 1, sum.1 - before);
+            }
+            *sum = (sum.0 + 1, sum.1 + entry.mean);
+        }
+        sums
+    }
+
+    /// The scores that stand: those that were replaced taken out.
     fn learned(log: &[LoggedFeedback]) -> HashMap<(String, String), (i64, f64)> {
         let mut sums: HashMap<(String, String), (i64, f64)> = HashMap::new();
         for entry in log {
@@ -596,13 +658,17 @@ mod properties {
                 }
             }
             let log = store.reader().feedback_since(0, 1_000).unwrap();
-            let sums = learned(&log);
+            let (sums, means) = (learned(&log), means(&log));
             for index in 0..3 {
                 let scores = last.iter().filter(|((decision, _), _)| *decision == index);
                 let expected = scores.fold((0, 0.0), |(n, sum), (_, score)| (n + 1, sum + score));
                 let key = (format!("d{index}"), "quality".to_owned());
                 // Quarters add up exactly.
                 prop_assert_eq!(sums.get(&key).copied().unwrap_or((0, 0.0)), expected);
+                if let Some((observations, mean)) = means.get(&key.0) {
+                    prop_assert_eq!(*observations, 1);
+                    prop_assert!((mean - expected.1 / expected.0 as f64).abs() < 1e-9);
+                }
             }
             store.close();
         }

@@ -65,7 +65,7 @@ pub struct QualitySample {
     pub key: QualityKey,
     /// In [0, 1].
     pub score: f64,
-    /// The score of the same rater that it replaces, and when that one came.
+    /// The score of the same answer that it replaces, and when that one came.
     pub replaces: Option<(UnixMs, f64)>,
 }
 

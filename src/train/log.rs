@@ -150,8 +150,8 @@ impl Log {
                 }
                 if *logged.metric == *QUALITY {
                     self.scores += 1;
-                    if logged.previous.is_some() {
-                        self.revised.insert(key(logged), logged.score);
+                    if logged.mean_before.is_some() {
+                        self.revised.insert(key(logged), logged.mean);
                     }
                 }
                 self.end.feedback_seq = logged.seq;
@@ -176,7 +176,7 @@ impl Log {
             seq = last.seq;
             for logged in page.iter().filter(|logged| logged.seq <= self.end.feedback_seq) {
                 bar.inc(1);
-                if !on_policy(logged) || logged.previous.is_some() {
+                if !on_policy(logged) || logged.mean_before.is_some() {
                     continue;
                 }
                 let Some(lesson) = Lesson::read(&logged.decision, versions) else {
@@ -197,7 +197,7 @@ impl Log {
                     decision: &logged.decision.id,
                     category: lesson.category(),
                     contexts,
-                    score: self.revised.get(&key(logged)).copied().unwrap_or(logged.score),
+                    score: self.revised.get(&key(logged)).copied().unwrap_or(logged.mean),
                 });
             }
         }
@@ -425,7 +425,7 @@ fn around(base: &Seed, model: &str, view: View) -> Option<Vec<f64>> {
 }
 
 fn key(logged: &LoggedFeedback) -> u64 {
-    xxh3_64(format!("{}\0{}", logged.decision.id, logged.rater).as_bytes())
+    xxh3_64(logged.decision.id.as_bytes())
 }
 
 /// The part that a decision falls into, with all its scores.

@@ -218,6 +218,38 @@ async fn a_score_counts_once_is_revised_and_outlives_a_kill() {
 }
 
 #[tokio::test]
+async fn eight_raters_of_one_bad_answer_are_one_observation() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = program::simulated(folder.path());
+    let program = Program::serve(folder.path(), &toml, &[]);
+    let http = client();
+    let id = ask(&http, &program, "one").await;
+    for rater in 0..8 {
+        let score = f64::from(rater % 2) / 4.0;
+        let scored = json!({"id": id, "score": score, "rater": format!("user:{rater}")});
+        let (status, answer) = post(&http, &program.url("/v1/feedback"), scored.to_string()).await;
+        assert_eq!((status, &answer["revised"]), (StatusCode::OK, &json!(false)));
+    }
+    let telemetry = async || get(&http, &program.url("/v1/telemetry")).await;
+    eventually("learning eight scores", async || {
+        telemetry().await["learner"]["feedback_seq"] == 8
+    })
+    .await;
+    // Four times 0 and four times .25.
+    let found = telemetry().await;
+    let rows = found["quality"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let hour = &rows[0]["last_hour"];
+    assert_eq!(
+        (&hour["count"], &hour["mean"]),
+        (&json!(1), &json!(0.125)),
+        "{rows:?}"
+    );
+    assert_eq!(found["learner"]["drift_alarms"], json!(0));
+    assert_eq!(program.terminate(), Some(0));
+}
+
+#[tokio::test]
 async fn killed_in_the_middle_of_load_no_acknowledged_score_is_lost_or_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let toml = program::simulated(folder.path());

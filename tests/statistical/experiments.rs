@@ -223,6 +223,7 @@ fn logged(seed: u64, n: usize) -> Vec<LoggedDecision> {
                 reward,
                 predicted: predict(arm),
                 predicted_target: (0..3).map(|a| target[a] * predict(a)).sum(),
+                unsupported: 0.0,
             }
         })
         .collect()

@@ -74,6 +74,7 @@ fn log(seed: u64, logged: f64, asked: f64) -> Vec<(LoggedDecision, f64)> {
                 reward,
                 predicted: predicted[arm],
                 predicted_target: over(&target),
+                unsupported: 0.0,
             };
             (row, over(&own))
         })
@@ -167,6 +168,7 @@ fn costs_that_were_expected_at_a_multiple_are_estimated_by_their_ratio() {
                     reward: price(x, arm) * rng.gen_range(0.5..1.5),
                     predicted: 4.0 * price(x, arm),
                     predicted_target: 4.0 * paid(x),
+                    unsupported: 0.0,
                 }
             })
             .collect();

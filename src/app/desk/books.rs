@@ -96,22 +96,22 @@ impl Books {
         self.unsaved = true;
     }
 
-    /// Counts a score.
+    /// Counts a score, once an answer: the mean of its raters.
     pub(super) fn score(&mut self, entry: &LoggedFeedback) {
         self.feedback_seq = entry.seq;
         let decision = &entry.decision;
-        let previous = entry.previous.map(|(_, score)| score);
+        let before = entry.mean_before.map(|(_, mean)| mean);
         self.ledger
-            .scored(&decision.id, &entry.metric, entry.score, previous, entry.at);
+            .scored(&decision.id, &entry.metric, entry.mean, before, entry.at);
         let own = entry.served.as_ref().is_some_and(|served| {
             served.arm == decision.arm && matches!(served.role.as_str(), "primary" | "retry")
         });
         if own && *entry.metric == *QUALITY {
-            self.evidence.scored(decision, entry.score, previous);
+            self.evidence.scored(decision, entry.mean, before);
         }
         if own && let Some(enrolment) = enrolment(decision) {
             self.experiments
-                .scored(&enrolment, &entry.metric, entry.score, previous, entry.at);
+                .scored(&enrolment, &entry.metric, entry.mean, before, entry.at);
             self.unsaved = true;
         }
     }

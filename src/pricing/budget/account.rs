@@ -216,7 +216,9 @@ impl Account {
     /// Counts a request and sets aside what it is expected to cost.
     pub(super) fn set_aside(&mut self, rule: &BudgetRule, amount: Usd, now: UnixMs) {
         let (fraction, target) = (self.fraction(now), self.target(rule, now));
-        self.aim.take(target.dollars());
+        if self.arrivals.is_settled() {
+            self.aim.take(target.dollars());
+        }
         self.reserved += amount;
         self.dirty = true;
         self.arrivals.count(fraction, slots(rule.period));
@@ -231,7 +233,9 @@ impl Account {
     pub(super) fn book(&mut self, cost: Usd, covered: Usd, call: Booked) {
         self.give_back(covered);
         self.spent += cost;
-        self.aim.hit(cost.dollars());
+        if self.arrivals.is_settled() {
+            self.aim.hit(cost.dollars());
+        }
         self.dirty = true;
         self.booked.push(call);
     }

@@ -4,6 +4,8 @@
 //! the first period there is none: see [`outlook`]. What an account could not see of its first period, because it began
 //! in the middle, is filled in as the rest of it suggests, and is replaced when it is seen.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::outlook::{self, Seen};
@@ -23,6 +25,9 @@ pub(super) struct Arrivals {
     /// The slot in which this period's first request came.
     #[serde(default)]
     first: usize,
+    /// How much of that slot was over then, in [0, 1).
+    #[serde(default)]
+    begun: f64,
     /// Mean requests in each slot of the periods before; empty: there was none.
     profile: Vec<f64>,
     /// Slots at the beginning of the profile that were filled in.
@@ -48,6 +53,7 @@ impl Arrivals {
         let slot = slot(fraction, slots);
         if self.seen() <= 0.0 {
             self.first = slot;
+            self.begun = into(fraction, slots);
         }
         self.counts.resize(slots, 0.0);
         if let Some(count) = self.counts.get_mut(slot) {
@@ -60,6 +66,11 @@ impl Arrivals {
         self.counts.iter().sum()
     }
 
+    /// Whether what is to come is more than a guess from a few requests.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.profile.is_empty() || self.seen() >= 3.0 * outlook::BURST
+    }
+
     /// Closes the period: its counts become part of the profile. A period without requests teaches nothing.
     pub(super) fn roll(&mut self) {
         let mut counts = std::mem::take(&mut self.counts);
@@ -70,9 +81,15 @@ impl Arrivals {
             // Nobody was there, or nobody asked: that is not told apart.
             self.unseen = self.first;
             let expected = outlook::expected(counts.len(), &self.peers);
-            let level = counts.iter().sum::<f64>() / expected[self.first..].iter().sum::<f64>();
-            for (count, share) in counts.iter_mut().zip(expected).take(self.unseen) {
-                *count = level * share;
+            let missed = |slot: usize| match slot.cmp(&self.first) {
+                Ordering::Less => 1.0,
+                Ordering::Equal => self.begun,
+                Ordering::Greater => 0.0,
+            };
+            let shown = |(slot, share): (usize, &f64)| (1.0 - missed(slot)) * share;
+            let level = counts.iter().sum::<f64>() / expected.iter().enumerate().map(shown).sum::<f64>();
+            for (slot, (count, share)) in counts.iter_mut().zip(&expected).enumerate() {
+                *count += missed(slot) * level * share;
             }
             self.profile = counts;
             self.peers = Vec::new();
@@ -101,7 +118,7 @@ impl Arrivals {
         }
         let seen = Seen {
             counts: &self.counts,
-            first: self.first,
+            since: self.first as f64 + self.begun,
             fraction,
         };
         outlook::to_come(&seen, slots, &self.peers)
@@ -110,7 +127,7 @@ impl Arrivals {
     fn by_profile(&self, fraction: f64) -> f64 {
         let slots = self.profile.len();
         let now = slot(fraction, slots);
-        let into = (fraction * slots as f64 - now as f64).clamp(0.0, 1.0);
+        let into = into(fraction, slots);
         let sum = |slots: &[f64]| slots.iter().sum::<f64>();
         let rest = (1.0 - into) * self.profile[now] + sum(&self.profile[now + 1..]);
         // Today's level goes by the slots that the profile has seen.
@@ -132,6 +149,11 @@ impl Arrivals {
 
 fn slot(fraction: f64, slots: usize) -> usize {
     ((fraction * slots as f64) as usize).min(slots.saturating_sub(1))
+}
+
+/// How much of its slot is over.
+fn into(fraction: f64, slots: usize) -> f64 {
+    (fraction * slots as f64 - slot(fraction, slots) as f64).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]
@@ -200,6 +222,40 @@ mod tests {
         hours(&mut arrivals, 8..24, |_| 100);
         arrivals.roll();
         assert_eq!(arrivals.profile(), Some(&[100.0; 24][..]));
+    }
+
+    /// Half past twelve, and 50 requests until one: an hour of 100, of which half was not seen.
+    #[test]
+    fn the_hour_in_which_it_began_is_filled_in_too() {
+        let mut arrivals = Arrivals::default();
+        (0..50).for_each(|i| arrivals.count((12.5 + f64::from(i) / 100.0) / 24.0, 24));
+        hours(&mut arrivals, 13..24, |_| 100);
+        arrivals.roll();
+        assert_eq!(arrivals.profile[13], 100.0);
+        // Expected of the hour after noon are .3 * 1.30 + .7, a little less than of those after it.
+        assert!((94.0..100.0).contains(&arrivals.profile[12]), "{arrivals:?}");
+    }
+
+    /// An hour's budget whose first request comes after 12 minutes, then 60 a second for 40 s: 2,400 in .1333 slots are
+    /// 18,000 in one, 9.467 slots are to come, and .8 * .4 * (9.467 - .133) / 12 is leant to more.
+    #[test]
+    fn a_rate_is_taken_over_the_time_since_the_first_request() {
+        let mut arrivals = Arrivals::default();
+        let place = |seconds: f64| (720.0 + seconds) / 3_600.0;
+        (0..2_400).for_each(|i| arrivals.count(place(f64::from(i) / 60.0), 12));
+        let to_come = arrivals.to_come(place(40.0), 12);
+        let expected = 18_000.0 * 9.4667 * 0.248_89_f64.exp();
+        assert!((to_come / expected - 1.0).abs() < 1e-3, "{to_come} {expected}");
+        // Into the next slot, for 200 s: 12,000 in .6667 slots.
+        (2_400..12_000).for_each(|i| arrivals.count(place(f64::from(i) / 60.0), 12));
+        let to_come = arrivals.to_come(place(200.0), 12);
+        let expected = 18_000.0 * 8.9333 * (0.8 * 0.4 * 8.2667 / 12.0_f64).exp();
+        assert!((to_come / expected - 1.0).abs() < 1e-3, "{to_come} {expected}");
+        // Two requests at once are no rate: 1 - e^(-2/8) of the way, in logarithms, from a slot to a millionth of it.
+        let mut pair = Arrivals::default();
+        (0..2).for_each(|_| pair.count(0.0, 12));
+        let expected = 2.0 * 1e6_f64.powf(1.0 - (-0.25_f64).exp()) * 12.0 * (0.8 * 0.4_f64).exp();
+        assert!((pair.to_come(0.0, 12) / expected - 1.0).abs() < 1e-9);
     }
 
     /// The others ask once an hour, and 76 times after eight in the evening.

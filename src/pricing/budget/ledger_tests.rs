@@ -358,6 +358,62 @@ fn a_bursty_day_spends_its_budget_and_starves_no_hour() {
     }
 }
 
+/// What each request costs over what is left for each that is really to come, from the first request of an account at
+/// this share of its first period on: requests come evenly, and each costs what it should, if some model does.
+fn first_period(period: Period, begin: f64, per_second: f64) -> Vec<f64> {
+    let length = if period == Period::Hour { 3_600.0 } else { 86_400.0 };
+    let requests = (per_second * length * (1.0 - begin)).floor();
+    let (even, limit) = (0.001, 0.001 * requests);
+    let rule = BudgetRule {
+        period,
+        ..rule(Scope::All, limit, OnExhausted::Cheapest)
+    };
+    let (budgets, parties) = (Budgets::new(vec![rule]), Parties::default());
+    let midnight = at("2026-11-16T00:00:00Z").0;
+    let mut spent = 0.0;
+    let shares = (0..requests as u64).map(|turn| {
+        let seconds = begin * length + turn as f64 / per_second;
+        let now = UnixMs(midnight + (seconds * 1e3) as i64);
+        let target = budgets.standing(now, &parties).unwrap().target.unwrap().dollars();
+        let cost = target
+            .clamp(0.03 * even, 12.0 * even)
+            .min((limit - spent).max(0.0));
+        let fair = (limit - spent) / (requests - turn as f64);
+        budgets
+            .reserve(now, &parties, usd(cost))
+            .unwrap()
+            .book(usd(cost), &"d".into(), 1);
+        spent += cost;
+        cost / fair
+    });
+    shares.collect()
+}
+
+/// From the thirtieth request on, wherever in the period the first one came. The last twentieth, in which there is little
+/// money left to spend evenly, does not count. Nothing tells that a day is as even as a clock's: it may be people's.
+#[test]
+fn a_first_period_follows_the_rate_that_is_seen_whenever_it_begins() {
+    for (period, rates, most, least) in [
+        (Period::Hour, &[0.1, 1.0, 60.0][..], 1.15, 0.7),
+        (Period::Day, &[0.1, 1.0][..], 1.25, 0.4),
+    ] {
+        for begin in [0.0, 0.2, 0.5, 0.83] {
+            for &per_second in rates {
+                let shares = first_period(period, begin, per_second);
+                let case = format!("{period:?} from {begin}, {per_second} a second");
+                let (few, rest) = shares.split_at(30);
+                assert!(
+                    few[..4].iter().all(|share| *share > 1.0),
+                    "{case}: starved at first"
+                );
+                for (turn, share) in rest[..rest.len() - shares.len() / 20].iter().enumerate() {
+                    assert!((least..most).contains(share), "{case}: {share} at {turn}");
+                }
+            }
+        }
+    }
+}
+
 /// A new user's first day is paced by what the days of the others were like.
 #[test]
 fn a_new_account_begins_with_the_shape_of_its_peers_days() {

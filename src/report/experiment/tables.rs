@@ -162,7 +162,7 @@ pub(super) fn off_policy_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
                 count(line.ess as u64),
                 scores(&line.quality),
                 dollars(&line.cost_usd),
-                if line.enough { "yes" } else { "no" }.to_owned(),
+                line.standing(),
             ]
         })
         .collect()

@@ -3,7 +3,9 @@
 use super::parts::OffPolicyLine;
 use super::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
-use crate::evaluation::off_policy::{DEFAULT_CLIP, LoggedDecision, MIN_ESS, Reward, doubly_robust, estimate};
+use crate::evaluation::off_policy::{
+    DEFAULT_CLIP, LoggedDecision, MIN_ESS, Reward, doubly_robust, estimate, unsupported,
+};
 use crate::evaluation::sequence::{ConfidenceSequence, Interval};
 
 /// Decisions below which a line would be noise without an interval.
@@ -73,6 +75,7 @@ fn line(
         },
         cost_usd: cost.dr,
         bias_bound: quality.bias_bound,
+        unsupported: quality.unsupported,
     })
 }
 
@@ -132,11 +135,17 @@ fn weigh(
         .zip(&shares)
         .map(|(candidate, share)| share / sum * predict(candidate))
         .sum();
+    let candidates = row.candidates.iter().zip(&shares);
+    let lacking = unsupported(
+        candidates.map(|(candidate, share)| (share / sum, candidate.propensity)),
+        DEFAULT_CLIP,
+    );
     Some(LoggedDecision {
         propensity: row.propensity.filter(|propensity| *propensity > 0.0)?,
         target: policy(row, drawn) / sum,
         reward,
         predicted: predict(drawn),
         predicted_target,
+        unsupported: lacking,
     })
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::health::Health;
+use crate::evaluation::off_policy::MAX_UNSUPPORTED;
 use crate::evaluation::sequence::Interval;
 use crate::report::Provenance;
 use crate::units::{UnixMs, Usd};
@@ -172,6 +173,21 @@ pub struct OffPolicyLine {
     pub cost_usd: Interval,
     /// What clipped weights can have moved the quality by.
     pub bias_bound: f64,
+    /// Share of the policy that the log cannot support: there the quality is a prediction, and the self-normalised one
+    /// lacks it.
+    #[serde(default)]
+    pub unsupported: f64,
+}
+
+impl OffPolicyLine {
+    /// Whether the log is enough for a verdict, as a table says it.
+    pub(in crate::report) fn standing(&self) -> String {
+        if self.enough && self.unsupported > MAX_UNSUPPORTED {
+            format!("yes, {:.0} % of it predicted", 100.0 * self.unsupported)
+        } else {
+            if self.enough { "yes" } else { "no" }.to_owned()
+        }
+    }
 }
 
 /// Figures over time, in buckets of equal length.

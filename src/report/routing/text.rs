@@ -206,7 +206,7 @@ pub(super) fn ope_rows(report: &RoutingReport) -> Vec<Vec<String>> {
                 shown(interval(&line.quality, score)),
                 shown(interval(&line.cost_usd, usd)),
                 format!("{:.0} of {}", line.ess, count(line.decisions)),
-                if line.enough { "yes" } else { "no" }.to_owned(),
+                line.standing(),
             ]
         })
         .collect()
