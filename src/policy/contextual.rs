@@ -476,6 +476,7 @@ mod tests {
                 static_mix: Vec::new(),
                 contextual: true,
                 audited: None,
+                levels: Arc::default(),
             };
             let arms = ["a", "b", "c"].map(ArmId::new);
             let costs = [0.5, 1.0, 3.0];
