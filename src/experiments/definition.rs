@@ -432,6 +432,12 @@ impl Definition {
     }
 }
 
+/// Whether prices tell which one is cheaper: between models and families, and not between ways of routing.
+fn by_price(variants: &[(String, Variant)]) -> bool {
+    let mut variants = variants.iter().map(|(_, variant)| variant);
+    variants.all(|variant| matches!(variant, Variant::Model(_) | Variant::Family(_)))
+}
+
 /// The hypothesis in words.
 fn statement(
     variants: &[(String, Variant)],
@@ -450,11 +456,14 @@ fn statement(
     let treatments = treatments.join(" or ");
     let claim = match hypothesis {
         Hypothesis::Superior => format!("{treatments} has a higher mean {metric} than {control}"),
-        Hypothesis::NonInferior { margin } => {
+        Hypothesis::NonInferior { margin } if by_price(variants) => {
             format!(
                 "{treatments} is cheaper than {control}, and its mean {metric} is no more than {margin} below"
             )
         }
+        Hypothesis::NonInferior { margin } => format!(
+            "the mean {metric} of {treatments} is no more than {margin} below that of {control}, and it is not found to cost more"
+        ),
     };
     category.map_or_else(
         || claim.clone(),
