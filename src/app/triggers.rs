@@ -201,15 +201,9 @@ impl Desk {
         lead - saved > route.margin()
     }
 
-    /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it. Whom the
-    /// router never took to be within the margin of the best is not asked whether it still is: the margin holds on
-    /// average, so it serves the prompts that it is good enough for, and the answer could only throw it out.
+    /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it.
     pub fn drifted(&self, arm: &ArmId, config: &Config, now: UnixMs) {
         for route in config.routes.iter().filter(|route| route.models.contains(arm)) {
-            let best = self.best(&route.name, arm);
-            if best.is_some_and(|(_, lead)| lead > route.margin()) {
-                continue;
-            }
             let Some(reference) = self.reference(config, route, arm, now) else {
                 continue;
             };
