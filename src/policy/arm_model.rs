@@ -2,7 +2,6 @@
 
 mod carry;
 mod delta;
-mod offsets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,9 +88,6 @@ pub struct ArmModel {
     /// Mean squared logarithm of what a call cost over what was expected of it.
     #[serde(default = "unknown_cost_error")]
     cost_error: f64,
-    /// Whether its prior is other models', or none: nothing recorded tells its level.
-    #[serde(default)]
-    borrowed: bool,
     rewards: u64,
     calls: u64,
     /// What was observed since it was last told to other replicas, where there are some.
@@ -142,7 +138,6 @@ impl ArmModel {
             length,
             prompt_cache: PromptCache::default(),
             cost_error: unknown_cost_error(),
-            borrowed: own.is_none(),
             rewards: 0,
             calls: 0,
             account: None,
@@ -206,6 +201,29 @@ impl ArmModel {
         self.scoring(contexts, settings).map_or(0.25, |(linear, _)| {
             0.25 * self.dispersion * linear.variance_bound(squared_length)
         })
+    }
+
+    fn offset(&self, category: Option<&str>) -> f64 {
+        category
+            .and_then(|name| self.categories.get(name))
+            .map_or(0.0, |known| known.offset)
+    }
+
+    /// Moves a category's offset by its share of what the prediction left unexplained.
+    fn learn_offset(&mut self, category: Option<&str>, residual: f64, weight: f64) {
+        let Some(name) = category else {
+            return;
+        };
+        if !self.categories.contains_key(name) {
+            if self.categories.len() >= MOST_CATEGORIES {
+                return;
+            }
+            self.categories.insert(name.to_owned(), CategorySeed::default());
+        }
+        if let Some(known) = self.categories.get_mut(name) {
+            known.prompts += weight;
+            known.offset += weight * residual / (known.prompts + CATEGORY_SHRINKAGE);
+        }
     }
 
     fn scoring<'a>(
@@ -415,12 +433,6 @@ impl ArmModel {
                 linear.refresh();
             }
         }
-    }
-
-    /// Whether nothing recorded told its level when it began.
-    #[must_use]
-    pub const fn is_borrowed(&self) -> bool {
-        self.borrowed
     }
 
     /// Rewards learned.

@@ -38,15 +38,13 @@ pub struct RouteView {
     pub contextual: bool,
     /// The arm that the audit slice goes to.
     pub audited: Option<ArmId>,
-    /// Variance of each arm's mean quality over recent prompts.
-    pub levels: Arc<HashMap<ArmId, f64>>,
 }
 
-/// Candidates as scored: with the noise of their values, and the variance of their levels.
+/// Candidates as scored: with the noise of their values, and the variance of their levels alone.
 struct Scored {
     scores: Vec<ArmScore>,
     sds: Vec<f64>,
-    levels: Vec<f64>,
+    drifts: Vec<f64>,
 }
 
 /// Bounds of the exploration floor: each is shared equally by the arms, and the tightest holds.
@@ -117,15 +115,14 @@ impl Snapshot {
 
     /// Means of every candidate, with the variance of those that could win (of all, if a floor or a reader asks for it).
     fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> Scored {
-        let known = self.routes.get(round.route).map(|view| &*view.levels);
         let floor = round.demands.quality_floor.or(settings.quality_floor);
         let squared = round
             .contexts
             .best_of(self.learning.preferred)
             .map_or(1.0, |(_, features)| super::linear::dot(features, features));
-        let noise = |weights: f64, (drift, level): (f64, f64)| {
-            let level = settings.level_sd(drift, level);
-            (settings.weights_noise.powi(2) * weights + level * level).sqrt()
+        let noise = |weights: f64, drift: f64| {
+            let (w, d) = (settings.weights_noise, settings.drift_noise);
+            (w * w * weights + d * d * drift).sqrt()
         };
         let models: Vec<Option<&ArmModel>> = round
             .candidates
@@ -134,16 +131,14 @@ impl Snapshot {
             .collect();
         let mut scores = Vec::with_capacity(models.len());
         let mut sds = Vec::with_capacity(models.len());
-        let mut levels = Vec::with_capacity(models.len());
+        let mut drifts = Vec::with_capacity(models.len());
         let mut least = f64::NEG_INFINITY;
         for (candidate, model) in round.candidates.iter().zip(&models) {
             let estimate = self.estimate(*model, round, squared);
             let late = (candidate.latency_ms / settings.latency_target_ms - 1.0).max(0.0);
             let latency_price = settings.latency_weight * late;
             let value = estimate.mean - lambda * candidate.cost_usd - latency_price;
-            let level = known.and_then(|levels| levels.get(candidate.arm));
-            let open = (estimate.drift_variance, level.copied().unwrap_or(0.0));
-            let sd = noise(estimate.weights_variance, open);
+            let sd = noise(estimate.weights_variance, estimate.drift_variance);
             least = least.max(value - REACH * sd);
             scores.push(ArmScore {
                 mean: estimate.mean,
@@ -153,7 +148,7 @@ impl Snapshot {
                 capable: true,
             });
             sds.push(sd);
-            levels.push(open);
+            drifts.push(estimate.drift_variance);
         }
         for (index, model) in models.iter().enumerate() {
             let score = &mut scores[index];
@@ -161,8 +156,8 @@ impl Snapshot {
                 && let Some(model) = model
             {
                 let weights = model.weights_variance(&round.contexts, score.mean, &self.learning);
-                score.sd = (weights + levels[index].0).sqrt();
-                sds[index] = noise(weights, levels[index]);
+                score.sd = (weights + drifts[index]).sqrt();
+                sds[index] = noise(weights, drifts[index]);
             }
         }
         if let Some(floor) = floor {
@@ -172,16 +167,7 @@ impl Snapshot {
                 score.capable = score.mean - z * score.sd >= floor;
             }
         }
-        // An arm may be as much better as it may have become, and as its level is unknown.
-        let level_noise = settings.level_noise.powi(2);
-        let levels = levels
-            .into_iter()
-            .map(|(drift, level)| drift + level_noise * level);
-        Scored {
-            scores,
-            sds,
-            levels: levels.collect(),
-        }
+        Scored { scores, sds, drifts }
     }
 
     /// The contextual choice: a race of noisy values among the allowed, or the likeliest to be capable if none is.
@@ -287,7 +273,7 @@ impl Snapshot {
         view: &RouteView,
         round: &Round<'_>,
         lambda: f64,
-        (scores, levels): (&[ArmScore], &[f64]),
+        (scores, drifts): (&[ArmScore], &[f64]),
     ) -> Vec<f64> {
         let settings = &view.settings;
         let limit = least(settings.budget_usd, round.demands.target_usd);
@@ -297,7 +283,7 @@ impl Snapshot {
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let explored = view.exploration;
         let mut floor = floor_per_dollar(costs, explored.share, explored.spend, budget);
-        bound_regret(&mut floor, scores, levels, explored.regret);
+        bound_regret(&mut floor, scores, drifts, explored.regret);
         let reference = view.audited.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
             // Under a budget the audit of a dear reference must not eat what it is to judge.
@@ -329,14 +315,14 @@ fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 /// Bounds each arm's share of exploring draws so that it gives up no more than its part of `regret` in expectation,
 /// however much better the best candidate is. The arm counts as good as its level may have become (two standard
 /// deviations up): who has not been watched for long, or is new, is tried as often as any.
-fn bound_regret(floor: &mut [f64], scores: &[ArmScore], levels: &[f64], regret: f64) {
+fn bound_regret(floor: &mut [f64], scores: &[ArmScore], drifts: &[f64], regret: f64) {
     let best = scores
         .iter()
         .map(|score| score.value)
         .fold(f64::NEG_INFINITY, f64::max);
     let part = regret / scores.len().max(1) as f64;
-    for ((share, score), level) in floor.iter_mut().zip(scores).zip(levels) {
-        let gap = best - score.value - 2.0 * level.sqrt();
+    for ((share, score), drift) in floor.iter_mut().zip(scores).zip(drifts) {
+        let gap = best - score.value - 2.0 * drift.sqrt();
         if gap > 0.0 {
             *share = share.min(part / gap);
         }
@@ -364,7 +350,7 @@ impl Policy for Snapshot {
         let settings = &view.settings;
         let asked = Self::lambda(view, round);
         let (lambda, higher, share) = Self::paced(view, round, asked.unwrap_or(0.0));
-        let Scored { scores, sds, levels } = self.score(round, settings, lambda);
+        let Scored { scores, sds, drifts } = self.score(round, settings, lambda);
         let allowed = self.allowed(Some(view), round, &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
         let from_mix = if view.contextual || floored || asked.is_none() {
@@ -391,7 +377,7 @@ impl Policy for Snapshot {
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
-            let mut floor = Self::floor(view, round, lambda, (&scores, &levels));
+            let mut floor = Self::floor(view, round, lambda, (&scores, &drifts));
             for (share, &allowed) in floor.iter_mut().zip(&allowed) {
                 if !allowed {
                     *share = 0.0;
@@ -476,7 +462,6 @@ mod tests {
                 static_mix: Vec::new(),
                 contextual: true,
                 audited: None,
-                levels: Arc::default(),
             };
             let arms = ["a", "b", "c"].map(ArmId::new);
             let costs = [0.5, 1.0, 3.0];

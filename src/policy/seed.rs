@@ -412,8 +412,7 @@ impl Seed {
     }
 
     /// A prior for a model without a seed: the mean weights of its relatives (same family) or, failing these, of
-    /// the models nearest in price, with the precision of three
-    /// observations of the level.
+    /// the models nearest in price, with the precision of ten observations.
     #[must_use]
     pub fn relatives(
         &self,
@@ -459,9 +458,8 @@ impl Seed {
     }
 }
 
-/// Observations that the level and the shape of a prior borrowed from relatives count for. Of scores that vary by .2
-/// around their mean, three say as little as a level that may be off by .26.
-const RELATIVES_PRECISION: f64 = 3.0;
+/// Observations that the level and the shape of a prior borrowed from relatives count for.
+const RELATIVES_PRECISION: f64 = 10.0;
 const RELATIVES_SHAPE: f64 = 100.0;
 
 /// Whether `long` is `short` with a date or a release appended.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArmModel, DISPERSION_GAIN, LearningSettings, MOST_CATEGORIES};
+use super::{ArmModel, CATEGORY_SHRINKAGE, DISPERSION_GAIN, LearningSettings, MOST_CATEGORIES};
 use crate::policy::View;
 use crate::policy::drift::Change;
 use crate::policy::linear::{Linear, LinearDelta};
+use crate::policy::seed::CategorySeed;
 
-/// Sums over the observations of one arm. The weights' sums merge exactly; so do the categories' offsets, but for how
-/// much they were shrunk on the way. The level of the drift takes the mean residual as one observation with the noise of a mean.
+/// Sums over the observations of one arm. The weights' sums merge exactly; so do the categories' offsets. The level of
+/// the drift takes the mean residual as one observation with the noise of a mean.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmDelta {
     views: [Option<LinearDelta>; 2],
@@ -109,7 +110,7 @@ impl ArmModel {
             head.merge(theirs);
         }
         for (name, theirs) in &delta.categories {
-            self.merge_offset(name, theirs.prompts, theirs.mass);
+            self.merge_category(name, theirs);
         }
         let sums = &delta.sums;
         self.calls += sums.calls;
@@ -131,5 +132,19 @@ impl ArmModel {
         let noise = sums.noise / (sums.timely * sums.timely);
         self.drift
             .step(sums.residual / sums.timely, noise, clock, &settings.drift)
+    }
+
+    fn merge_category(&mut self, name: &str, theirs: &CategorySums) {
+        if !self.categories.contains_key(name) {
+            if self.categories.len() >= MOST_CATEGORIES {
+                return;
+            }
+            self.categories.insert(name.to_owned(), CategorySeed::default());
+        }
+        if let Some(known) = self.categories.get_mut(name) {
+            let mass = (known.prompts + CATEGORY_SHRINKAGE) * known.offset + theirs.mass;
+            known.prompts += theirs.prompts;
+            known.offset = mass / (known.prompts + CATEGORY_SHRINKAGE);
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! A route's recent rounds, and the price of a dollar solved on them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ContextualLearner;
 use crate::arm::ArmId;
-use crate::policy::arm_model::ArmModel;
 use crate::policy::contextual::{Exploration, RouteView};
 use crate::policy::pmf::{floor_per_dollar, normal_quantile};
 use crate::policy::route::{RouteMemory, RouteSettings, Solution, Terms, solve};
@@ -61,8 +60,6 @@ pub(super) struct RouteState {
     pub(super) solution: Arc<Solution>,
     /// The arm that the audit slice goes to.
     pub(super) contender: Option<ArmId>,
-    /// Variance of each arm's mean quality over the recent prompts.
-    pub(super) levels: Arc<HashMap<ArmId, f64>>,
     pub(super) stale: bool,
 }
 
@@ -131,7 +128,6 @@ impl ContextualLearner {
             return;
         };
         let settings = state.settings.clone();
-        let levels = self.levels(&state.recent);
         let mut rounds = Rounds::default();
         let mut explored = 0.0;
         let settings_exploration = self.exploration(&settings);
@@ -154,7 +150,7 @@ impl ContextualLearner {
                     &self.learning,
                     false,
                 );
-                let noise = settings.level_sd(estimate.drift_variance, levels[arm as usize]);
+                let noise = settings.drift_noise * estimate.drift_variance.sqrt();
                 Offer {
                     arm: arm as usize,
                     quality: estimate.mean,
@@ -188,31 +184,8 @@ impl ContextualLearner {
                 state.memory.audit.restart();
             }
             state.contender = contender;
-            state.levels = Arc::new(self.names.iter().cloned().zip(levels).collect());
             state.solution = Arc::new(solution);
             state.stale = false;
-        }
-    }
-
-    /// Variance that the weights leave in each arm's mean quality over recent prompts; 0 for an arm whose own prior tells
-    /// it, and where prompts have no features.
-    fn levels(&self, recent: &[Recent]) -> Vec<f64> {
-        let typical = typical(recent);
-        let contexts = Contexts {
-            text: typical.as_deref(),
-            embedding: None,
-        };
-        let variance = |arm: &Arc<ArmModel>| {
-            let known = arm.estimate(&contexts, None, self.clock, &self.learning, true);
-            if arm.is_borrowed() {
-                known.weights_variance
-            } else {
-                0.0
-            }
-        };
-        match typical {
-            Some(_) => self.arms.iter().map(variance).collect(),
-            None => vec![0.0; self.arms.len()],
         }
     }
 
@@ -291,7 +264,6 @@ impl ContextualLearner {
             exploration: self.exploration(&state.settings),
             contextual: state.memory.guard.contextual() || !state.settings.guarded,
             audited: state.contender.clone(),
-            levels: state.levels.clone(),
         }
     }
 }
