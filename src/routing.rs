@@ -371,9 +371,11 @@ mod tests {
         );
     }
 
-    #[test]
-    fn named_fallbacks_come_before_the_policys_own_ranking() {
-        let arms = [arm("a/1"), arm("a/2"), arm("a/3"), arm("a/4")];
+    /// The order among arms `a/0`, `a/1`... of these (expected quality, value), after the one at `chosen` was drawn.
+    fn ordered(chosen: usize, scores: &[(f64, f64)], preferred: &[ArmId]) -> Vec<usize> {
+        let arms: Vec<_> = (0..scores.len())
+            .map(|place| arm(&format!("a/{place}")))
+            .collect();
         let offers: Vec<Offer<'_>> = arms
             .iter()
             .map(|arm| Offer {
@@ -384,37 +386,34 @@ mod tests {
                 cached: CachedInput::default(),
             })
             .collect();
+        let score = |&(mean, value): &(f64, f64)| ArmScore {
+            mean,
+            value,
+            ..ArmScore::default()
+        };
         let decision = Decision {
-            chosen: 2,
+            chosen,
             propensity: 1.0,
             explored: false,
-            pmf: vec![0.0, 0.0, 1.0, 0.0],
-            scores: [0.1, 0.9, 0.5, 0.3]
-                .map(|value| ArmScore {
-                    value,
-                    ..ArmScore::default()
-                })
-                .to_vec(),
+            pmf: (0..scores.len())
+                .map(|place| f64::from(u8::from(place == chosen)))
+                .collect(),
+            scores: scores.iter().map(score).collect(),
             lambda: 0.0,
             strategy: Strategy::Contextual,
         };
-        assert_eq!(order(&decision, &offers, &[]), [2, 1, 3, 0]);
-        assert_eq!(order(&decision, &offers, &[ArmId::new("a/1")]), [2, 0, 1, 3]);
+        order(&decision, &offers, preferred)
+    }
+
+    #[test]
+    fn named_fallbacks_come_before_the_policys_own_ranking() {
+        let scores = [0.1, 0.9, 0.5, 0.3].map(|value| (0.0, value));
+        assert_eq!(ordered(2, &scores, &[]), [2, 1, 3, 0]);
+        assert_eq!(ordered(2, &scores, &[ArmId::new("a/0")]), [2, 0, 1, 3]);
     }
 
     #[test]
     fn a_stand_in_is_about_as_good_as_who_was_drawn_before_it_is_cheap() {
-        let arms = ["drawn", "cheap", "good", "dear", "poor"].map(|name| arm(&format!("a/{name}")));
-        let offers: Vec<Offer<'_>> = arms
-            .iter()
-            .map(|arm| Offer {
-                arm,
-                tariff: None,
-                latency_ms: 0.0,
-                input_tokens: 1,
-                cached: CachedInput::default(),
-            })
-            .collect();
         // The price of a dollar is so high that value is cost alone.
         let scores = [
             (0.70, -1.0),
@@ -423,22 +422,7 @@ mod tests {
             (0.72, -9.0),
             (0.60, -4.0),
         ];
-        let decision = Decision {
-            chosen: 0,
-            propensity: 1.0,
-            explored: false,
-            pmf: vec![1.0, 0.0, 0.0, 0.0, 0.0],
-            scores: scores
-                .map(|(mean, value)| ArmScore {
-                    mean,
-                    value,
-                    ..ArmScore::default()
-                })
-                .to_vec(),
-            lambda: 1e9,
-            strategy: Strategy::Contextual,
-        };
         // 0.66 and 0.72 are within 0.05 of 0.70 or above, the cheaper first; then 0.60 before 0.50.
-        assert_eq!(order(&decision, &offers, &[]), [0, 2, 3, 4, 1]);
+        assert_eq!(ordered(0, &scores, &[]), [0, 2, 3, 4, 1]);
     }
 }

@@ -7,7 +7,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::artefact::{Artefact, ArtefactError};
-use super::numeric::{from_bf16, standardise};
+use super::numeric::{dampened, from_bf16, standardise};
 
 /// Number of hash buckets.
 pub const BUCKETS: usize = 1 << 15;
@@ -43,17 +43,8 @@ impl NGrams {
     pub fn weights(&mut self) -> Vec<(u16, f32)> {
         self.buckets.sort_unstable();
         let mut weights = Vec::with_capacity(self.buckets.len());
-        weights.extend(self.buckets.chunk_by(|a, b| a == b).map(|run| {
-            let count = run.len();
-            (
-                run[0],
-                if count == 1 {
-                    1.0
-                } else {
-                    1.0 + (count as f32).ln()
-                },
-            )
-        }));
+        let runs = self.buckets.chunk_by(|a, b| a == b);
+        weights.extend(runs.map(|run| (run[0], dampened(run.len()))));
         weights
     }
 }

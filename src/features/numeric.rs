@@ -14,6 +14,15 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
 }
 
+/// What so many of a kind count for, at least one: 1 + ln n. Most are one, which takes no logarithm.
+pub(super) fn dampened(count: usize) -> f32 {
+    if count == 1 {
+        1.0
+    } else {
+        1.0 + (count as f32).ln()
+    }
+}
+
 /// Divides by the Euclidean norm; leaves a zero vector as it is.
 pub(super) fn normalise(vector: &mut [f32]) {
     let norm = dot(vector, vector).sqrt();

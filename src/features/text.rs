@@ -8,7 +8,7 @@
 use super::artefact::{Artefact, ArtefactError};
 use super::hashed::HashProjection;
 use super::memo::{SomeWords, SplitMemo};
-use super::numeric::standardise;
+use super::numeric::{dampened, standardise};
 use super::static_table::{Neighbourhood, StaticTable};
 use super::words;
 use crate::request::ChatRequest;
@@ -48,10 +48,7 @@ impl Words {
     fn new(dense: Vec<f32>, counts: &[u16; WORD_BUCKETS]) -> Self {
         let filled = || (0..).zip(counts).filter(|(_, count)| **count > 0);
         let mut sparse: Vec<(u16, f32)> = Vec::with_capacity(filled().count());
-        sparse.extend(filled().map(|(bucket, &count)| {
-            let count = f32::from(count);
-            (bucket, if count == 1.0 { 1.0 } else { 1.0 + count.ln() })
-        }));
+        sparse.extend(filled().map(|(bucket, &count)| (bucket, dampened(count.into()))));
         let squares: f32 = sparse.iter().map(|(_, share)| share * share).sum();
         let scale = if squares > 0.0 {
             WORD_LENGTH / squares.sqrt()

@@ -271,7 +271,13 @@ async fn equal_requests_at_the_same_time_are_one_upstream() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_takes_nothing_from_those_who_follow() {
-    let upstream = Upstream::always("up", Wire::OpenAi, Fault::Trickle(150)).await;
+    // Whoever leaves the second answer does so seconds before its end.
+    let upstream = Upstream::scripted("up", Wire::OpenAi, |number, _| match number {
+        0 => Fault::Trickle(150),
+        1 => Fault::Trickle(2_000),
+        _ => Fault::None,
+    })
+    .await;
     let house = House::open(&upstream, "{ ttl_seconds = 60 }").await;
     let leader = house.ask("ask-1", true).send().await.unwrap();
     let mut body = leader.bytes_stream();
