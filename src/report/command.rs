@@ -126,7 +126,7 @@ pub fn write_routing(
     margin: f64,
     provenance: &Provenance,
 ) -> Result<PathBuf, CommandError> {
-    let (rows, reference) = rows(reader.log(from, UnixMs(i64::MAX)))?;
+    let (rows, reference) = rows(reader.log(from, UnixMs(i64::MAX)), provenance.generated)?;
     let question = Question {
         provenance: provenance.clone(),
         reference,

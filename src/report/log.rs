@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::routing::{LoggedCandidate, RoutingRow};
 use crate::arm::ArmId;
 use crate::store::{AttemptRow, CandidateRow, Joined, StoreError};
-use crate::units::Usd;
+use crate::units::{UnixMs, Usd};
 
 /// The metric that the reports judge by.
 pub const METRIC: &str = "quality";
+/// A decision that came to no call and is younger than this may still be under way.
+const UNDER_WAY_MS: i64 = 120_000;
 
 /// Finds the always-best baseline: the arm of which the router expects the highest mean quality, among those it had
 /// to choose from.
@@ -65,12 +67,19 @@ fn baseline(expected: Usd, served: Option<&ArmId>, paid: Option<Usd>, best: &Arm
     paid.filter(|_| served == Some(best)).unwrap_or(expected)
 }
 
-/// Reads the log into rows, with the baseline found in it.
+/// Whether a decision may still be under way at `now`: no attempt has ended, and it is young.
+pub(super) fn is_under_way(joined: &Joined, now: UnixMs) -> bool {
+    joined.attempts.is_empty() && joined.decision.at.0 > now.0 - UNDER_WAY_MS
+}
+
+/// Reads the log as of `now` into rows, with the baseline found in it. What may still be under way is left out: nothing
+/// has failed there.
 ///
 /// # Errors
 /// If the log cannot be read.
 pub fn rows(
     log: impl Iterator<Item = Result<Joined, StoreError>>,
+    now: UnixMs,
 ) -> Result<(Vec<RoutingRow>, Option<ArmId>), StoreError> {
     let mut reference = Reference::default();
     let mut rows = Vec::new();
@@ -78,6 +87,9 @@ pub fn rows(
     let mut arms = BTreeSet::new();
     for joined in log {
         let joined = joined?;
+        if is_under_way(&joined, now) {
+            continue;
+        }
         reference.observe(&joined.decision.candidates);
         let mut row = row(&joined);
         share(&mut arms, &mut row);
@@ -153,6 +165,7 @@ pub(super) fn row(joined: &Joined) -> RoutingRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Store, tests as store_rows};
 
     fn candidate(arm: &str, quality: f32, nanos: i64) -> CandidateRow {
         CandidateRow {
@@ -183,6 +196,26 @@ mod tests {
         });
         assert_eq!(baseline_cost(&both, &ArmId::new("b/2")), Some(Usd::from_nanos(9)));
         assert_eq!(baseline_cost(&both[1..], &ArmId::new("b/2")), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_has_not_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), UnixMs(1)).unwrap();
+        let decided = store_rows::decision("answered").at;
+        ["answered", "waiting"].map(|id| store.log_decision(store_rows::decision(id)));
+        store.log_attempt(store_rows::attempt("answered", 1));
+        store.flush().await.unwrap();
+        let rows = |after_ms: i64| {
+            let log = store.reader().log(UnixMs(0), UnixMs(i64::MAX));
+            rows(log, UnixMs(decided.0 + after_ms)).unwrap().0
+        };
+        let served = |rows: &[RoutingRow]| rows.iter().filter(|row| row.served.is_some()).count();
+        let soon = rows(1_000);
+        assert_eq!((soon.len(), served(&soon)), (1, 1));
+        // Two minutes later nothing will come of it any more.
+        let later = rows(UNDER_WAY_MS);
+        assert_eq!((later.len(), served(&later)), (2, 1));
     }
 
     #[test]

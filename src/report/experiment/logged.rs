@@ -15,8 +15,6 @@ use crate::units::UnixMs;
 
 /// Decisions read at most.
 const MAX_DECISIONS: usize = 20_000;
-/// A decision that came to no call and is younger than this may still be under way.
-const UNDER_WAY_MS: i64 = 120_000;
 
 /// What the decision log says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,9 +99,8 @@ pub fn read(
             continue;
         }
         let arm = decision.experiment.as_deref();
-        let under_way = joined.attempts.is_empty() && decision.at.0 > now.0 - UNDER_WAY_MS;
         if let Some(index) = names.iter().position(|name| Some(name.as_str()) == arm)
-            && !under_way
+            && !log::is_under_way(&joined, now)
         {
             calls[index].count(unit(decision.detail.as_deref()), !joined.attempts.is_empty());
         }
