@@ -203,8 +203,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), UnixMs(1)).unwrap();
         let decided = store_rows::decision("answered").at;
-        ["answered", "waiting"].map(|id| store.log_decision(store_rows::decision(id)));
-        store.log_attempt(store_rows::attempt("answered", 1));
+        for id in ["answered", "waiting"] {
+            assert!(store.log_decision(store_rows::decision(id)));
+        }
+        assert!(store.log_attempt(store_rows::attempt("answered", 1)));
         store.flush().await.unwrap();
         let rows = |after_ms: i64| {
             let log = store.reader().log(UnixMs(0), UnixMs(i64::MAX));
