@@ -155,3 +155,7 @@ impl Drop for HeadStart<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "head_start_tests.rs"]
+mod tests;
