@@ -68,7 +68,13 @@ impl crate::dispatch::Books for Books {
                 }
             }
         }
-        self.store.log_attempt(row(record, cost));
+        let row = row(record, cost);
+        match &ledger {
+            Some(ledger) => ledger.log(row, &self.store),
+            None => {
+                self.store.log_attempt(row);
+            }
+        }
     }
 }
 

@@ -315,7 +315,7 @@ impl Parts {
         });
     }
 
-    /// Logs a decision, before anything is called.
+    /// Logs a decision, before any attempt at it.
     pub fn log_decision(&self, prepared: &Prepared, request: &ChatRequest) {
         if let Some(session) = &prepared.decided.session {
             self.sessions
@@ -325,6 +325,7 @@ impl Parts {
         self.counters
             .looked(&prepared.decided.route, look.took, look.saved, look.unable as u64);
         self.store.log_decision(decision_row(prepared, request));
+        prepared.account.ledger().decided(&self.store);
         if let Some(late) = &prepared.late {
             late.decided(&prepared.decided.id, &self.store);
         }

@@ -100,6 +100,10 @@ pub fn reserve(
     request: &ChatRequest,
     wishes: &Wishes,
 ) -> Result<(), ApiError> {
+    if prepared.call.is_under_way() {
+        // It was begun because no budget counted it.
+        return Ok(());
+    }
     let parties = parties(request, wishes, &prepared.decided.route);
     let hold = app
         .budgets

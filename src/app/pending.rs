@@ -1,8 +1,8 @@
-//! Requests under way: what each was decided on and what it has cost so far. An entry lives from the decision to
-//! the end of the answer.
+//! Requests under way: what each was decided on and what it has cost so far. An entry lives from the decision,
+//! or from the call that goes out before it, to the end of the answer.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 
@@ -11,13 +11,13 @@ use crate::app::sessions::Place;
 use crate::completion::Usage;
 use crate::pricing::Units;
 use crate::pricing::budget::Hold;
-use crate::routing::Decided;
+use crate::store::{AttemptRow, Store};
 use crate::units::Usd;
 
 /// The account of one request.
 pub struct Ledger {
-    /// What was decided.
-    pub decided: Arc<Decided>,
+    /// The decision's id.
+    pub id: Arc<str>,
     /// Images, pages and seconds of the request, as they are billed.
     pub units: Units,
     /// The configuration that it was decided under: its prices hold for every attempt of the request.
@@ -28,6 +28,8 @@ pub struct Ledger {
     served: Mutex<Option<Usage>>,
     hold: OnceLock<Hold>,
     place: OnceLock<Place>,
+    /// What ended before the decision was logged; `None` from then on.
+    early: Mutex<Option<Vec<AttemptRow>>>,
 }
 
 impl Ledger {
@@ -36,7 +38,7 @@ impl Ledger {
         match cost {
             Some(cost) => {
                 if let Some(hold) = self.hold.get() {
-                    hold.book(cost, &self.decided.id, number);
+                    hold.book(cost, &self.id, number);
                 }
                 self.spent_nanos.fetch_add(cost.nanos(), Ordering::Relaxed);
             }
@@ -71,6 +73,27 @@ impl Ledger {
         self.place.get()
     }
 
+    /// Logs an attempt, but never before its decision: what is called while that is still made may fail at once.
+    pub fn log(&self, attempt: AttemptRow, store: &Store) {
+        match &mut *self.early() {
+            Some(early) => early.push(attempt),
+            None => {
+                store.log_attempt(attempt);
+            }
+        }
+    }
+
+    /// The decision was logged: the attempts follow.
+    pub fn decided(&self, store: &Store) {
+        for attempt in self.early().take().into_iter().flatten() {
+            store.log_attempt(attempt);
+        }
+    }
+
+    fn early(&self) -> MutexGuard<'_, Option<Vec<AttemptRow>>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes the tokens of the attempt that served.
     pub fn serve(&self, usage: Usage) {
         *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
@@ -98,9 +121,9 @@ pub struct Pending(Arc<DashMap<Arc<str>, Arc<Ledger>>>);
 impl Pending {
     /// Opens the account of a request; it is closed when the guard is dropped.
     #[must_use]
-    pub fn open(&self, decided: Arc<Decided>, units: Units, live: Arc<Live>) -> Account {
+    pub fn open(&self, id: Arc<str>, units: Units, live: Arc<Live>) -> Account {
         let ledger = Arc::new(Ledger {
-            decided,
+            id,
             units,
             live,
             spent_nanos: AtomicI64::new(0),
@@ -108,8 +131,9 @@ impl Pending {
             served: Mutex::new(None),
             hold: OnceLock::new(),
             place: OnceLock::new(),
+            early: Mutex::new(Some(Vec::new())),
         });
-        self.0.insert(Arc::clone(&ledger.decided.id), Arc::clone(&ledger));
+        self.0.insert(Arc::clone(&ledger.id), Arc::clone(&ledger));
         Account {
             pending: self.clone(),
             ledger,
@@ -151,6 +175,6 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.pending.0.remove(&self.ledger.decided.id);
+        self.pending.0.remove(&self.ledger.id);
     }
 }

@@ -34,7 +34,7 @@ mod record;
 mod retry;
 mod tail;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod ticket;

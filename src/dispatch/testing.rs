@@ -24,7 +24,7 @@ use crate::units::Usd;
 
 /// What an upstream does, step by step.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Wait(u64),
     /// Refuses the call, or breaks off a stream with an error event.
     Fail(AttemptError),
@@ -43,7 +43,7 @@ pub(super) enum Step {
 
 /// Plays one script a call, in order; the last one again and again.
 #[derive(Default)]
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     scripts: Mutex<VecDeque<Vec<Step>>>,
     calls: AtomicUsize,
     stripped: Mutex<Vec<bool>>,
@@ -78,14 +78,14 @@ pub(super) const USAGE: Usage = Usage {
 };
 
 impl Scripted {
-    pub(super) fn new(scripts: impl IntoIterator<Item = Vec<Step>>) -> Arc<Self> {
+    pub(crate) fn new(scripts: impl IntoIterator<Item = Vec<Step>>) -> Arc<Self> {
         Arc::new(Self {
             scripts: Mutex::new(scripts.into_iter().collect()),
             ..Self::default()
         })
     }
 
-    pub(super) fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 
@@ -238,7 +238,7 @@ fn whole(text: &str) -> Completion {
 }
 
 /// An upstream's failure that may be tried again on the same arm.
-pub(super) fn error(kind: FailureKind) -> AttemptError {
+pub(crate) fn error(kind: FailureKind) -> AttemptError {
     AttemptError {
         kind,
         fault: FaultSource::Upstream,
@@ -340,7 +340,7 @@ pub(super) fn request(stream: bool) -> ChatRequest {
 }
 
 /// Answers well after a tenth of a second.
-pub(super) fn good() -> Arc<Scripted> {
+pub(crate) fn good() -> Arc<Scripted> {
     Scripted::new([vec![Step::Wait(100), Step::Text("good"), Step::End]])
 }
 

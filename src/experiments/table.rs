@@ -239,6 +239,13 @@ impl Table {
         running.chain(shipped)
     }
 
+    /// Whether an experiment runs on this route, or a ruling stands there.
+    #[must_use]
+    pub fn concerns(&self, route: &str) -> bool {
+        self.entries.iter().any(|entry| entry.definition.route == route)
+            || self.rulings.iter().any(|ruled| ruled.route == route)
+    }
+
     /// Whether nothing runs and nothing was ruled.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -122,7 +122,7 @@ async fn whole(job: Job) -> Result<Response, ApiError> {
         ..
     } = job;
     let envelope = envelope(&prepared);
-    let answer = app.dispatcher.run(prepared.plan.clone()).await;
+    let answer = prepared.call.answer(&app.dispatcher).await;
     let (served, completion) = match answer {
         Ok(Answer::Whole(served, completion)) => (served, completion),
         Ok(Answer::Stream(..)) => return Err(ApiError::internal()),
@@ -240,7 +240,8 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
         asking,
         ..
     } = job;
-    let answer = app.dispatcher.run(prepared.plan.clone()).await;
+    let envelope = envelope(&prepared);
+    let answer = prepared.call.answer(&app.dispatcher).await;
     let (served, events) = match answer {
         Ok(Answer::Stream(served, events)) => (served, events),
         Ok(Answer::Whole(..)) => return Err(ApiError::internal()),
@@ -269,7 +270,7 @@ async fn begin(job: Job) -> Result<(Begun, HeaderMap), ApiError> {
     }
     let envelope = Envelope {
         model: served.arm.id.to_string(),
-        ..envelope(&prepared)
+        ..envelope
     };
     let provider = Arc::clone(&served.provider);
     let settle = move |usage: Option<Usage>, more: Option<Value>| {

@@ -39,7 +39,7 @@ async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Re
     let prepared = prepare::prepare(&app, &request, &wishes, received).await?;
     money::reserve(&app, &prepared, &request, &wishes)?;
     app.log_decision(&prepared, &request);
-    let (served, vectors) = match app.dispatcher.run(prepared.plan.clone()).await {
+    let (served, vectors) = match prepared.call.answer(&app.dispatcher).await {
         Ok(Answer::Whole(served, vectors)) => (served, vectors),
         Ok(Answer::Stream(..)) => return Err(ApiError::internal()),
         Err(failure) => return Err(chat::failed(failure, &prepared.decided.id)),

@@ -29,12 +29,7 @@ pub async fn post(
     };
     let prepared = prepare::prepare(&app, &request, &wishes, clock::monotonic()).await?;
     let mut answer = explain::decision(&prepared.decided, &prepared.refused);
-    let ranking: Vec<&str> = prepared
-        .plan
-        .candidates
-        .iter()
-        .map(|planned| planned.arm.id.as_str())
-        .collect();
+    let ranking: Vec<&str> = prepared.call.candidates().collect();
     answer["ranking"] = ranking.into();
     if let Some(outlook) = &prepared.outlook {
         outlook.explain(&prepared.look, &mut answer);

@@ -150,7 +150,7 @@ impl<'a> Choice<'a> {
         let traits = Traits {
             input_tokens: self.offers.first().map_or(0, |offer| offer.input_tokens),
             category: asked.category(),
-            language: asked.sight.content.language,
+            language: asked.content.language,
             tenant: (!asked.live.keys.is_open()).then_some(&*asked.wishes.client.0),
         };
         asked
@@ -180,10 +180,9 @@ impl<'a> Choice<'a> {
     /// What the look at the request came to, once an arm is drawn. `unable` others could not have taken it.
     pub(super) fn look(&self, drawn: &Drawn, unable: usize) -> Look {
         let chosen = drawn.decision.chosen;
-        let sight = self.asked.sight;
         Look {
-            took: sight.took,
-            kind: ContentKind::of(self.offers[chosen].arm, &sight.content),
+            took: self.asked.took,
+            kind: ContentKind::of(self.offers[chosen].arm, self.asked.content),
             saved: saved(&self.expected, chosen),
             unable,
         }
@@ -198,14 +197,14 @@ impl<'a> Choice<'a> {
             &question,
             &self.expected,
             asked.corrections,
-            &asked.sight.content,
+            asked.content,
         )
     }
 
     /// The decision as the log and the learner need it.
     pub(super) fn decided(self, id: Arc<str>, drawn: Drawn) -> Decided {
         let asked = self.asked;
-        let content = &asked.sight.content;
+        let content = asked.content;
         let arm = self.offers[drawn.decision.chosen].arm;
         Decided {
             id,

@@ -1,9 +1,11 @@
 //! From a request to a decision that can be carried out: what it names, what it holds, who can take it, what that
-//! would cost, and who is drawn. Nothing is called and nothing is logged here.
+//! would cost, and who is drawn. Nothing is logged here, and called only where who serves is settled beforehand.
 
+mod arrived;
 mod asked;
 mod choice;
 mod field;
+mod head_start;
 mod plan;
 mod pool;
 mod refusal;
@@ -13,29 +15,27 @@ mod wishes;
 use std::sync::Arc;
 use std::time::Instant;
 
-use uuid::Uuid;
-
+use crate::app::App;
 use crate::app::late::Late;
 use crate::app::live::Target;
 use crate::app::outlook::{Look, Outlook};
 use crate::app::pending::Account;
+use crate::app::prepare::arrived::{Arrived, Facts};
 use crate::app::prepare::asked::Asked;
 use crate::app::prepare::choice::Choice;
 use crate::app::prepare::field::Field;
+use crate::app::prepare::head_start::{Begun, HeadStart};
 use crate::app::prepare::plan::Order;
 use crate::app::prepare::pool::Pool;
 use crate::app::prepare::sight::Sight;
-use crate::app::{App, money, purpose};
 use crate::clock;
-use crate::dispatch::Plan;
 use crate::experiments::{Enrolment, Unit};
-use crate::pricing;
 use crate::request::ChatRequest;
 use crate::routing::Decided;
 use crate::server::error::ApiError;
 use crate::server::explain::Refused;
-use crate::server::models;
 
+pub use head_start::Call;
 pub use wishes::Wishes;
 
 /// A decision, ready to be carried out.
@@ -43,7 +43,7 @@ pub struct Prepared {
     /// The decision.
     pub decided: Arc<Decided>,
     /// How to carry it out.
-    pub plan: Plan,
+    pub call: Call,
     /// Arms that could not take the request, with the reason.
     pub refused: Vec<Refused>,
     /// The request's account; closed when this is dropped.
@@ -62,7 +62,8 @@ pub struct Prepared {
     pub late: Option<Late>,
 }
 
-/// Decides.
+/// Decides. Where who serves is settled whatever the words say, the call goes out first, and the provider works on it
+/// meanwhile.
 ///
 /// # Errors
 /// An unknown model, content that nobody could take, a request that no arm can or may take.
@@ -72,48 +73,56 @@ pub async fn prepare(
     wishes: &Wishes,
     received: Instant,
 ) -> Result<Prepared, ApiError> {
-    // What it names and holds.
-    let live = app.live.load_full();
-    let Some(target) = live.resolve(&request.model) else {
-        return Err(models::unknown(&live, &request.model));
-    };
-    purpose::check(target, request)?;
-    let looking_at = app.features.load_full();
-    let table = app.desk.table();
-    let embedded = matches!(target, Target::Route(route) if table.embeds(&route.name));
-    let mut sight = Sight::of(request, &looking_at, embedded).await?;
-
-    // What it meets: what was learned, the conversation so far, what may be spent.
-    let decider = app.learner.decider();
-    // While other features are taken up, a request may have been looked at through the ones before.
-    sight.features = decider.versions.only(sight.features);
-    let corrections = app.learner.corrections();
-    let conversation = app
-        .sessions
-        .look(request, wishes, live.config.sessions.warm, clock::wall());
-    let name = match target {
-        Target::Route(route) => &route.name,
-        Target::Arm(_) => &request.model,
-    };
-    let standing = money::standing(app, request, wishes, name, clock::wall())?;
-    let asked = Asked {
+    let facts = Facts::gather(app, request, wishes)?;
+    let came = Came {
         app,
-        live: &live,
         request,
         wishes,
-        target,
-        name,
-        now: clock::wall(),
+        received,
+    };
+    match head_start::settled(&came.met(&facts)?, &facts, received) {
+        None => decide(came, facts, None).await,
+        Some(plan) => HeadStart::take(came, facts, plan).await,
+    }
+}
+
+/// A request that came.
+#[derive(Clone, Copy)]
+struct Came<'a> {
+    app: &'a App,
+    request: &'a Arc<ChatRequest>,
+    wishes: &'a Wishes,
+    received: Instant,
+}
+
+impl<'a> Came<'a> {
+    fn met(self, facts: &'a Facts) -> Result<Arrived<'a>, ApiError> {
+        Arrived::of(self.app, self.request, self.wishes, facts)
+    }
+}
+
+/// Decides on a request that met `facts`. One whose call was `begun` never waits here.
+async fn decide(came: Came<'_>, facts: Facts, begun: Option<Begun>) -> Result<Prepared, ApiError> {
+    let Came {
+        app,
+        request,
+        wishes,
+        received,
+    } = came;
+    let arrived = came.met(&facts)?;
+    let table = &facts.table;
+    let embedded = matches!(arrived.target, Target::Route(route) if table.embeds(&route.name));
+    let mut sight = Sight::of(request, &facts.features, embedded).await;
+    // While other features are taken up, a request may have been looked at through the ones before.
+    sight.features = facts.decider.versions.only(sight.features);
+    let asked = Asked {
+        arrived,
         sight: &sight,
-        policy: &*decider.policy,
-        corrections: &corrections,
-        standing,
-        conversation: conversation.as_ref(),
     };
 
     // Who can take it, and what that would cost.
     let rule = asked.rule();
-    let trials = asked.trials(&table, rule);
+    let trials = asked.trials(table, rule);
     let pool = Pool::of(&asked, rule, trials);
     let mut field = Field::of(&asked, &pool);
     if field.drawn.is_empty() {
@@ -121,10 +130,9 @@ pub async fn prepare(
     }
 
     // Whether it is part of an experiment, and what that and finished ones change.
-    let id: Arc<str> = Arc::from(&*app.new_id().simple().encode_lower(&mut Uuid::encode_buffer()));
     let enrolment = trials.and_then(|trials| {
         let unit = Unit {
-            request: &id,
+            request: &facts.id,
             user: request.user.as_deref(),
             session: wishes.session.as_deref(),
         };
@@ -143,23 +151,24 @@ pub async fn prepare(
     // Who is drawn.
     let way = trials.and_then(|trials| trials.way());
     let mut choice = Choice::among(&asked, &pool, &field, rule, way);
-    choice.look_back(enrolment.as_ref(), &looking_at).await;
+    choice.look_back(enrolment.as_ref(), &facts.features).await;
     let (drawn, enrolment) = choice.draw(enrolment);
 
     // What is to be done and kept.
     let look = choice.look(&drawn, field.unable);
     let outlook = wishes.outlook.then(|| choice.outlook());
     let order = Order::of(&asked, &pool, &field, &choice.offers, &drawn.decision);
-    let decided = Arc::new(choice.decided(id, drawn));
-    let plan = order.plan(&asked, &pool, &decided, received);
-    let units = pricing::units(&sight.content);
-    let account = app.pending.open(Arc::clone(&decided), units, Arc::clone(&live));
-    if let Some(conversation) = &conversation {
-        account.ledger().note(conversation.place);
-    }
+    let decided = Arc::new(choice.decided(Arc::clone(&facts.id), drawn));
+    let (call, account) = match begun {
+        Some(begun) => (begun.call, begun.account),
+        None => {
+            let plan = order.plan(&asked, &pool, &decided, received);
+            (Call::Planned(Box::new(plan)), facts.open_account(app))
+        }
+    };
     Ok(Prepared {
         decided,
-        plan,
+        call,
         refused: field.refused,
         account,
         experiment: enrolment.as_ref().map(|enrolment| Arc::from(enrolment.header())),

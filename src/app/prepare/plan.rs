@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::app::prepare::arrived::Arrived;
 use crate::app::prepare::asked::Asked;
 use crate::app::prepare::field::Field;
 use crate::app::prepare::pool::Pool;
@@ -65,33 +66,53 @@ impl Order {
         };
         let alone = asked.request.provider.allow_fallbacks == Some(false);
         let tried = if alone { 1 } else { self.places.len() };
-        let route = asked.route();
-        let own = asked.wishes.deadline;
-        let deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.deadline));
-        let stream_deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.stream_deadline));
-        let hedge = asked.request.routing.hedge;
         Plan {
-            decision_id: Arc::clone(&decided.id),
-            request: Arc::clone(asked.request),
-            candidates: self.places.iter().take(tried).map(planned).collect(),
             fixed: self.fixed,
-            deadline: received + deadline,
-            stream_deadline: received + stream_deadline,
-            ttft_budget: asked
-                .wishes
-                .ttft_budget
-                .or(route.and_then(|route| route.ttft_budget)),
-            hedge: HedgeRule {
-                enabled: hedge.unwrap_or(route.is_some_and(|route| route.hedge.enabled)),
-                asked: hedge == Some(true),
-                max_rate: route.map_or(HedgeRule::default().max_rate, |route| route.hedge.max_rate),
-            },
-            max_cost: asked.max_cost(),
-            max_attempts: None,
-            input_tokens: decided.input_tokens,
-            history: asked
-                .conversation
-                .and_then(|conversation| conversation.incumbent.clone()),
+            ..plan(
+                asked,
+                &decided.id,
+                self.places.iter().take(tried).map(planned).collect(),
+                decided.input_tokens,
+                received,
+            )
         }
+    }
+}
+
+/// How `candidates` are tried for a request that came at `received`, the first of them in any case first.
+pub(super) fn plan(
+    asked: &Arrived<'_>,
+    id: &Arc<str>,
+    candidates: Vec<PlannedArm>,
+    input_tokens: u32,
+    received: Instant,
+) -> Plan {
+    let route = asked.route();
+    let own = asked.wishes.deadline;
+    let deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.deadline));
+    let stream_deadline = own.unwrap_or(route.map_or(DIRECT_DEADLINE, |route| route.stream_deadline));
+    let hedge = asked.request.routing.hedge;
+    Plan {
+        decision_id: Arc::clone(id),
+        request: Arc::clone(asked.request),
+        candidates,
+        fixed: 1,
+        deadline: received + deadline,
+        stream_deadline: received + stream_deadline,
+        ttft_budget: asked
+            .wishes
+            .ttft_budget
+            .or(route.and_then(|route| route.ttft_budget)),
+        hedge: HedgeRule {
+            enabled: hedge.unwrap_or(route.is_some_and(|route| route.hedge.enabled)),
+            asked: hedge == Some(true),
+            max_rate: route.map_or(HedgeRule::default().max_rate, |route| route.hedge.max_rate),
+        },
+        max_cost: asked.max_cost(),
+        max_attempts: None,
+        input_tokens,
+        history: asked
+            .conversation
+            .and_then(|conversation| conversation.incumbent.clone()),
     }
 }

@@ -4,7 +4,7 @@ use crate::app::enrol::Trials;
 use crate::app::live::{Served, Target};
 use crate::app::prepare::asked::Asked;
 use crate::arm::Arm;
-use crate::candidates::{self, Demand, Filtered, ListPrice, Means, Rule};
+use crate::candidates::{self, Filtered, ListPrice, Means, Rule};
 use crate::pricing::Units;
 use crate::routing::{self, Expected, Offer};
 use crate::telemetry;
@@ -93,17 +93,7 @@ impl<'a> Pool<'a> {
                 cost: expected.priced.then_some(expected.cost),
             })
             .collect();
-        let demand = Demand {
-            content: &asked.sight.content,
-            foreign_tools: !asked.request.other_tools.is_empty(),
-            max_output_tokens: asked.request.max_output_tokens,
-            preferences: &asked.request.provider,
-            max_cost: asked.max_cost(),
-            under_budget: asked.standing.under_budget(),
-            room: asked.standing.room,
-            allowed: None,
-        };
-        candidates::filter(&demand, &means)
+        candidates::filter(&asked.demand(), &means)
     }
 }
 
@@ -115,9 +105,7 @@ fn place(pool: &[&Served], served: &Served) -> Option<usize> {
 fn offer<'a>(asked: &Asked<'a>, served: &'a Served) -> Offer<'a> {
     let id = &served.arm.id;
     let stream = asked.request.stream;
-    let input_tokens = asked
-        .corrections
-        .expected_input(&served.arm, &asked.sight.content);
+    let input_tokens = asked.corrections.expected_input(&served.arm, asked.content);
     let question = telemetry::Question {
         arm: id,
         provider: None,
