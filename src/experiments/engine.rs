@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, DefinitionError, FeatureVersions, Origin, Variant};
+use super::definition::{Definition, DefinitionError, FORMER, FeatureVersions, Origin, Variant};
 use super::event::{Event, EventKind};
 use super::intervention::{Intervention, InterventionError};
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
@@ -118,7 +118,7 @@ impl Experiments {
         if recent {
             return None;
         }
-        if definition.origin == Origin::Margin {
+        if matches!(definition.origin, Origin::Margin | Origin::Features) {
             self.supersede(&definition, now);
         }
         match self.start(definition, now) {
@@ -130,15 +130,24 @@ impl Experiments {
         }
     }
 
-    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else.
+    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else. Of
+    /// features, what was compared with the former ones: those are others by now.
     fn supersede(&mut self, by: &Definition, now: UnixMs) {
         let about = |definition: &Definition| {
-            definition.origin == by.origin && definition.route == by.route && definition.name != by.name
+            definition.origin == by.origin
+                && definition.route == by.route
+                && definition.name != by.name
+                && (definition.origin == Origin::Margin || definition.has_former())
         };
         self.waiting.retain(|waiting| !about(waiting));
+        // What won against the former look at prompts goes on.
+        let lifted = |ruling: &Ruling| {
+            by.origin == Origin::Margin
+                || matches!(ruling, Ruling::Replace { by: Variant::Features(view), .. } if view == FORMER)
+        };
+        let stands = |record: &Record| record.ended.is_none() || record.ruling.as_ref().is_some_and(lifted);
         let older: Vec<usize> = (0..self.records.len())
-            .filter(|&index| about(&self.records[index].definition))
-            .filter(|&index| self.records[index].ended.is_none() || self.records[index].ruling.is_some())
+            .filter(|&index| about(&self.records[index].definition) && stands(&self.records[index]))
             .collect();
         for index in older {
             let record = &mut self.records[index];

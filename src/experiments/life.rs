@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::definition::{Definition, Split, StickyBy};
+use super::definition::{Definition, Origin, Split, StickyBy};
 use super::engine::{Experiments, Record};
 use super::event::EventKind;
 use super::table::Ruling;
@@ -136,9 +136,12 @@ impl Experiments {
                 record.ruling = exclusion(&definition).filter(|_| definition.origin.automatic());
                 Some(Phase::StoppedForHarm)
             }
-            Verdict::Futile => Some(Phase::Futile),
-            Verdict::Unhealthy if reading.units >= definition.design.max_samples => Some(Phase::Futile),
-            Verdict::Unhealthy | Verdict::Running { .. } => None,
+            Verdict::Unhealthy if reading.units < definition.design.max_samples => None,
+            Verdict::Futile | Verdict::Unhealthy => {
+                record.ruling = incumbent(&definition);
+                Some(Phase::Futile)
+            }
+            Verdict::Running { .. } => None,
         };
         let moved = if ended.is_none() {
             reallocate(record, reading.units)
@@ -230,6 +233,14 @@ pub(super) fn replacement(definition: &Definition, arm: usize) -> Option<Ruling>
         of: of.clone(),
         by: by.clone(),
     })
+}
+
+/// Without a verdict the former look at prompts stays, which the new one had to beat. Where it was not at hand, the
+/// control only stood in for it.
+fn incumbent(definition: &Definition) -> Option<Ruling> {
+    (definition.origin == Origin::Features && definition.has_former())
+        .then(|| exclusion(definition))
+        .flatten()
 }
 
 /// Leaves the treatment out: a model or family is not used, another way of routing gives way to the control. Of one

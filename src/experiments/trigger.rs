@@ -7,6 +7,9 @@ use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
 
+/// Least share of the cost that another way of routing must save if it is not better: less is no reason for it.
+const SAVING: f64 = 0.02;
+
 /// On what terms an automatic experiment may run: the route's own, and what is known when it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
@@ -53,8 +56,8 @@ pub enum Trigger {
         /// Until now the cheaper.
         dearer: ArmId,
     },
-    /// New features or a new classifier: does routing by them keep the quality at less cost (or score higher,
-    /// where that is the route's aim)?
+    /// New features or a new classifier: does routing by them score higher, or keep the quality at less cost (where
+    /// quality is the route's aim: does it score higher)?
     NewFeatures {
         /// The route.
         route: String,
@@ -154,7 +157,11 @@ impl Trigger {
                 format!("features-{version}"),
                 Variant::Features(current.clone()),
                 Variant::Features(fresh.clone()),
-                worth(terms),
+                if terms.superior {
+                    Hypothesis::Superior
+                } else {
+                    gain(terms.margin)
+                },
                 Origin::Features,
             ),
             Self::MarginChanged { route, from, to } => (
@@ -163,7 +170,7 @@ impl Trigger {
                 Variant::MarginMilli(milli(*from)),
                 Variant::MarginMilli(milli(*to)),
                 if to > from {
-                    no_worse(*to)
+                    gain(*to)
                 } else {
                     Hypothesis::Superior
                 },
@@ -215,6 +222,14 @@ fn worth(terms: &Terms) -> Hypothesis {
 fn no_worse(margin: f64) -> Hypothesis {
     Hypothesis::NonInferior {
         margin: margin.clamp(0.001, 1.0),
+    }
+}
+
+/// What makes another way of routing worth having: unlike a cheaper model, it need not save anything.
+fn gain(margin: f64) -> Hypothesis {
+    Hypothesis::Gain {
+        margin: margin.clamp(0.001, 1.0),
+        saving: SAVING,
     }
 }
 
