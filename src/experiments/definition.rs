@@ -150,6 +150,8 @@ pub enum Origin {
     Margin,
     /// A cheaper model family may do in a category of prompts.
     Families,
+    /// A model that was left out for a drift has rested.
+    Retrial,
 }
 
 impl Origin {
@@ -392,6 +394,11 @@ impl Definition {
         limits.cost_ratio = guards.cost_ratio.or(limits.cost_ratio);
         design.slow_ms = guards.slow_ms.or(design.slow_ms);
         definition
+    }
+
+    /// Whether it takes what other experiments leave of the traffic: what somebody changed or asked for goes first.
+    pub(super) fn gives_way(&self) -> bool {
+        matches!(self.origin, Origin::Families | Origin::Retrial)
     }
 
     /// Limits it to a category of prompts, and says so in the hypothesis. `None`: any.

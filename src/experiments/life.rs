@@ -133,7 +133,9 @@ impl Experiments {
                 Some(Phase::Shipped { arm })
             }
             Verdict::Harm => {
-                record.ruling = exclusion(&definition).filter(|_| definition.origin.automatic());
+                // What a retrial asks about is left out already.
+                let rules = definition.origin.automatic() && definition.origin != Origin::Retrial;
+                record.ruling = exclusion(&definition).filter(|_| rules);
                 Some(Phase::StoppedForHarm)
             }
             Verdict::Unhealthy if reading.units < definition.design.max_samples => None,
@@ -157,9 +159,18 @@ impl Experiments {
         }
         if let Some(phase) = ended {
             let (verdict, units) = (reading.verdict, reading.units);
+            let quality = reading.comparisons.first().and_then(|found| found.quality);
             self.records[index].decided = Some(reading);
             self.end(index, phase, now);
             self.log(now, name, EventKind::Decided { verdict, units });
+            match definition.origin {
+                Origin::Drift if verdict == Verdict::Harm => {
+                    let fall = quality.map_or(0.0, |found| (-found.interval.estimate).max(0.0));
+                    self.rest(name, fall, now);
+                }
+                Origin::Retrial => self.judge(&definition, matches!(verdict, Verdict::Ship { .. }), now),
+                _ => {}
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Origin, Split, Variant, milli};
+use super::retrial;
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
@@ -46,6 +47,17 @@ pub enum Trigger {
         model: ArmId,
         /// The measure.
         reference: ArmId,
+    },
+    /// A model that was left out for a drift has rested: is it near enough to the reference again?
+    Retrial {
+        /// The route.
+        route: String,
+        /// The model.
+        model: ArmId,
+        /// The measure.
+        reference: ArmId,
+        /// How far below its measure it had been found.
+        fall: f64,
     },
     /// A price change made `cheaper` cheaper than `dearer`: can it take its place?
     RankingFlip {
@@ -99,6 +111,7 @@ impl Trigger {
         match self {
             Self::NewModel { route, .. }
             | Self::Drift { route, .. }
+            | Self::Retrial { route, .. }
             | Self::RankingFlip { route, .. }
             | Self::NewFeatures { route, .. }
             | Self::MarginChanged { route, .. }
@@ -134,6 +147,19 @@ impl Trigger {
                 arm(model),
                 worth(terms),
                 Origin::Drift,
+            ),
+            Self::Retrial {
+                route,
+                model,
+                reference,
+                fall,
+            } => (
+                route,
+                name_of("retrial", route, model),
+                arm(reference),
+                arm(model),
+                no_worse(retrial::margin(terms.margin, *fall)),
+                Origin::Retrial,
             ),
             Self::RankingFlip {
                 route,
@@ -205,6 +231,17 @@ impl Trigger {
             definition.layer = format!("{route}/{category}");
             definition.reason = Some(reason.clone());
             definition.limit_to(Some(category.clone()));
+        }
+        if let Self::Retrial { model, reference, .. } = self {
+            // It may be dearer than its measure: what is asked is whether it is well again.
+            definition.design.guardrails.cost_ratio = None;
+            definition.coverage = terms.traffic.min(retrial::COVERAGE);
+            definition.design.max_samples = terms.max_samples.min(retrial::MAX_SAMPLES);
+            definition.layer = format!("{route}/{}", definition.name);
+            let margin = -hypothesis.threshold();
+            definition.statement = format!(
+                "the mean quality of {model}, which had fallen, is no more than {margin:.3} below that of {reference} again"
+            );
         }
         definition
     }

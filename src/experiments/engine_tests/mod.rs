@@ -1,5 +1,6 @@
 mod assignment;
 mod life;
+mod retrials;
 mod triggers;
 
 use rand::{Rng, SeedableRng};

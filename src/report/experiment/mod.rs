@@ -12,7 +12,7 @@ pub use logged::{Logged, read as read_log};
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{count, level, percent, score, span, usd};
+use super::format::{count, level, moment, percent, score, span, usd};
 use super::{Provenance, Rendered, ReportError};
 use crate::evaluation::ab::{Hypothesis, Standing, Verdict};
 use crate::evaluation::sequence::Interval;
@@ -45,7 +45,7 @@ pub struct ExperimentReport {
 /// The answer to "is it over, and what should I do".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// `ship`, `stop_for_harm`, `futile`, `stopped`, `undone`, `unhealthy` or `not_enough_data`.
+    /// `ship`, `stop_for_harm`, `readmitted`, `futile`, `stopped`, `undone`, `unhealthy` or `not_enough_data`.
     pub verdict: String,
     /// In words.
     pub sentence: String,
@@ -200,11 +200,12 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
             say(
                 "stop_for_harm",
                 format!(
-                    "It is over: {} is worse than {} by more than allowed ({why}). {} stays; do not use {} here.",
+                    "It is over: {} is worse than {} by more than allowed ({why}). {} stays; do not use {} here.{}",
                     name(1),
                     name(0),
                     name(0),
-                    name(1)
+                    name(1),
+                    resting(view)
                 ),
             )
         }
@@ -227,8 +228,36 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
                 )))
             ),
         ),
+        Phase::Readmitted => say(
+            "readmitted",
+            format!(
+                "It is over: {} was left out, because it was worse than {} by more than allowed ({}), until a retrial found it near enough again{}. It is in use; nothing needs to be done.",
+                name(1),
+                name(0),
+                found(1),
+                view.rest
+                    .and_then(|rest| rest.readmitted)
+                    .map_or_else(String::new, |at| format!(" on {}", moment(at)))
+            ),
+        ),
         Phase::Running => running(view, provenance, &found(1)),
     }
+}
+
+/// When a model that was left out for a drift is asked about again.
+fn resting(view: &ExperimentView) -> String {
+    let Some(rest) = view.rest.filter(|rest| rest.readmitted.is_none()) else {
+        return String::new();
+    };
+    let before = match rest.failed {
+        0 => String::new(),
+        1 => ", for the second time".to_owned(),
+        failed => format!(", after {failed} times in vain"),
+    };
+    format!(
+        " It is asked about again by itself from {}{before}, on a small part of the traffic.",
+        moment(rest.until)
+    )
 }
 
 /// The end without a verdict, in words.
