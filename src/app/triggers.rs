@@ -216,6 +216,20 @@ impl Desk {
         }
     }
 
+    /// Asks again about the models that were left out for a drift and have rested.
+    pub fn ask_again(&self, config: &Config, now: UnixMs) {
+        for rested in self.rested(now) {
+            let serves = |route: &&Route| route.name == rested.route && route.models.contains(&rested.model);
+            let Some(route) = config.routes.iter().find(serves) else {
+                continue;
+            };
+            if let Some(reference) = self.reference(config, route, &rested.model, now) {
+                let trigger = rested.trigger(&reference);
+                self.ask(config, route, &trigger, Some((&reference, &rested.model)), now);
+            }
+        }
+    }
+
     /// Starts what `trigger` asks for on the route's terms, unless the route wants none. `pair`: the control and the
     /// treatment, where they are models.
     fn ask(
@@ -266,13 +280,14 @@ impl Desk {
     }
 
     /// What `arm` is measured by: the dearest other model of the route, which is what one would use without a router;
-    /// the always-best baseline instead if more is expected of it by more than the route's margin.
+    /// the always-best baseline instead if more is expected of it by more than the route's margin. Neither is a model that
+    /// is left out itself.
     fn reference(&self, config: &Config, route: &Route, arm: &ArmId, now: UnixMs) -> Option<ArmId> {
         let others = Route {
             models: route
                 .models
                 .iter()
-                .filter(|model| *model != arm)
+                .filter(|model| *model != arm && !self.leaves_out(&route.name, model))
                 .cloned()
                 .collect(),
             ..route.clone()

@@ -93,6 +93,18 @@ impl Moments {
         self.wz / self.wn
     }
 
+    /// The same samples with every value `factor` times what it was.
+    #[must_use]
+    pub fn times(&self, factor: f64) -> Self {
+        Self {
+            wy: factor * self.wy,
+            ny: factor * self.ny,
+            yy: factor * factor * self.yy,
+            yz: factor * self.yz,
+            ..*self
+        }
+    }
+
     /// Units with at least one sample.
     #[must_use]
     pub fn units(&self) -> f64 {

@@ -150,6 +150,8 @@ pub enum Origin {
     Margin,
     /// A cheaper model family may do in a category of prompts.
     Families,
+    /// A model that was left out for a drift has rested.
+    Retrial,
 }
 
 impl Origin {
@@ -284,6 +286,21 @@ impl Definition {
         matches!(variant, Some(Variant::Features(view)) if view == EMBEDDING)
     }
 
+    /// Whether the router does as the treatment says since before it began: what was changed is what is in force, and
+    /// the experiment asks whether it was right. Nobody goes by the embedding view until it has won.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        matches!(self.origin, Origin::Features | Origin::Margin) && !self.embeds(1)
+    }
+
+    /// Whether it compares with what looked at prompts before.
+    #[must_use]
+    pub fn has_former(&self) -> bool {
+        let former =
+            |(_, variant): &(String, Variant)| matches!(variant, Variant::Features(view) if view == FORMER);
+        self.variants.iter().any(former)
+    }
+
     /// A definition with this project's defaults: α = .05 with the interval tightest near 500 scores, 10,000
     /// scores at most, all traffic of the route, sticky by request, split evenly.
     #[must_use]
@@ -297,7 +314,7 @@ impl Definition {
     ) -> Self {
         let guardrails = Guardrails {
             // What is "no worse" must at least not be dearer, or there is no reason to ship it.
-            cost_ratio: matches!(hypothesis, Hypothesis::NonInferior { .. }).then_some(1.0),
+            cost_ratio: (hypothesis != Hypothesis::Superior).then_some(1.0),
             ..Guardrails::default()
         };
         let statement = statement(&variants, hypothesis, "quality", None);
@@ -379,6 +396,11 @@ impl Definition {
         definition
     }
 
+    /// Whether it takes what other experiments leave of the traffic: what somebody changed or asked for goes first.
+    pub(super) fn gives_way(&self) -> bool {
+        matches!(self.origin, Origin::Families | Origin::Retrial)
+    }
+
     /// Limits it to a category of prompts, and says so in the hypothesis. `None`: any.
     pub(super) fn limit_to(&mut self, category: Option<String>) {
         let (variants, hypothesis) = (&self.variants, self.design.hypothesis);
@@ -413,8 +435,13 @@ impl Definition {
         within("coverage", self.coverage, 0.0, 1.0, "(0, 1]")?;
         within("alpha", self.design.alpha, 0.0, 0.5, "(0, 0.5]")?;
         within("planned", self.design.planned as f64, 0.0, 1e9, "[1, 10^9]")?;
-        if let Hypothesis::NonInferior { margin } = self.design.hypothesis {
-            within("margin", margin, 0.0, 1.0, "(0, 1]")?;
+        match self.design.hypothesis {
+            Hypothesis::Superior => {}
+            Hypothesis::NonInferior { margin } => within("margin", margin, 0.0, 1.0, "(0, 1]")?,
+            Hypothesis::Gain { margin, saving } => {
+                within("margin", margin, 0.0, 1.0, "(0, 1]")?;
+                within("saving", saving, 0.0, 1.0, "(0, 1]")?;
+            }
         }
         Ok(())
     }
@@ -461,6 +488,10 @@ fn statement(
                 "{treatments} is cheaper than {control}, and its mean {metric} is no more than {margin} below"
             )
         }
+        Hypothesis::Gain { margin, saving } => format!(
+            "the mean {metric} of {treatments} is higher than that of {control}, or no more than {margin} below at a cost that is lower by {} % or more",
+            100.0 * saving
+        ),
         Hypothesis::NonInferior { margin } => format!(
             "the mean {metric} of {treatments} is no more than {margin} below that of {control}, and it is not found to cost more"
         ),

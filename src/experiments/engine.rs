@@ -1,13 +1,15 @@
 //! The one owner of every experiment. What happens to one on its way is in `life`, what people do to one in
 //! `intervention`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, DefinitionError, FeatureVersions, Origin, Variant};
+use super::definition::{Definition, DefinitionError, FORMER, FeatureVersions, Origin, Variant};
 use super::event::{Event, EventKind};
 use super::intervention::{Intervention, InterventionError};
+use super::retrial::Rest;
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
 use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
@@ -46,6 +48,9 @@ pub struct Experiments {
     /// What the configuration has asked already, by the experiment's name and its date: asked once.
     #[serde(default)]
     overridden: Vec<(String, i64, Intervention)>,
+    /// The models that were left out for a drift, by the name of its experiment.
+    #[serde(default)]
+    pub(super) rests: BTreeMap<String, Rest>,
     /// The place in the log of decisions up to which enrolments are counted; `None` before the first look.
     #[serde(default)]
     enrolled_until: Option<i64>,
@@ -115,10 +120,15 @@ impl Experiments {
                 .is_some_and(|ended| now.since(ended).as_secs() < rest_days * 86_400);
             record.definition.name == name && (record.ended.is_none() || ended)
         });
-        if recent {
+        // What is left out already is found to have fallen: a retrial says so to the policy, which learns from it too.
+        let fallen = match trigger {
+            Trigger::Drift { route, model, .. } => self.leaves_out(route, model),
+            _ => false,
+        };
+        if recent || fallen {
             return None;
         }
-        if definition.origin == Origin::Margin {
+        if matches!(definition.origin, Origin::Margin | Origin::Features) {
             self.supersede(&definition, now);
         }
         match self.start(definition, now) {
@@ -130,15 +140,24 @@ impl Experiments {
         }
     }
 
-    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else.
+    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else. Of
+    /// features, what was compared with the former ones: those are others by now.
     fn supersede(&mut self, by: &Definition, now: UnixMs) {
         let about = |definition: &Definition| {
-            definition.origin == by.origin && definition.route == by.route && definition.name != by.name
+            definition.origin == by.origin
+                && definition.route == by.route
+                && definition.name != by.name
+                && (definition.origin == Origin::Margin || definition.has_former())
         };
         self.waiting.retain(|waiting| !about(waiting));
+        // What won against the former look at prompts goes on.
+        let lifted = |ruling: &Ruling| {
+            by.origin == Origin::Margin
+                || matches!(ruling, Ruling::Replace { by: Variant::Features(view), .. } if view == FORMER)
+        };
+        let stands = |record: &Record| record.ended.is_none() || record.ruling.as_ref().is_some_and(lifted);
         let older: Vec<usize> = (0..self.records.len())
-            .filter(|&index| about(&self.records[index].definition))
-            .filter(|&index| self.records[index].ended.is_none() || self.records[index].ruling.is_some())
+            .filter(|&index| about(&self.records[index].definition) && stands(&self.records[index]))
             .collect();
         for index in older {
             let record = &mut self.records[index];
@@ -300,11 +319,10 @@ impl Experiments {
     #[must_use]
     pub fn table(&self) -> Table {
         let running = || self.records.iter().filter(|record| record.ended.is_none());
-        // What somebody changed or asked for goes first: comparisons of families take what is left of the traffic.
-        let of_families = |record: &&Record| record.definition.origin == Origin::Families;
+        let gives_way = |record: &&Record| record.definition.gives_way();
         let running = running()
-            .filter(|record| !of_families(record))
-            .chain(running().filter(of_families));
+            .filter(|record| !gives_way(record))
+            .chain(running().filter(gives_way));
         let ruled = self.records.iter().filter_map(|record| {
             let definition = &record.definition;
             Some(Ruled {
@@ -339,7 +357,7 @@ impl Experiments {
     /// Every experiment as shown to people, running ones first.
     #[must_use]
     pub fn views(&self) -> Vec<ExperimentView> {
-        let mut views: Vec<ExperimentView> = self.records.iter().map(view).collect();
+        let mut views: Vec<ExperimentView> = self.records.iter().map(|record| self.shown(record)).collect();
         views.sort_by_key(|view| (view.ended.is_some(), std::cmp::Reverse(view.started)));
         views
     }
@@ -350,7 +368,11 @@ impl Experiments {
         self.records
             .iter()
             .find(|record| record.definition.name == name)
-            .map(view)
+            .map(|record| self.shown(record))
+    }
+
+    fn shown(&self, record: &Record) -> ExperimentView {
+        view(record, self.rests.get(&record.definition.name))
     }
 
     /// Whether `variant` is in an experiment that waits, runs, or changed something that can be taken back.

@@ -50,6 +50,13 @@ pub enum EventKind {
         /// Scored units.
         units: u64,
     },
+    /// The model that it left out is asked about again later.
+    Resting {
+        /// After so long.
+        rest_ms: i64,
+    },
+    /// The model that it left out is let in again, because a retrial found it near enough.
+    Readmitted,
     /// Somebody ended, shipped or undid it.
     Overridden {
         /// What was asked.
@@ -88,6 +95,11 @@ impl std::fmt::Display for EventKind {
                 };
                 write!(f, "decided after {units} scores: {what}")
             }
+            Self::Resting { rest_ms } => {
+                let hours = *rest_ms as f64 / 3.6e6;
+                write!(f, "the model rests; it is asked about again in {hours:.0} h")
+            }
+            Self::Readmitted => f.write_str("a retrial found the model near enough: it is let in again"),
             Self::Overridden { intervention, reason } => write!(f, "by hand: {intervention} ({reason})"),
         }
     }

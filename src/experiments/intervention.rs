@@ -1,7 +1,10 @@
 //! What people may do to an experiment by hand.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::definition::{Definition, Origin};
 use super::engine::Experiments;
 use super::event::EventKind;
 use super::life::{exclusion, replacement};
@@ -13,14 +16,14 @@ use crate::units::UnixMs;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]
 pub enum Intervention {
-    /// End it; the control stays.
+    /// End it; the control stays. Of one that left a model out for a drift: never ask about it again.
     Stop,
     /// End it and ship this arm, whatever the figures say.
     Ship {
         /// Name of the arm.
         arm: String,
     },
-    /// Take back what was shipped or excluded. Of an automatic experiment that shipped: leave its treatment out.
+    /// Take back what was shipped or excluded, for good. Of an automatic experiment that shipped: leave its treatment out.
     Undo,
 }
 
@@ -71,7 +74,8 @@ impl Experiments {
     ) -> Result<(), InterventionError> {
         if let Some(index) = self.waiting.iter().position(|waiting| waiting.name == name) {
             if *intervention == Intervention::Stop {
-                self.waiting.remove(index);
+                let waiting = self.waiting.remove(index);
+                self.asked_by_hand(&waiting, false, now);
                 self.overridden(name, intervention, reason, now);
                 return Ok(());
             }
@@ -87,10 +91,12 @@ impl Experiments {
             .iter()
             .position(|record| record.definition.name == name)
             .ok_or_else(unknown)?;
-        let record = &mut self.records[index];
+        let record = &self.records[index];
+        let definition = Arc::clone(&record.definition);
         let over = record.ended.is_some();
         match intervention {
             Intervention::Undo => {
+                let record = &mut self.records[index];
                 record.ruling = match record.ruling.take() {
                     None => {
                         return Err(InterventionError::NothingToUndo {
@@ -103,15 +109,21 @@ impl Experiments {
                 };
                 record.phase = Phase::Undone;
                 self.generation += 1;
+                self.ask_no_more(name, now);
             }
+            // Left out for good.
+            Intervention::Stop if over && self.ask_no_more(name, now) => {}
             _ if over => {
                 return Err(InterventionError::Over {
                     name: name.to_owned(),
                 });
             }
-            Intervention::Stop => self.end(index, Phase::Stopped, now),
+            Intervention::Stop => {
+                self.end(index, Phase::Stopped, now);
+                self.asked_by_hand(&definition, false, now);
+            }
             Intervention::Ship { arm } => {
-                let variants = &record.definition.variants;
+                let variants = &definition.variants;
                 let Some(shipped) = variants.iter().position(|(known, _)| known == arm) else {
                     let arms: Vec<&str> = variants.iter().map(|(known, _)| known.as_str()).collect();
                     return Err(InterventionError::Arm {
@@ -120,12 +132,26 @@ impl Experiments {
                         arms: arms.join(", "),
                     });
                 };
-                record.ruling = replacement(&record.definition, shipped);
+                self.records[index].ruling = replacement(&definition, shipped);
                 self.end(index, Phase::Shipped { arm: shipped }, now);
+                self.asked_by_hand(&definition, shipped > 0, now);
             }
         }
         self.overridden(name, intervention, reason, now);
         Ok(())
+    }
+
+    /// Somebody has answered what a retrial asks: the model is let in, or left out for good.
+    fn asked_by_hand(&mut self, retrial: &Definition, well: bool, now: UnixMs) {
+        if retrial.origin != Origin::Retrial {
+            return;
+        }
+        if let Some(name) = self.left_out_by(retrial) {
+            self.ask_no_more(&name, now);
+            if well {
+                self.lift(&name, Phase::Undone);
+            }
+        }
     }
 
     fn overridden(&mut self, name: &str, intervention: &Intervention, reason: &str, now: UnixMs) {

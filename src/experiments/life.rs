@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::definition::{Definition, Split, StickyBy};
+use super::definition::{Definition, Origin, Split, StickyBy};
 use super::engine::{Experiments, Record};
 use super::event::EventKind;
 use super::table::Ruling;
@@ -133,12 +133,17 @@ impl Experiments {
                 Some(Phase::Shipped { arm })
             }
             Verdict::Harm => {
-                record.ruling = exclusion(&definition).filter(|_| definition.origin.automatic());
+                // What a retrial asks about is left out already.
+                let rules = definition.origin.automatic() && definition.origin != Origin::Retrial;
+                record.ruling = exclusion(&definition).filter(|_| rules);
                 Some(Phase::StoppedForHarm)
             }
-            Verdict::Futile => Some(Phase::Futile),
-            Verdict::Unhealthy if reading.units >= definition.design.max_samples => Some(Phase::Futile),
-            Verdict::Unhealthy | Verdict::Running { .. } => None,
+            Verdict::Unhealthy if reading.units < definition.design.max_samples => None,
+            Verdict::Futile | Verdict::Unhealthy => {
+                record.ruling = incumbent(&definition);
+                Some(Phase::Futile)
+            }
+            Verdict::Running { .. } => None,
         };
         let moved = if ended.is_none() {
             reallocate(record, reading.units)
@@ -154,9 +159,18 @@ impl Experiments {
         }
         if let Some(phase) = ended {
             let (verdict, units) = (reading.verdict, reading.units);
+            let quality = reading.comparisons.first().and_then(|found| found.quality);
             self.records[index].decided = Some(reading);
             self.end(index, phase, now);
             self.log(now, name, EventKind::Decided { verdict, units });
+            match definition.origin {
+                Origin::Drift if verdict == Verdict::Harm => {
+                    let fall = quality.map_or(0.0, |found| (-found.interval.estimate).max(0.0));
+                    self.rest(name, fall, now);
+                }
+                Origin::Retrial => self.judge(&definition, matches!(verdict, Verdict::Ship { .. }), now),
+                _ => {}
+            }
         }
     }
 }
@@ -230,6 +244,14 @@ pub(super) fn replacement(definition: &Definition, arm: usize) -> Option<Ruling>
         of: of.clone(),
         by: by.clone(),
     })
+}
+
+/// Without a verdict the former look at prompts stays, which the new one had to beat. Where it was not at hand, the
+/// control only stood in for it.
+fn incumbent(definition: &Definition) -> Option<Ruling> {
+    (definition.origin == Origin::Features && definition.has_former())
+        .then(|| exclusion(definition))
+        .flatten()
 }
 
 /// Leaves the treatment out: a model or family is not used, another way of routing gives way to the control. Of one

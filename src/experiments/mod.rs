@@ -14,6 +14,7 @@ mod engine;
 mod event;
 mod intervention;
 mod life;
+mod retrial;
 mod table;
 mod trigger;
 mod view;
@@ -25,6 +26,7 @@ pub use definition::{
 pub use engine::Experiments;
 pub use event::{Event, EventKind};
 pub use intervention::{Intervention, InterventionError};
+pub use retrial::{Rest, Rested};
 pub use table::{Enrolment, Ruling, Table, Unit};
 pub use trigger::{Terms, Trigger};
 pub use view::{ArmView, ExperimentView, Phase, Point, SliceView};

@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Origin, Split, Variant, milli};
+use super::retrial;
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
+
+/// Least share of the cost that another way of routing must save if it is not better: less is no reason for it.
+const SAVING: f64 = 0.02;
 
 /// On what terms an automatic experiment may run: the route's own, and what is known when it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +48,17 @@ pub enum Trigger {
         /// The measure.
         reference: ArmId,
     },
+    /// A model that was left out for a drift has rested: is it near enough to the reference again?
+    Retrial {
+        /// The route.
+        route: String,
+        /// The model.
+        model: ArmId,
+        /// The measure.
+        reference: ArmId,
+        /// How far below its measure it had been found.
+        fall: f64,
+    },
     /// A price change made `cheaper` cheaper than `dearer`: can it take its place?
     RankingFlip {
         /// The route.
@@ -53,8 +68,8 @@ pub enum Trigger {
         /// Until now the cheaper.
         dearer: ArmId,
     },
-    /// New features or a new classifier: does routing by them keep the quality at less cost (or score higher,
-    /// where that is the route's aim)?
+    /// New features or a new classifier: does routing by them score higher, or keep the quality at less cost (where
+    /// quality is the route's aim: does it score higher)?
     NewFeatures {
         /// The route.
         route: String,
@@ -96,6 +111,7 @@ impl Trigger {
         match self {
             Self::NewModel { route, .. }
             | Self::Drift { route, .. }
+            | Self::Retrial { route, .. }
             | Self::RankingFlip { route, .. }
             | Self::NewFeatures { route, .. }
             | Self::MarginChanged { route, .. }
@@ -132,6 +148,19 @@ impl Trigger {
                 worth(terms),
                 Origin::Drift,
             ),
+            Self::Retrial {
+                route,
+                model,
+                reference,
+                fall,
+            } => (
+                route,
+                name_of("retrial", route, model),
+                arm(reference),
+                arm(model),
+                no_worse(retrial::margin(terms.margin, *fall)),
+                Origin::Retrial,
+            ),
             Self::RankingFlip {
                 route,
                 cheaper,
@@ -154,7 +183,11 @@ impl Trigger {
                 format!("features-{version}"),
                 Variant::Features(current.clone()),
                 Variant::Features(fresh.clone()),
-                worth(terms),
+                if terms.superior {
+                    Hypothesis::Superior
+                } else {
+                    gain(terms.margin)
+                },
                 Origin::Features,
             ),
             Self::MarginChanged { route, from, to } => (
@@ -163,7 +196,7 @@ impl Trigger {
                 Variant::MarginMilli(milli(*from)),
                 Variant::MarginMilli(milli(*to)),
                 if to > from {
-                    no_worse(*to)
+                    gain(*to)
                 } else {
                     Hypothesis::Superior
                 },
@@ -199,6 +232,17 @@ impl Trigger {
             definition.reason = Some(reason.clone());
             definition.limit_to(Some(category.clone()));
         }
+        if let Self::Retrial { model, reference, .. } = self {
+            // It may be dearer than its measure: what is asked is whether it is well again.
+            definition.design.guardrails.cost_ratio = None;
+            definition.coverage = terms.traffic.min(retrial::COVERAGE);
+            definition.design.max_samples = terms.max_samples.min(retrial::MAX_SAMPLES);
+            definition.layer = format!("{route}/{}", definition.name);
+            let margin = -hypothesis.threshold();
+            definition.statement = format!(
+                "the mean quality of {model}, which had fallen, is no more than {margin:.3} below that of {reference} again"
+            );
+        }
         definition
     }
 }
@@ -215,6 +259,14 @@ fn worth(terms: &Terms) -> Hypothesis {
 fn no_worse(margin: f64) -> Hypothesis {
     Hypothesis::NonInferior {
         margin: margin.clamp(0.001, 1.0),
+    }
+}
+
+/// What makes another way of routing worth having: unlike a cheaper model, it need not save anything.
+fn gain(margin: f64) -> Hypothesis {
+    Hypothesis::Gain {
+        margin: margin.clamp(0.001, 1.0),
+        saving: SAVING,
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Definition;
 use super::engine::Record;
+use super::retrial::Rest;
 use super::table::Ruling;
 use crate::evaluation::ab::{AbSums, ArmSums, Reading, UNIT_RANGE, Verdict, read};
 use crate::evaluation::health::{Check, Health};
@@ -38,6 +39,8 @@ pub enum Phase {
     Stopped,
     /// What it had changed was taken back.
     Undone,
+    /// Over: the model that it left out is let in again, because a retrial found it near enough.
+    Readmitted,
 }
 
 /// A moment of the series.
@@ -135,6 +138,9 @@ pub struct ExperimentView {
     pub series: Vec<Point>,
     /// What it asks of routing.
     pub ruling: Option<Ruling>,
+    /// Of a drift: when the model that it left out is asked about again, or was let in.
+    #[serde(default)]
+    pub rest: Option<Rest>,
     /// Share of the layer's traffic that takes part.
     pub coverage: f64,
 }
@@ -147,7 +153,7 @@ impl ExperimentView {
     }
 }
 
-pub(super) fn view(record: &Record) -> ExperimentView {
+pub(super) fn view(record: &Record, rest: Option<&Rest>) -> ExperimentView {
     let definition = record.definition.as_ref();
     let sums = &record.sums;
     let shares = record
@@ -180,6 +186,8 @@ pub(super) fn view(record: &Record) -> ExperimentView {
         weighted_difference: sequence.as_ref().and_then(|sequence| weighted(sums, sequence)),
         series: record.series.clone(),
         ruling: record.ruling.clone(),
+        // Not of an experiment that asks anew.
+        rest: rest.filter(|_| record.ended.is_some()).copied(),
         coverage: record.ramp.reach() - record.ramp.start(),
     }
 }

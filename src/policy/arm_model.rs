@@ -9,12 +9,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, Drift, DriftSettings};
-use super::linear::Linear;
+use super::linear::{Linear, dot};
 use super::lognormal::LogNormal;
 use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
 use super::{Contexts, Observation, UsageSample, View};
-use delta::Learned;
+use delta::{Learned, Timely};
 
 pub use delta::ArmDelta;
 
@@ -226,28 +226,42 @@ impl ArmModel {
         }
     }
 
+    /// The view that scores: the preferred one, where it is there.
+    fn scoring_view(&self, contexts: &Contexts<'_>, settings: &LearningSettings) -> Option<View> {
+        let other = match settings.preferred {
+            View::Text => View::Embedding,
+            View::Embedding => View::Text,
+        };
+        [settings.preferred, other].into_iter().find(|&view| {
+            let known = self.views[view.index()].as_ref().zip(contexts.of(view));
+            known.is_some_and(|(linear, features)| linear.dimensions() == features.len())
+        })
+    }
+
     fn scoring<'a>(
         &'a self,
         contexts: &Contexts<'a>,
         settings: &LearningSettings,
     ) -> Option<(&'a Linear, &'a [f32])> {
-        let other = match settings.preferred {
-            View::Text => View::Embedding,
-            View::Embedding => View::Text,
-        };
-        [settings.preferred, other].into_iter().find_map(|view| {
-            let features = contexts.of(view)?;
-            let linear = self.views[view.index()].as_ref()?;
-            (linear.dimensions() == features.len()).then_some((linear, features))
-        })
+        let view = self.scoring_view(contexts, settings)?;
+        self.views[view.index()].as_ref().zip(contexts.of(view))
+    }
+
+    /// Variance of the expected quality `mean` beside the level's: what the weights and the category's offset leave open;
+    /// `weights`: theirs for noise of variance 1. Both are held as if scores varied as much as they can, not as much as
+    /// they were seen to: of an arm whose scores are all alike the noise is next to nothing, and what it scores in another
+    /// category is known no better for that.
+    fn open_variance(&self, weights: f64, category: Option<&str>, mean: f64) -> f64 {
+        let known = category.map(|name| self.categories.get(name).map_or(0.0, |known| known.prompts));
+        let offset = known.map_or(0.0, |prompts| 1.0 / (prompts + CATEGORY_SHRINKAGE));
+        most_spread(mean) * (weights + offset)
     }
 
     /// Variance of one reward around the mean m: phi max(m (1 - m), 0.02), with phi learned. Scores in \[0,1\]
     /// cannot vary by more than m (1 - m), so an arm that always answers well is watched closely.
     #[must_use]
     pub fn noise_variance(&self, mean: f64) -> f64 {
-        let mean = mean.clamp(0.0, 1.0);
-        self.dispersion * (mean * (1.0 - mean)).max(LEAST_SPREAD)
+        self.dispersion * most_spread(mean)
     }
 
     /// Learns one reward. Returns the change that the drift alarm found, if any.
@@ -269,16 +283,30 @@ impl ArmModel {
         let offset = self.offset(observation.category);
         let expected = slow + offset + self.drift.level_at(clock, &settings.drift);
         let noise = self.noise_variance(expected);
-        let change = if observation.late {
-            None
-        } else {
-            self.drift.step(
-                reward - slow - offset,
-                noise / weight.max(0.01),
-                clock,
-                &settings.drift,
-            )
-        };
+        let along = View::ALL.map(|view| {
+            let features = observation.contexts.of(view)?;
+            Some(self.views[view.index()].as_ref()?.along(features))
+        });
+        let deciding = self.scoring_view(&observation.contexts, settings);
+        let deciding =
+            deciding.and_then(|view| along[view.index()].as_ref().zip(observation.contexts.of(view)));
+        let weights = deciding.map_or_else(
+            || 1.0 / (self.rewards as f64 + 10.0),
+            |(px, features)| f64::from(dot(px, features).max(0.0)),
+        );
+        let timely = (!observation.late).then(|| Timely {
+            residual: reward - slow - offset,
+            noise: noise / weight.max(0.01),
+            open: self.open_variance(weights, observation.category, expected),
+        });
+        let change = timely.as_ref().and_then(|timely| {
+            let Timely {
+                residual,
+                noise,
+                open,
+            } = *timely;
+            self.drift.step(residual, noise, open, clock, &settings.drift)
+        });
         let squared = (reward - expected).powi(2) / (noise / self.dispersion);
         let gain = DISPERSION_GAIN * weight;
         self.dispersion = (self.dispersion + gain * (squared.min(9.0) - self.dispersion)).clamp(0.05, 1.5);
@@ -287,10 +315,12 @@ impl ArmModel {
             weight / (self.rewards as f64).clamp(20.0, 1000.0) * (reward - self.mean_quality);
         let target = reward - offset - self.drift.shift_at(clock, &settings.drift);
         for view in View::ALL {
-            if let (Some(features), Some(linear)) =
-                (observation.contexts.of(view), &mut self.views[view.index()])
-            {
-                linear.update(features, target, weight);
+            if let (Some(px), Some(features), Some(linear)) = (
+                &along[view.index()],
+                observation.contexts.of(view),
+                &mut self.views[view.index()],
+            ) {
+                linear.update_along(px, features, target, weight);
             }
         }
         let level = expected - slow - offset;
@@ -298,7 +328,7 @@ impl ArmModel {
             reward,
             weight,
             squared: squared.min(9.0),
-            drift: (!observation.late).then_some((reward - slow - offset, noise / weight.max(0.01))),
+            drift: timely,
             category: observation.category,
             rest: reward - slow - level,
         });
@@ -454,6 +484,12 @@ impl ArmModel {
     }
 }
 
+/// The largest variance of a score in \[0,1\] around `mean`, and not less than what leaves a doubt.
+fn most_spread(mean: f64) -> f64 {
+    let mean = mean.clamp(0.0, 1.0);
+    (mean * (1.0 - mean)).max(LEAST_SPREAD)
+}
+
 /// Whether a seed has this very model.
 #[must_use]
 pub fn is_seeded(seed: Option<&Seed>, id: &str) -> bool {
@@ -462,43 +498,4 @@ pub fn is_seeded(seed: Option<&Seed>, id: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Contexts;
-
-    #[test]
-    fn how_far_costs_stray_is_learned() {
-        let settings = LearningSettings::default();
-        let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
-        let arm = crate::arm::ArmId::new("a/1");
-        let mut calls = |times: usize, ratio: f64| {
-            for _ in 0..times {
-                model.learn_usage(
-                    &UsageSample {
-                        seq: 1,
-                        route: "auto",
-                        arm: &arm,
-                        contexts: Contexts::default(),
-                        category: None,
-                        output_tokens: None,
-                        input_tokens: None,
-                        cached_tokens: None,
-                        prefix_tokens: 0,
-                        cost_usd: 0.01 * ratio,
-                        expected_cost_usd: 0.01,
-                        ends_request: true,
-                    },
-                    &settings,
-                );
-            }
-            model.surprise()
-        };
-        // Before any call s = .5: exp(1.645 * .5 - .25 / 2) = 2.01.
-        assert!((calls(0, 1.0) - 2.009).abs() < 1e-3);
-        // The first call counts an eleventh: s^2 = .25 * 10 / 11, exp(1.645 * .4767 - .1136) = 1.955.
-        assert!((calls(1, 1.0) - 1.955).abs() < 1e-3);
-        assert!(calls(2_000, 1.0) < 1.05, "costs come out as expected");
-        // Calls that cost double: s = ln 2, exp(1.645 * .6931 - .2402) = 2.46.
-        assert!((calls(3_000, 2.0) - 2.459).abs() < 0.01);
-    }
-}
+mod tests;

@@ -319,8 +319,34 @@ impl Linear {
         f64::from(self.spread * squared_length)
     }
 
+    /// P x, along which an observation at x moves the weights; its product with x is [`Self::variance`]. Empty where the
+    /// sizes differ.
+    #[must_use]
+    pub fn along(&self, features: &[f32]) -> Vec<f32> {
+        let width = self.dimensions();
+        if features.len() != width {
+            return Vec::new();
+        }
+        // P is symmetric, so P x is a sum of rows, which vectorises where row-times-x sums do not.
+        let mut px = vec![0.0_f32; width];
+        for (row, &feature) in self.covariance.chunks_exact(width).zip(features) {
+            if feature != 0.0 {
+                for (slot, &entry) in px.iter_mut().zip(row) {
+                    *slot += feature * entry;
+                }
+            }
+        }
+        px
+    }
+
     /// Learns one observation of the given weight; a negative weight takes one back. O(d^2).
     pub fn update(&mut self, features: &[f32], target: f64, weight: f64) {
+        let px = self.along(features);
+        self.update_along(&px, features, target, weight);
+    }
+
+    /// [`Self::update`] where [`Self::along`] of the features is at hand, with nothing learned since.
+    pub fn update_along(&mut self, px: &[f32], features: &[f32], target: f64, weight: f64) {
         if features.len() != self.dimensions() || weight == 0.0 {
             return;
         }
@@ -332,7 +358,7 @@ impl Linear {
         if let Some(account) = &mut self.account {
             account.add(features, target, weight, self.forgetting);
         }
-        self.step(features, target - self.mean(features), weight as f32);
+        self.step(px, features, target - self.mean(features), weight as f32);
         if weight > 0.0 {
             self.scale *= self.forgetting;
         }
@@ -410,32 +436,23 @@ impl Linear {
     }
 
     /// Sherman and Morrison: P <- P - w P x x' P / (1 + w x' P x); theta <- theta + w P x e / (1 + w x' P x).
-    fn step(&mut self, features: &[f32], error: f64, weight: f32) {
+    fn step(&mut self, px: &[f32], features: &[f32], error: f64, weight: f32) {
         let width = self.dimensions();
-        // P is symmetric, so P x is a sum of rows, which vectorises where row-times-x sums do not.
-        let mut px = vec![0.0_f32; width];
-        for (row, &feature) in self.covariance.chunks_exact(width).zip(features) {
-            if feature != 0.0 {
-                for (slot, &entry) in px.iter_mut().zip(row) {
-                    *slot += feature * entry;
-                }
-            }
-        }
-        let denominator = 1.0 + weight * dot(&px, features);
+        let denominator = 1.0 + weight * dot(px, features);
         if denominator < 1e-3 {
             // Taking back more than there is: only an exact solution is safe.
             self.refresh();
             return;
         }
         let gain = weight / denominator;
-        for (row, &factor) in self.covariance.chunks_exact_mut(width).zip(&px) {
+        for (row, &factor) in self.covariance.chunks_exact_mut(width).zip(px) {
             let factor = gain * factor;
-            for (entry, &other) in row.iter_mut().zip(&px) {
+            for (entry, &other) in row.iter_mut().zip(px) {
                 *entry -= factor * other;
             }
         }
         let change = gain * error as f32;
-        for (theta, &direction) in self.theta.iter_mut().zip(&px) {
+        for (theta, &direction) in self.theta.iter_mut().zip(px) {
             *theta += change * direction;
         }
     }

@@ -269,20 +269,35 @@ fn off_policy_estimates_are_unbiased_and_doubly_robust_is_closest() {
     assert!(f64::from(missed) / trials as f64 <= ALPHA, "{missed}");
 }
 
+/// Box and Muller's standard normal number.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let (u, v): (f64, f64) = (rng.gen_range(1e-12..1.0), rng.gen_range(0.0..1.0));
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
 /// The whole engine's verdict, looked at after every sample: how often it decides wrongly. With equal arms a
 /// superiority experiment must neither ship nor stop for harm; with a treatment exactly at the margin a
-/// non-inferiority experiment must not ship. Guardrails watch errors at the same time (1 % in both arms).
+/// non-inferiority experiment must not ship. A gain must not be shipped that saves just too little, at equal quality, nor
+/// one at the margin that saves half. Guardrails watch errors at the same time (1 % in both arms).
 #[test]
 fn verdicts_are_wrong_no_more_often_than_stated() {
+    let gain = Hypothesis::Gain {
+        margin: 0.1,
+        saving: 0.02,
+    };
     let cases = [
-        ("superiority, equal arms", Hypothesis::Superior, [0.8, 0.8]),
+        ("superiority, equal arms", Hypothesis::Superior, [0.8, 0.8], 1.0),
         (
             "non-inferiority, at the margin",
             Hypothesis::NonInferior { margin: 0.1 },
             [0.8, 0.7],
+            1.0,
         ),
+        ("gain, equal arms", gain, [0.8, 0.8], 1.0),
+        ("gain, equal arms, saves just too little", gain, [0.8, 0.8], 0.98),
+        ("gain, at the margin, saves half", gain, [0.8, 0.7], 0.5),
     ];
-    for (name, hypothesis, rates) in cases {
+    for (name, hypothesis, rates, price) in cases {
         let design = Design {
             arms: 2,
             hypothesis,
@@ -298,6 +313,7 @@ fn verdicts_are_wrong_no_more_often_than_stated() {
         let mut wrong = 0;
         for seed in 0..EXPERIMENTS {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut prices = ChaCha8Rng::seed_from_u64(seed + EXPERIMENTS);
             let mut sums = AbSums::new(2);
             let verdict = loop {
                 let arm = usize::from(rng.gen_bool(0.5));
@@ -310,10 +326,13 @@ fn verdicts_are_wrong_no_more_often_than_stated() {
                 };
                 let clean = !rng.gen_bool(0.01);
                 sums.assign(&sample, &[0.5, 0.5]);
+                // Log-normal, with a deviation as large as the mean.
+                let cost = [1.0, price][arm] * (0.83 * normal(&mut prices)).exp();
                 sums.expose(
                     &sample,
                     &Exposure {
                         clean,
+                        cost_usd: Some(cost),
                         ..Exposure::default()
                     },
                     None,
@@ -328,7 +347,9 @@ fn verdicts_are_wrong_no_more_often_than_stated() {
             };
             wrong += u64::from(match hypothesis {
                 Hypothesis::Superior => verdict != Verdict::Futile,
-                Hypothesis::NonInferior { .. } => matches!(verdict, Verdict::Ship { .. }),
+                Hypothesis::NonInferior { .. } | Hypothesis::Gain { .. } => {
+                    matches!(verdict, Verdict::Ship { .. })
+                }
             });
         }
         let rate = wrong as f64 / EXPERIMENTS as f64;

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::experiments::{
     Definition, DefinitionError, Enrolment, Event, Experiments, Intervention, InterventionError, Origin,
-    Table, Terms, Trigger, Variant,
+    Rested, Table, Terms, Trigger, Variant,
 };
 use crate::report::Provenance;
 use crate::report::command::EXPERIMENTS_STATE as STATE;
@@ -178,6 +178,16 @@ impl Desk {
     /// What was decided and scored in each category of prompts.
     pub(super) fn evidence<T>(&self, read: impl FnOnce(&Evidence) -> T) -> T {
         read(&self.books().evidence)
+    }
+
+    /// The models that were left out for a drift and have rested.
+    pub(super) fn rested(&self, now: UnixMs) -> Vec<Rested> {
+        self.books().experiments.rested(now)
+    }
+
+    /// Whether a finished experiment leaves `model` out of `route`.
+    pub(super) fn leaves_out(&self, route: &str, model: &ArmId) -> bool {
+        self.books().experiments.leaves_out(route, model)
     }
 
     /// The routes and categories in which model families are compared, or wait to be.

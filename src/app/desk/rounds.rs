@@ -37,7 +37,9 @@ pub(in crate::app) async fn follow(app: std::sync::Weak<Parts>) {
 fn turn(app: &Parts, looks: u32) {
     if looks.is_multiple_of(NOTICE_EVERY) {
         app.notice();
-        app.desk.compare_families(&app.live.load().config, clock::wall());
+        let (live, now) = (app.live.load(), clock::wall());
+        app.desk.ask_again(&live.config, now);
+        app.desk.compare_families(&live.config, now);
     }
     if let Err(error) = app.desk.look() {
         tracing::warn!(%error, "the experiments cannot read the log");

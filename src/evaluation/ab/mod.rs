@@ -26,15 +26,24 @@ pub enum Hypothesis {
         /// In (0, 1).
         margin: f64,
     },
+    /// Something is gained: its mean is above the control's, or no more than `margin` below at a cost that is lower by at
+    /// least the share `saving` of the control's.
+    Gain {
+        /// In (0, 1).
+        margin: f64,
+        /// In (0, 1).
+        saving: f64,
+    },
 }
 
 impl Hypothesis {
-    /// The difference (treatment minus control) above which the hypothesis holds.
+    /// The difference (treatment minus control) below which the hypothesis is refuted, and above which it holds (of a
+    /// [`Self::Gain`]: if money is saved).
     #[must_use]
     pub fn threshold(&self) -> f64 {
         match self {
             Self::Superior => 0.0,
-            Self::NonInferior { margin } => -margin,
+            Self::NonInferior { margin } | Self::Gain { margin, .. } => -margin,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AbSums, Design, UNIT_RANGE};
+use super::{AbSums, ArmSums, Design, Hypothesis, UNIT_RANGE};
 use crate::evaluation::health::{Check, Health};
 use crate::evaluation::moments::{Difference, difference};
 use crate::evaluation::sequence::{ConfidenceSequence, SequenceError};
@@ -17,6 +17,8 @@ const HORIZON: u64 = 1_000_000;
 pub enum Standing {
     /// Not decided.
     Open,
+    /// It is no worse than it may be, but it was shown neither to be better nor to save what it must.
+    NoWorse,
     /// The hypothesis holds and no guardrail is in the way.
     Holds,
     /// The hypothesis is refuted.
@@ -45,6 +47,9 @@ pub struct Comparison {
     pub quality: Option<Difference>,
     /// Difference of cost in dollars a request.
     pub cost: Option<Difference>,
+    /// The same to what the control costs less the share that must be saved, where one must: below 0, it is saved.
+    #[serde(default)]
+    pub saving: Option<Difference>,
     /// Guardrails with enough data.
     pub guardrails: Vec<GuardrailResult>,
     /// Where it stands.
@@ -162,46 +167,88 @@ fn compare(design: &Design, sums: &AbSums, arm: usize, sequence: &ConfidenceSequ
     })
     .collect();
     if let Some((difference, ratio)) = cost.zip(limits.cost_ratio) {
-        let limit = (ratio - 1.0) * control.cost.mean();
+        // Sums of equal costs differ by rounding.
+        let limit = (ratio - 1.0 + 1e-9) * control.cost.mean();
         guardrails.push(GuardrailResult {
             name: "cost".to_owned(),
             difference,
             limit,
         });
     }
-    let standing = standing(design, quality.as_ref(), &guardrails);
+    let saving = saving(design.hypothesis, control, treatment, sequence);
+    let standing = standing(design, quality.as_ref(), saving.as_ref(), &guardrails);
     let chance = quality
         .as_ref()
-        .map(|found| chance(design, found, sums.units(), sequence));
+        .map(|found| chance(design, found, saving.as_ref(), sums.units(), sequence));
     Comparison {
         arm,
         quality,
         cost,
+        saving,
         guardrails,
         standing,
         chance,
     }
 }
 
-/// The chance that the interval decides by the end of the experiment, when the difference may be anything to begin
-/// with: what is seen then lies around what is seen now with the variance `V · (1/n - 1/N)`, and decides if it is
-/// further from the threshold than the half-width at N (predictive power; Spiegelhalter, Freedman and Blackburn,
-/// *Monitoring clinical trials: conditional or predictive power?*, Controlled Clinical Trials 1986). `units`: in all
-/// arms.
-fn chance(design: &Design, found: &Difference, units: f64, sequence: &ConfidenceSequence) -> f64 {
-    let end = found.units * (design.max_samples as f64 / units.max(1.0));
+/// Cost of the treatment less `1 - saving` times that of the control, where the hypothesis asks for one.
+fn saving(
+    hypothesis: Hypothesis,
+    control: &ArmSums,
+    treatment: &ArmSums,
+    sequence: &ConfidenceSequence,
+) -> Option<Difference> {
+    let Hypothesis::Gain { saving, .. } = hypothesis else {
+        return None;
+    };
+    difference(&control.cost.times(1.0 - saving), &treatment.cost, sequence, None)
+}
+
+/// The chance that the interval decides by the end of the experiment. A gain is decided by more quality, or by less cost
+/// at no less quality, as if scores and costs had nothing to do with each other. The chance only takes verdicts away.
+fn chance(
+    design: &Design,
+    found: &Difference,
+    saving: Option<&Difference>,
+    units: f64,
+    sequence: &ConfidenceSequence,
+) -> f64 {
+    let growth = design.max_samples as f64 / units.max(1.0);
+    let (refuted, holds) = ahead(found, design.hypothesis.threshold(), growth, sequence);
+    if !matches!(design.hypothesis, Hypothesis::Gain { .. }) {
+        return refuted + holds;
+    }
+    let (_, better) = ahead(found, 0.0, growth, sequence);
+    let saves = saving.map_or(0.0, |saving| ahead(saving, 0.0, growth, sequence).0);
+    refuted + better + (holds - better) * saves
+}
+
+/// The chances that the interval of `growth` times the units lies below and above `threshold`, when the difference may be
+/// anything to begin with: what is seen then lies around what is seen now with the variance `V · (1/n - 1/N)`, and
+/// decides if it is further from the threshold than the half-width at N (predictive power; Spiegelhalter, Freedman and
+/// Blackburn, *Monitoring clinical trials: conditional or predictive power?*, Controlled Clinical Trials 1986).
+fn ahead(found: &Difference, threshold: f64, growth: f64, sequence: &ConfidenceSequence) -> (f64, f64) {
+    let end = found.units * growth;
     if end <= found.units {
-        return 0.0;
+        return (0.0, 0.0);
     }
     let half_width = sequence.half_width(end, found.variance);
     let spread = (found.variance * (1.0 / found.units - 1.0 / end))
         .sqrt()
         .max(1e-12);
-    let distance = found.interval.estimate - design.hypothesis.threshold();
-    normal_cdf((distance - half_width) / spread) + normal_cdf(-(distance + half_width) / spread)
+    let distance = found.interval.estimate - threshold;
+    let below = normal_cdf(-(distance + half_width) / spread);
+    (below, normal_cdf((distance - half_width) / spread))
 }
 
-fn standing(design: &Design, quality: Option<&Difference>, guardrails: &[GuardrailResult]) -> Standing {
+/// Each claim is one side of a two-sided interval, so it is wrong with α/2 at most: "no worse" and "saves" must both be
+/// shown, and "better" or "no worse and saves" are wrong with α together.
+fn standing(
+    design: &Design,
+    quality: Option<&Difference>,
+    saving: Option<&Difference>,
+    guardrails: &[GuardrailResult],
+) -> Standing {
     if guardrails
         .iter()
         .any(|guardrail| guardrail.difference.interval.low > guardrail.limit)
@@ -215,7 +262,14 @@ fn standing(design: &Design, quality: Option<&Difference>, guardrails: &[Guardra
             let clear = guardrails
                 .iter()
                 .all(|guardrail| guardrail.difference.interval.estimate <= guardrail.limit);
-            if clear { Standing::Holds } else { Standing::Open }
+            let gained = !matches!(design.hypothesis, Hypothesis::Gain { .. })
+                || found.interval.low > 0.0
+                || saving.is_some_and(|saving| saving.interval.high < 0.0);
+            match (clear, gained) {
+                (_, false) => Standing::NoWorse,
+                (true, true) => Standing::Holds,
+                (false, true) => Standing::Open,
+            }
         }
         _ => Standing::Open,
     }
@@ -240,29 +294,59 @@ fn verdict(
     }
     let open: Vec<&Comparison> = comparisons
         .iter()
-        .filter(|comparison| comparison.standing == Standing::Open)
+        .filter(|comparison| matches!(comparison.standing, Standing::Open | Standing::NoWorse))
         .collect();
     if open.is_empty() {
         return Verdict::Harm;
     }
+    // A gain lies far from harm: little luck at the beginning would make both improbable.
+    let early = matches!(design.hypothesis, Hypothesis::Gain { .. }) && units < design.planned;
     let settled = |comparison: &&Comparison| {
-        comparison
-            .quality
-            .is_some_and(|quality| quality.interval.half_width() < design.min_effect)
-            || comparison.chance.is_some_and(|chance| chance < design.futility)
+        // A narrow interval of the quality says nothing of what is saved.
+        comparison.standing == Standing::Open
+            && comparison
+                .quality
+                .is_some_and(|quality| quality.interval.half_width() < design.min_effect)
+            || !early && comparison.chance.is_some_and(|chance| chance < design.futility)
     };
     if units >= design.max_samples || open.iter().all(settled) {
         return Verdict::Futile;
     }
-    let threshold = design.hypothesis.threshold();
-    let needed = open.iter().filter_map(|comparison| {
-        let quality = comparison.quality?;
-        let gap = (quality.interval.estimate - threshold).abs();
-        let total = sequence.samples_for(gap, quality.variance, HORIZON)?;
-        Some(total.saturating_sub(quality.units as u64).max(1))
-    });
+    let needed = open
+        .iter()
+        .filter_map(|comparison| needed(design.hypothesis, comparison, units, sequence));
     let left = design.max_samples - units;
     Verdict::Running {
         more: needed.min().filter(|more| *more <= left),
     }
+}
+
+/// About so many more scored units until it is decided, if the estimates stay.
+fn needed(
+    hypothesis: Hypothesis,
+    comparison: &Comparison,
+    units: u64,
+    sequence: &ConfidenceSequence,
+) -> Option<u64> {
+    let until = |found: &Difference, threshold: f64| {
+        let gap = (found.interval.estimate - threshold).abs();
+        let total = sequence.samples_for(gap, found.variance, HORIZON)?;
+        // Costs are known of answers that nobody scores, too.
+        let more = (total as f64 - found.units).max(1.0) * (units as f64 / found.units).min(1.0);
+        Some(more.ceil() as u64)
+    };
+    let quality = comparison.quality.as_ref()?;
+    let (estimate, threshold) = (quality.interval.estimate, hypothesis.threshold());
+    let decided = until(quality, threshold);
+    if !matches!(hypothesis, Hypothesis::Gain { .. }) || estimate < threshold {
+        return decided;
+    }
+    let better = (estimate > 0.0).then(|| until(quality, 0.0)).flatten();
+    let saving = comparison
+        .saving
+        .as_ref()
+        .filter(|saving| saving.interval.estimate < 0.0);
+    let saves = saving.and_then(|saving| until(saving, 0.0));
+    let both = decided.zip(saves).map(|(decided, saves)| decided.max(saves));
+    better.into_iter().chain(both).min()
 }

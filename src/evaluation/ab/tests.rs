@@ -215,6 +215,89 @@ fn a_dearer_treatment_is_not_shipped_as_no_worse() {
     assert_ne!(reading.verdict, Verdict::Ship { arm: 1 });
 }
 
+/// `n` scored requests an arm; a score of 1 in `good[arm]` of 100, at a cost that is spread evenly over half of
+/// `costs[arm]` around it.
+fn priced(n: u64, good: [u64; 2], costs: [f64; 2]) -> AbSums {
+    let mut sums = AbSums::new(2);
+    for i in 0..n {
+        for arm in 0..2 {
+            let spread = 0.75 + ((i * 53) % 100) as f64 / 200.0;
+            let exposure = Exposure {
+                clean: true,
+                cost_usd: Some(costs[arm] * spread),
+                ..Exposure::default()
+            };
+            sums.assign(&sample(arm), &[0.5, 0.5]);
+            sums.expose(&sample(arm), &exposure, None);
+            let score = f64::from(u8::from((i * 61) % 100 < good[arm]));
+            sums.score(&sample(arm), score, None);
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_gain_is_more_quality_or_no_less_at_a_cost_that_matters() {
+    let mut gain = design(Hypothesis::Gain {
+        margin: 0.1,
+        saving: 0.02,
+    });
+    gain.guardrails.cost_ratio = Some(1.0);
+    gain.futility = 0.2;
+    let verdict = |n, good, costs| {
+        let reading = read(&gain, &priced(n, good, costs)).unwrap();
+        (reading.verdict, reading.comparisons[0].standing)
+    };
+    let shipped = (Verdict::Ship { arm: 1 }, Standing::Holds);
+    assert_eq!(verdict(2_000, [80, 80], [1e-3, 0.9e-3]), shipped, "saves a tenth");
+    assert_eq!(verdict(2_000, [80, 90], [1e-3, 1e-3]), shipped, "scores higher");
+    let nothing = verdict(2_000, [80, 80], [1e-3, 1e-3]);
+    assert_eq!(nothing, (Verdict::Futile, Standing::NoWorse), "neither");
+    // One part in a hundred is found in time, and is not what was asked.
+    let little = verdict(4_000, [80, 80], [1e-3, 0.99e-3]);
+    assert_eq!(little, (Verdict::Futile, Standing::NoWorse));
+    let (worse, _) = verdict(2_000, [85, 60], [1e-3, 0.5e-3]);
+    assert_eq!(worse, Verdict::Harm, "however much it saves");
+    let (dearer, _) = verdict(2_000, [80, 80], [1e-3, 1.1e-3]);
+    assert_eq!(dearer, Verdict::Harm);
+}
+
+#[test]
+fn what_is_to_be_saved_is_below_the_controls_cost_by_its_share() {
+    let gain = design(Hypothesis::Gain {
+        margin: 0.1,
+        saving: 0.1,
+    });
+    let reading = read(&gain, &priced(1_000, [80, 80], [1e-3, 0.95e-3])).unwrap();
+    let comparison = &reading.comparisons[0];
+    // The mean of the spread is .75 + .495 / 2 = .9975; .95 less .9 of it.
+    let saving = comparison.saving.unwrap().interval;
+    assert!((saving.estimate - 0.05e-3 * 0.9975).abs() < 1e-12 && saving.low > 0.0);
+    let cost = comparison.cost.unwrap().interval;
+    assert!((cost.estimate + 0.05e-3 * 0.9975).abs() < 1e-12);
+    let other = read(&design(Hypothesis::Superior), &filled(100, [80, 80], [0, 0])).unwrap();
+    assert_eq!(other.comparisons[0].saving, None);
+}
+
+/// A perfectly even score leaves no doubt of the quality, and the cost still has to be learned.
+#[test]
+fn a_narrow_interval_of_quality_does_not_end_the_question_of_cost() {
+    let gain = design(Hypothesis::Gain {
+        margin: 0.1,
+        saving: 0.02,
+    });
+    let reading = read(&gain, &priced(1_000, [100, 100], [1e-3, 0.97e-3])).unwrap();
+    let comparison = &reading.comparisons[0];
+    assert!(comparison.quality.unwrap().interval.half_width() < gain.min_effect);
+    assert_eq!(comparison.standing, Standing::NoWorse);
+    // One part in a hundred more than it must, of costs that spread by 14 in a hundred: a quarter of what it needs.
+    let Verdict::Running { more: Some(more) } = reading.verdict else {
+        panic!("{:?}", reading.verdict)
+    };
+    let later = read(&gain, &priced(1_000 + more, [100, 100], [1e-3, 0.97e-3])).unwrap();
+    assert_eq!(later.verdict, Verdict::Ship { arm: 1 }, "{more}");
+}
+
 #[test]
 fn answers_of_a_fallback_never_reach_the_scores() {
     let mut sums = AbSums::new(2);

@@ -1,5 +1,6 @@
 mod assignment;
 mod life;
+mod retrials;
 mod triggers;
 
 use rand::{Rng, SeedableRng};
@@ -32,6 +33,11 @@ fn definition(name: &str, hypothesis: Hypothesis) -> Definition {
 
 /// Sends requests until the experiment ends, each scored 1 with its arm's rate; the number sent.
 fn run(experiments: &mut Experiments, rates: [f64; 2], limit: u64, seed: u64) -> u64 {
+    run_priced(experiments, rates, [0.01, 0.001], limit, seed)
+}
+
+/// The same where the arms cost about so many dollars a request.
+fn run_priced(experiments: &mut Experiments, rates: [f64; 2], costs: [f64; 2], limit: u64, seed: u64) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for i in 0..limit {
         let request = format!("{seed}-{i}");
@@ -48,10 +54,9 @@ fn run(experiments: &mut Experiments, rates: [f64; 2], limit: u64, seed: u64) ->
             continue;
         };
         experiments.enrolled(&enrolment);
-        let cost = if enrolment.arm == 0 { 0.01 } else { 0.001 };
         let exposure = Exposure {
             clean: true,
-            cost_usd: Some(cost),
+            cost_usd: Some(costs[enrolment.arm] * (0.75 + (i * 53 % 100) as f64 / 200.0)),
             ttft_ms: Some(300.0),
             ..Exposure::default()
         };

@@ -1,7 +1,7 @@
 //! What the router starts by itself, and what is done with what it ships.
 
 use super::*;
-use crate::experiments::definition::{EMBEDDING, Variant};
+use crate::experiments::definition::{EMBEDDING, FORMER, Variant};
 use crate::experiments::intervention::Intervention;
 use crate::experiments::table::Ruling;
 
@@ -99,6 +99,82 @@ fn requests_go_by_the_embedding_while_it_is_compared_and_once_it_has_won() {
     assert!(!experiments.table().embeds("auto"));
 }
 
+fn new_features(current: &str, fresh: &str) -> Trigger {
+    Trigger::NewFeatures {
+        route: "auto".into(),
+        current: current.into(),
+        fresh: fresh.into(),
+        version: format!("{current}-{fresh}"),
+    }
+}
+
+#[test]
+fn another_look_at_prompts_that_gains_nothing_is_not_shipped() {
+    let terms = Terms {
+        margin: 0.1,
+        traffic: 1.0,
+        ..TERMS
+    };
+    let ended = |current, fresh, rates, costs| {
+        let mut experiments = Experiments::default();
+        let trigger = new_features(current, fresh);
+        let name = experiments.trigger(&trigger, &terms, UnixMs(1)).unwrap();
+        let sent = run_priced(&mut experiments, rates, costs, 20_000, 6);
+        assert!(sent < 10_000, "{sent}");
+        (experiments, name)
+    };
+    let view = |variant: &str| Variant::Features(variant.into());
+    // The transformer's view is no better and saves nothing: nobody goes by it.
+    let (experiments, name) = ended("text", EMBEDDING, [0.9, 0.9], [0.01, 0.01]);
+    assert_eq!(experiments.view(&name).unwrap().phase, Phase::Futile);
+    assert!(experiments.table().is_empty());
+    // The new text view is in force since it was installed: it gives way to the former one until somebody wants it.
+    let (mut experiments, name) = ended(FORMER, "text", [0.9, 0.9], [0.01, 0.01]);
+    assert_eq!(experiments.view(&name).unwrap().phase, Phase::Futile);
+    assert_eq!(experiments.table().way("auto", None), Some(&view(FORMER)));
+    experiments
+        .intervene(&name, &Intervention::Undo, "", UnixMs(9))
+        .unwrap();
+    assert!(experiments.table().is_empty());
+    // Where the former view is not at hand, what stood in for it does not take its place.
+    let (experiments, name) = ended("none", "text", [0.9, 0.9], [0.01, 0.01]);
+    assert_eq!(experiments.view(&name).unwrap().phase, Phase::Futile);
+    assert!(experiments.table().is_empty());
+    // Better at the same cost, and no worse for less.
+    for (rates, costs) in [([0.8, 0.9], [0.01, 0.01]), ([0.9, 0.9], [0.01, 0.009])] {
+        let (experiments, name) = ended("text", EMBEDDING, rates, costs);
+        assert_eq!(experiments.view(&name).unwrap().phase, Phase::Shipped { arm: 1 });
+        assert_eq!(experiments.table().way("auto", None), Some(&view(EMBEDDING)));
+    }
+}
+
+#[test]
+fn newer_features_end_what_went_by_the_former_ones() {
+    let mut experiments = Experiments::default();
+    let terms = Terms {
+        margin: 0.1,
+        traffic: 1.0,
+        ..TERMS
+    };
+    let name = experiments
+        .trigger(&new_features(FORMER, "text"), &terms, UnixMs(1))
+        .unwrap();
+    run_priced(&mut experiments, [0.9, 0.9], [0.01, 0.01], 20_000, 6);
+    assert!(experiments.view(&name).unwrap().ruling.is_some());
+    experiments
+        .trigger(&new_features(FORMER, EMBEDDING), &terms, UnixMs(2))
+        .unwrap();
+    assert_eq!(experiments.view(&name).unwrap().ruling, None);
+    assert_eq!(experiments.table().way("auto", None), None);
+    // What won goes on.
+    run(&mut experiments, [0.9, 0.9], 20_000, 7);
+    experiments
+        .trigger(&new_features("text", EMBEDDING), &terms, UnixMs(3))
+        .unwrap();
+    let by = Variant::Features(EMBEDDING.into());
+    assert_eq!(experiments.table().way("auto", None), Some(&by));
+}
+
 #[test]
 fn each_event_asks_its_own_question() {
     let (a, b) = (ArmId::new("a/large"), ArmId::new("b/small"));
@@ -139,7 +215,8 @@ fn each_event_asks_its_own_question() {
         })
     };
     let wider = margin(0.02, 0.05);
-    assert_eq!(wider.design.hypothesis, Hypothesis::NonInferior { margin: 0.05 });
+    let gain = |margin| Hypothesis::Gain { margin, saving: 0.02 };
+    assert_eq!(wider.design.hypothesis, gain(0.05));
     assert_eq!(wider.variants[1].1, Variant::MarginMilli(50));
     assert_eq!(margin(0.05, 0.02).design.hypothesis, Hypothesis::Superior);
     let features = definition(Trigger::NewFeatures {
@@ -149,6 +226,12 @@ fn each_event_asks_its_own_question() {
         version: "auto-embedding2".into(),
     });
     assert_eq!(features.name, "features-auto-embedding2");
+    assert_eq!(features.design.hypothesis, gain(0.02));
+    assert_eq!(
+        features.statement,
+        "the mean quality of routing by everything known of the prompt is higher than that of routing by words and \
+         surface alone, or no more than 0.02 below at a cost that is lower by 2 % or more"
+    );
     for definition in [&flip, &wider, &features] {
         definition.check().unwrap();
         let design = &definition.design;

@@ -27,10 +27,13 @@ pub(super) struct Sums {
     reward: f64,
     /// Squared errors relative to their expected variance, as the dispersion counts them.
     squared: f64,
-    /// Rewards that were in time for the drift: how many, their residuals and their noise.
+    /// Rewards that were in time for the drift: how many, their residuals, their noise and what was open.
     timely: f64,
     residual: f64,
     noise: f64,
+    /// What the weights and the offsets left open.
+    #[serde(default)]
+    open: f64,
     calls: u64,
 }
 
@@ -41,13 +44,23 @@ struct CategorySums {
     mass: f64,
 }
 
+/// One reward as the drift takes it.
+pub(super) struct Timely {
+    /// Reward less what the slow weights and the category expect.
+    pub(super) residual: f64,
+    /// Variance of the reward.
+    pub(super) noise: f64,
+    /// Variance of what is expected, beside the level's.
+    pub(super) open: f64,
+}
+
 /// One reward as the account takes it.
 pub(super) struct Learned<'a> {
     pub(super) reward: f64,
     pub(super) weight: f64,
     pub(super) squared: f64,
-    /// Reward less what the slow weights and the category expect, and its noise; `None` when it came too late.
-    pub(super) drift: Option<(f64, f64)>,
+    /// What the drift took in; `None` when it came too late.
+    pub(super) drift: Option<Timely>,
     pub(super) category: Option<&'a str>,
     /// Reward less what the slow weights and the level expect.
     pub(super) rest: f64,
@@ -71,10 +84,11 @@ impl ArmModel {
         sums.rewards += 1;
         sums.reward += learned.reward;
         sums.squared += learned.squared;
-        if let Some((residual, noise)) = learned.drift {
+        if let Some(timely) = &learned.drift {
             sums.timely += 1.0;
-            sums.residual += residual;
-            sums.noise += noise;
+            sums.residual += timely.residual;
+            sums.noise += timely.noise;
+            sums.open += timely.open;
         }
         if let Some(name) = learned.category
             && (account.categories.len() < MOST_CATEGORIES || account.categories.contains_key(name))
@@ -130,8 +144,9 @@ impl ArmModel {
         }
         // The noise of a mean of n is a n-th of their mean noise.
         let noise = sums.noise / (sums.timely * sums.timely);
-        self.drift
-            .step(sums.residual / sums.timely, noise, clock, &settings.drift)
+        // What is open is so for all of them alike.
+        let (residual, open) = (sums.residual / sums.timely, sums.open / sums.timely);
+        self.drift.step(residual, noise, open, clock, &settings.drift)
     }
 
     fn merge_category(&mut self, name: &str, theirs: &CategorySums) {

@@ -12,7 +12,7 @@ pub use logged::{Logged, read as read_log};
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{count, percent, score, span, usd};
+use super::format::{count, level, moment, percent, score, span, usd};
 use super::{Provenance, Rendered, ReportError};
 use crate::evaluation::ab::{Hypothesis, Standing, Verdict};
 use crate::evaluation::sequence::Interval;
@@ -45,7 +45,7 @@ pub struct ExperimentReport {
 /// The answer to "is it over, and what should I do".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// `ship`, `stop_for_harm`, `futile`, `stopped`, `undone`, `unhealthy` or `not_enough_data`.
+    /// `ship`, `stop_for_harm`, `readmitted`, `futile`, `stopped`, `undone`, `unhealthy` or `not_enough_data`.
     pub verdict: String,
     /// In words.
     pub sentence: String,
@@ -156,9 +156,17 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
                 .any(|c| c.arm == arm && c.standing == Standing::Holds) =>
         {
             let holds = match view.definition.design.hypothesis {
-                Hypothesis::Superior => format!("{} scores higher than {}", name(arm), name(0)),
                 Hypothesis::NonInferior { margin } => {
                     format!("{} is no more than {margin} below {}", name(arm), name(0))
+                }
+                Hypothesis::Gain { margin, saving } if !is_better(view, arm) => format!(
+                    "{} is no more than {margin} below {}, and costs at least {} less",
+                    name(arm),
+                    name(0),
+                    level(saving)
+                ),
+                Hypothesis::Superior | Hypothesis::Gain { .. } => {
+                    format!("{} scores higher than {}", name(arm), name(0))
                 }
             };
             say(
@@ -192,24 +200,16 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
             say(
                 "stop_for_harm",
                 format!(
-                    "It is over: {} is worse than {} by more than allowed ({why}). {} stays; do not use {} here.",
+                    "It is over: {} is worse than {} by more than allowed ({why}). {} stays; do not use {} here.{}",
                     name(1),
                     name(0),
                     name(0),
-                    name(1)
+                    name(1),
+                    resting(view)
                 ),
             )
         }
-        Phase::Futile => say(
-            "futile",
-            format!(
-                "It is over without a verdict: {} scored requests did not settle it ({}){}. {} stays.{saves} Choose by cost, or widen the margin and ask again.",
-                count(view.telling().units),
-                found(1),
-                improbable(view),
-                name(0)
-            ),
-        ),
+        Phase::Futile => say("futile", futile(view) + &saves),
         Phase::Stopped => say(
             "stopped",
             format!(
@@ -220,10 +220,88 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         ),
         Phase::Undone => say(
             "undone",
-            format!("What it had changed was taken back; {} is in use again.", name(0)),
+            format!(
+                "What it had changed was taken back; {} is in use again.",
+                // What was ruled out, or gave way to the control, without having been shipped.
+                name(usize::from(view.decided.as_ref().is_some_and(
+                    |decided| !matches!(decided.verdict, Verdict::Ship { .. })
+                )))
+            ),
+        ),
+        Phase::Readmitted => say(
+            "readmitted",
+            format!(
+                "It is over: {} was left out, because it was worse than {} by more than allowed ({}), until a retrial found it near enough again{}. It is in use; nothing needs to be done.",
+                name(1),
+                name(0),
+                found(1),
+                view.rest
+                    .and_then(|rest| rest.readmitted)
+                    .map_or_else(String::new, |at| format!(" on {}", moment(at)))
+            ),
         ),
         Phase::Running => running(view, provenance, &found(1)),
     }
+}
+
+/// When a model that was left out for a drift is asked about again.
+fn resting(view: &ExperimentView) -> String {
+    let Some(rest) = view.rest.filter(|rest| rest.readmitted.is_none()) else {
+        return String::new();
+    };
+    let before = match rest.failed {
+        0 => String::new(),
+        1 => ", for the second time".to_owned(),
+        failed => format!(", after {failed} times in vain"),
+    };
+    format!(
+        " It is asked about again by itself from {}{before}, on a small part of the traffic.",
+        moment(rest.until)
+    )
+}
+
+/// The end without a verdict, in words.
+fn futile(view: &ExperimentView) -> String {
+    let name = |arm: usize| view.arms.get(arm).map_or("", |arm| arm.variant.as_str());
+    let (found, improbable, staying) = (found(view, 1), improbable(view), name(staying(view)));
+    let scores = count(view.telling().units);
+    let Hypothesis::Gain { margin, saving } = view.definition.design.hypothesis else {
+        return format!(
+            "It is over without a verdict: {scores} scored requests did not settle it ({found}){improbable}. {staying} stays. Choose by cost, or widen the margin and ask again."
+        );
+    };
+    let (treatment, control, saving) = (name(1), name(0), level(saving));
+    let shown = if is_no_worse(view) {
+        format!(
+            "{treatment} is no more than {margin} below {control} ({found}), but was shown neither to score higher nor to cost at least {saving} less"
+        )
+    } else {
+        format!(
+            "{treatment} was shown neither to score higher than {control}, nor to be no more than {margin} below at a cost that is lower by {saving} or more ({found})"
+        )
+    };
+    format!(
+        "It is over, and nothing is gained that {scores} scored requests could show: {shown}{improbable}. {staying} stays."
+    )
+}
+
+/// Whether the scores of `arm` were higher when it ended.
+fn is_better(view: &ExperimentView, arm: usize) -> bool {
+    let mut comparisons = view.telling().comparisons.iter();
+    let quality = comparisons.find(|c| c.arm == arm).and_then(|c| c.quality);
+    quality.is_some_and(|quality| quality.interval.low > 0.0)
+}
+
+/// Whether the treatment is no worse than it may be, and gains nothing.
+pub(super) fn is_no_worse(view: &ExperimentView) -> bool {
+    let mut comparisons = view.telling().comparisons.iter();
+    comparisons.any(|c| c.standing == Standing::NoWorse)
+}
+
+/// Index of the arm that is in use where nothing was shipped: the control, unless the treatment was in force before and
+/// nothing was ruled about it.
+fn staying(view: &ExperimentView) -> usize {
+    usize::from(view.definition.is_in_force() && view.ruling.is_none())
 }
 
 /// To which prompts it is limited, in words; nothing where it is to none.

@@ -1,9 +1,10 @@
 //! A newcomer's questions, answered in the order in which they come up.
 
 use super::text::{later, usd_signed};
-use super::{ExperimentReport, Savings, found, of_category};
+use super::{ExperimentReport, Savings, found, is_no_worse, of_category};
+use crate::evaluation::ab::Hypothesis;
 use crate::evaluation::health::Health;
-use crate::experiments::{ArmView, Phase, StickyBy};
+use crate::experiments::{ArmView, Origin, Phase, StickyBy};
 use crate::report::format::{count, level, moment, percent, span, usd};
 
 /// Questions with their answers.
@@ -62,9 +63,15 @@ fn over(report: &ExperimentReport) -> String {
             format!("Yes{when}: {name} is in use{}.", of_category(view))
         }
         Phase::StoppedForHarm => format!("Yes{when}: it was stopped, because the treatment did harm."),
+        Phase::Futile if is_no_worse(view) => {
+            format!("Yes{when}: the treatment is no worse, but nothing is gained by it.")
+        }
         Phase::Futile => format!("Yes{when}, without a verdict: the scores did not settle it."),
         Phase::Stopped => format!("Yes{when}: it was ended before it came to a verdict."),
         Phase::Undone => format!("Yes{when}, and what it had changed was taken back."),
+        Phase::Readmitted => {
+            format!("Yes{when}: the treatment did harm and was left out, and is let in again.")
+        }
     }
 }
 
@@ -139,14 +146,26 @@ fn advice(report: &ExperimentReport) -> String {
         }
         Phase::Running => "Nothing. It ends by itself, by its rule or at its size.".to_owned(),
         Phase::Shipped { .. } => format!("Nothing. If you disagree, {undo}."),
+        Phase::StoppedForHarm | Phase::Futile if view.definition.origin == Origin::Retrial => {
+            "Nothing: the treatment stays left out, and is asked about again after a longer rest.".to_owned()
+        }
+        Phase::StoppedForHarm if view.rest.is_some() => {
+            format!("Nothing: the treatment is left out until it is well again. If you disagree, {undo}; {{\"action\": \"stop\"}} leaves it out for good.")
+        }
         Phase::StoppedForHarm if view.ruling.is_some() => {
             format!("Nothing: the treatment is left out. If you disagree, {undo}.")
         }
         Phase::StoppedForHarm => "Keep the control.".to_owned(),
+        Phase::Futile if view.ruling.is_some() => {
+            format!("Nothing: the control stays in use. If you want the treatment all the same, {undo}.")
+        }
+        Phase::Futile if matches!(view.definition.design.hypothesis, Hypothesis::Gain { .. }) => {
+            "Nothing.".to_owned()
+        }
         Phase::Futile => {
             "Choose by cost or by taste, or ask again with a wider margin. The control stays until then.".to_owned()
         }
         Phase::Stopped => "Nothing. Start it again under another name if the question is still open.".to_owned(),
-        Phase::Undone => "Nothing.".to_owned(),
+        Phase::Undone | Phase::Readmitted => "Nothing.".to_owned(),
     }
 }

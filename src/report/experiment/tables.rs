@@ -180,6 +180,10 @@ pub(super) fn design_rows(report: &ExperimentReport) -> Vec<Vec<String>> {
         Hypothesis::NonInferior { margin } => {
             format!("ship when the interval lies above -{margin}; stop for harm when it lies below -{margin}")
         }
+        Hypothesis::Gain { margin, saving } => format!(
+            "ship when the interval lies above 0, or above -{margin} while that of the cost lies below the control's less {}; stop for harm when it lies below -{margin}",
+            level(saving)
+        ),
     };
     let unit = match definition.sticky_by {
         StickyBy::Request => "a request",

@@ -8,21 +8,32 @@ use crate::units::UnixMs;
 
 /// An automatic experiment on a new model, run until it ends or `limit` requests have come.
 fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
-    let mut experiments = Experiments::default();
     let trigger = Trigger::NewModel {
         route: "auto".into(),
         model: ArmId::new("openai/mini"),
         reference: ArmId::new("anthropic/large"),
     };
+    run_on(&trigger, 0.05, rates, [0.009, 0.0006], limit)
+}
+
+/// One that `trigger` asks for, with arms of these mean costs.
+fn run_on(
+    trigger: &Trigger,
+    margin: f64,
+    rates: [f64; 2],
+    costs: [f64; 2],
+    limit: i64,
+) -> (ExperimentView, Vec<Event>) {
+    let mut experiments = Experiments::default();
     let terms = Terms {
-        margin: 0.05,
+        margin,
         superior: false,
         traffic: 0.2,
         max_samples: 10_000,
         slow_ms: 2_000.0,
     };
     let name = experiments
-        .trigger(&trigger, &terms, UnixMs(1_795_360_000_000))
+        .trigger(trigger, &terms, UnixMs(1_795_360_000_000))
         .unwrap();
     let mut events = experiments.take_events();
     let mut rng = ChaCha8Rng::seed_from_u64(9);
@@ -45,7 +56,7 @@ fn run(rates: [f64; 2], limit: i64) -> (ExperimentView, Vec<Event>) {
             clean: !rng.gen_bool(0.005),
             censored: false,
             refused: rng.gen_bool(0.01),
-            cost_usd: Some(rng.gen_range(0.6..1.4) * if treated { 0.0006 } else { 0.009 }),
+            cost_usd: Some(rng.gen_range(0.6..1.4) * costs[enrolment.arm]),
             ttft_ms: Some(ttft),
             total_ms: Some(ttft * 4.0),
         };
@@ -195,4 +206,44 @@ fn an_experiment_without_a_sample_is_a_report_too() {
     let (view, events) = run([0.5, 0.5], 0);
     let rendered = render(&report(&view, &events, &provenance(UnixMs(1_795_360_000_000)))).unwrap();
     assert!(rendered.html.contains("Not enough data"));
+}
+
+#[test]
+fn no_worse_and_no_saving_is_said_plainly() {
+    let trigger = |current: &str| Trigger::NewFeatures {
+        route: "auto".into(),
+        current: current.into(),
+        fresh: "text".into(),
+        version: "1".into(),
+    };
+    let told = |current: &str, margin: f64| {
+        let (view, events) = run_on(&trigger(current), margin, [0.9, 0.9], [0.002; 2], 200_000);
+        report(&view, &events, &provenance(UnixMs(1_795_380_000_000)))
+    };
+    let former = told("former", 0.2);
+    let sentence = &former.outcome.sentence;
+    assert_eq!(former.outcome.verdict, "futile");
+    for needed in [
+        "nothing is gained",
+        "routing by words and surface alone is no more than 0.2 below routing by the former look at prompts",
+        "shown neither to score higher nor to cost at least 2 % less",
+        "routing by the former look at prompts stays.",
+    ] {
+        assert!(sentence.contains(needed), "{needed}: {sentence}");
+    }
+    let markdown = render(&former).unwrap().markdown;
+    for needed in [
+        "no worse, but nothing is gained by it",
+        "the control stays in use. If you want the treatment all the same, POST",
+    ] {
+        assert!(markdown.contains(needed), "{needed}: {markdown}");
+    }
+    // Nothing was kept to go back to: what is installed stays. The margin is too narrow to be shown to be kept.
+    let sentence = told("none", 0.001).outcome.sentence;
+    for needed in [
+        "neither to score higher than routing that looks at no prompt, nor to be no more than 0.001 below",
+        "routing by words and surface alone stays.",
+    ] {
+        assert!(sentence.contains(needed), "{needed}: {sentence}");
+    }
 }

@@ -163,6 +163,7 @@ pub(super) fn happened(report: &ExperimentReport) -> Vec<String> {
 pub(super) fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Open => "open",
+        Standing::NoWorse => "no worse, and nothing gained",
         Standing::Holds => "holds",
         Standing::Refuted => "refuted",
         Standing::Harmful => "harmful",

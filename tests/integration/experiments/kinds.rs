@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use pointsman::app::reload;
+use pointsman::units::UnixMs;
 use serde_json::{Value, json};
 
 use super::{House, LLAMA, MISTRAL, PRO};
@@ -217,10 +218,9 @@ async fn a_price_that_turns_the_ranking_over_is_shipped_and_undone() {
     house.close().await;
 }
 
-/// A model's scores fall: the alarm starts an experiment by itself, which finds the harm and leaves the model out, until
-/// somebody takes that back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
+/// A server whose most used model has fallen: the alarm has started an experiment by itself, which has found the harm and
+/// left the model out. The model, and the experiment's name.
+async fn fallen() -> (House, String, String) {
     let open = |toml: String| toml.replace("traffic = 0.5", "families = false, traffic = 1.0");
     let house = House::open("", open).await;
     // The model that is used most is the one that falls.
@@ -242,7 +242,58 @@ async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
         .await;
     assert_eq!(view["definition"]["origin"], "drift");
     assert!(!chances(&house, EASY, None).await.0.contains_key(&most));
-    undo(&house, &name).await;
+    (house, most, name)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_asks_its_question_and_the_harm_is_left_out_until_undone() {
+    let (house, most, name) = fallen().await;
+    let path = format!("/v1/experiments/{name}");
+    let body = json!({"action": "undo", "reason": "we want it back"});
+    let (status, view) = house.post(&path, &body).await;
+    assert_eq!((status, view["phase"].as_str()), (200, Some("undone")), "{view}");
     assert!(chances(&house, EASY, None).await.0.contains_key(&most));
+    house.close().await;
+}
+
+/// The same model is well again: after its rest it is asked about by itself, with a restart in between, and is let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_that_is_repaired_comes_back_by_itself() {
+    let (house, most, name) = fallen().await;
+    let rest = house.get(&format!("/v1/experiments/{name}")).await["rest"].clone();
+    assert_eq!(rest["rest_ms"], 3_600_000, "{rest}");
+    let open = |toml: String| toml.replace("traffic = 0.5", "families = false, traffic = 1.0");
+    let house = House::again(house.close().await, "", open).await;
+    let until = UnixMs(rest["until"].as_i64().unwrap());
+    let retrial = format!("retrial-{}", most.replace('/', "-"));
+    let asks = async |now: UnixMs| {
+        house.app.desk.ask_again(&house.app.live.load().config, now);
+        house.get(&format!("/v1/experiments/{retrial}")).await["definition"]["origin"] == "retrial"
+    };
+    assert!(!asks(UnixMs(until.0 - 1)).await, "it rests");
+    assert!(asks(until).await);
+    assert!(
+        !chances(&house, EASY, None).await.0.contains_key(&most),
+        "others stay without it"
+    );
+    let drift = format!("/v1/experiments/{name}");
+    for i in 0..8_000 {
+        let (experiment, model) = house.ask(2_000 + i, Some(0.95)).await;
+        // Outside of the retrial it answers only when it has been let in.
+        let outside = model == most && experiment != format!("{retrial}=treatment");
+        let readmitted = (outside || i % 50 == 0) && house.get(&drift).await["phase"] == "readmitted";
+        assert!(readmitted || !outside, "{i}: {experiment}");
+        if readmitted {
+            break;
+        }
+    }
+    let view = house
+        .experiment_when(&name, |view| view["phase"] == "readmitted")
+        .await;
+    assert_eq!(view["ruling"], Value::Null);
+    assert!(chances(&house, EASY, None).await.0.contains_key(&most));
+    let events = house.events(&name).await;
+    let end: Vec<&str> = events.iter().rev().take(3).map(String::as_str).collect();
+    assert_eq!(end, ["readmitted", "resting", "decided"], "{events:?}");
     house.close().await;
 }

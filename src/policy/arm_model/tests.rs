@@ -1,0 +1,72 @@
+use super::*;
+use crate::policy::Contexts;
+
+/// An arm whose scores are all alike has next to no noise left when it meets another category, where it scores .15
+/// less: that it did not know, and it has not changed. A fall in what it knows is found as soon as before.
+#[test]
+fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
+    let settings = LearningSettings::default();
+    let arm = crate::arm::ArmId::new("a/1");
+    let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
+    let mut clock = 0;
+    let mut alarms = |category: &str, reward: f64, times: usize| -> Vec<usize> {
+        let mut learn = |_: &usize| {
+            clock += 1;
+            let observation = Observation {
+                seq: clock,
+                route: "auto",
+                arm: &arm,
+                contexts: Contexts::default(),
+                category: Some(category),
+                reward,
+                weight: 1.0,
+                propensity: 1.0,
+                logged: None,
+                late: false,
+                revises: None,
+            };
+            model.learn(&observation, clock, &settings).is_some()
+        };
+        (1..=times).filter(|time| learn(time)).collect()
+    };
+    assert_eq!(alarms("code", 0.95, 3_000), [0; 0]);
+    assert_eq!(alarms("maths", 0.8, 100), [0; 0]);
+    let fall = alarms("code", 0.5, 20);
+    assert!(fall.first().is_some_and(|&score| score <= 6), "{fall:?}");
+}
+
+#[test]
+fn how_far_costs_stray_is_learned() {
+    let settings = LearningSettings::default();
+    let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
+    let arm = crate::arm::ArmId::new("a/1");
+    let mut calls = |times: usize, ratio: f64| {
+        for _ in 0..times {
+            model.learn_usage(
+                &UsageSample {
+                    seq: 1,
+                    route: "auto",
+                    arm: &arm,
+                    contexts: Contexts::default(),
+                    category: None,
+                    output_tokens: None,
+                    input_tokens: None,
+                    cached_tokens: None,
+                    prefix_tokens: 0,
+                    cost_usd: 0.01 * ratio,
+                    expected_cost_usd: 0.01,
+                    ends_request: true,
+                },
+                &settings,
+            );
+        }
+        model.surprise()
+    };
+    // Before any call s = .5: exp(1.645 * .5 - .25 / 2) = 2.01.
+    assert!((calls(0, 1.0) - 2.009).abs() < 1e-3);
+    // The first call counts an eleventh: s^2 = .25 * 10 / 11, exp(1.645 * .4767 - .1136) = 1.955.
+    assert!((calls(1, 1.0) - 1.955).abs() < 1e-3);
+    assert!(calls(2_000, 1.0) < 1.05, "costs come out as expected");
+    // Calls that cost double: s = ln 2, exp(1.645 * .6931 - .2402) = 2.46.
+    assert!((calls(3_000, 2.0) - 2.459).abs() < 0.01);
+}
