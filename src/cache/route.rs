@@ -301,17 +301,43 @@ mod tests {
         Key([number; 32])
     }
 
-    fn answer(cache: &Arc<RouteCache>, number: u8, finish: FinishReason, bytes: usize) {
-        let Found::Nothing(lead) = cache.find(key(number), &READ, UnixMs(0)) else {
-            panic!("there is an answer")
-        };
-        let origin = Origin {
+    fn origin(number: u8) -> Origin {
+        Origin {
             decision: number.to_string().into(),
             arm: ArmId::new("a/b"),
             provider: "a".into(),
             category: "".into(),
             expected_quality: 0.5,
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_what_is_about_to_end() {
+        let cache = cache(1 << 20);
+        let Found::Nothing(lead) = cache.find(key(1), &READ, UnixMs(0)) else {
+            panic!("there is an answer")
         };
+        lead.begin(origin(1));
+        let Found::Coming(follower) = cache.find(key(1), &READ, UnixMs(0)) else {
+            panic!("the flight is not seen")
+        };
+        assert!(lead.goes_on());
+        drop(follower);
+        assert!(!lead.goes_on());
+        // The flight has not landed yet, and what it said is no beginning for anybody.
+        let Found::Coming(late) = cache.find(key(1), &READ, UnixMs(0)) else {
+            panic!("the flight has landed")
+        };
+        assert!(matches!(late.begin().await, crate::cache::Begin::Broken));
+        drop(lead);
+        assert!(matches!(cache.find(key(1), &READ, UnixMs(0)), Found::Nothing(_)));
+    }
+
+    fn answer(cache: &Arc<RouteCache>, number: u8, finish: FinishReason, bytes: usize) {
+        let Found::Nothing(lead) = cache.find(key(number), &READ, UnixMs(0)) else {
+            panic!("there is an answer")
+        };
+        let origin = origin(number);
         let completion = Completion {
             upstream_id: None,
             choices: RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap(),

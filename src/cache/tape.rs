@@ -146,10 +146,15 @@ impl Lead {
         self.tape.change(|state| state.phase = Phase::Done(entry));
     }
 
-    /// Whether somebody else plays what is recorded.
+    /// Whether somebody else plays what is recorded. If nobody does it is broken off in the same moment: who comes now
+    /// must not join what is about to end.
     #[must_use]
-    pub fn is_followed(&self) -> bool {
-        self.tape.state().followers > 0
+    pub fn goes_on(&self) -> bool {
+        let mut state = self.tape.state();
+        if state.followers == 0 {
+            state.phase = Phase::Broken;
+        }
+        state.followers > 0
     }
 }
 

@@ -184,7 +184,7 @@ fn end_with_error(out: &mut BytesMut, envelope: &Envelope, error: &ApiError) {
 impl Drop for SseBody {
     fn drop(&mut self) {
         if let Stage::Streaming(begun) = std::mem::replace(&mut self.stage, Stage::Ended)
-            && begun.lead.as_ref().is_some_and(Lead::is_followed)
+            && begun.lead.as_ref().is_some_and(Lead::goes_on)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(read_on(begun));
@@ -197,7 +197,7 @@ async fn read_on(mut begun: Begun) {
     let Some(lead) = begun.lead.take() else { return };
     while let Some(Ok(event)) = begun.events.next().await {
         match event {
-            StreamEvent::Chunk(piece) if lead.is_followed() => lead.push(&piece),
+            StreamEvent::Chunk(piece) if lead.goes_on() => lead.push(&piece),
             StreamEvent::Chunk(_) => return,
             StreamEvent::End {
                 finish,
