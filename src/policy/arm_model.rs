@@ -2,19 +2,21 @@
 
 mod carry;
 mod delta;
+mod lesson;
+mod offsets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::drift::{Change, Drift, DriftSettings};
-use super::linear::{Linear, dot};
+use super::drift::{Drift, DriftSettings};
+use super::linear::Linear;
 use super::lognormal::LogNormal;
 use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
-use super::{Contexts, Observation, UsageSample, View};
-use delta::{Learned, Timely};
+use super::transfer::Transfer;
+use super::{Contexts, UsageSample, View};
 
 pub use delta::ArmDelta;
 
@@ -60,6 +62,24 @@ impl Default for LearningSettings {
     }
 }
 
+/// What all arms of a learner have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Common {
+    /// How they learn.
+    pub settings: LearningSettings,
+    /// How far those of which nothing was recorded lie above what they start from.
+    pub transfer: Transfer,
+}
+
+impl From<LearningSettings> for Common {
+    fn from(settings: LearningSettings) -> Self {
+        Self {
+            settings,
+            transfer: Transfer::default(),
+        }
+    }
+}
+
 /// Expected quality and its uncertainty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
@@ -88,6 +108,9 @@ pub struct ArmModel {
     /// Mean squared logarithm of what a call cost over what was expected of it.
     #[serde(default = "unknown_cost_error")]
     cost_error: f64,
+    /// Whether nothing recorded told its level when it began.
+    #[serde(default)]
+    unknown: bool,
     rewards: u64,
     calls: u64,
     /// What was observed since it was last told to other replicas, where there are some.
@@ -129,7 +152,7 @@ impl ArmModel {
             let head = LogNormal::new(weights, length.variance, settings.forgetting)?;
             Some((length.view, head))
         });
-        let mut model = Self {
+        Self {
             views,
             drift: Drift::default(),
             categories: own.map_or_else(BTreeMap::new, |arm| arm.categories.clone()),
@@ -138,14 +161,11 @@ impl ArmModel {
             length,
             prompt_cache: PromptCache::default(),
             cost_error: unknown_cost_error(),
+            unknown: own.is_none(),
             rewards: 0,
             calls: 0,
             account: None,
-        };
-        if own.is_none() {
-            model.drift.unsettle(&settings.drift);
         }
-        model
     }
 
     /// Expected quality of this arm for a context at `clock` (the count of requests). The variance of the weights
@@ -156,9 +176,10 @@ impl ArmModel {
         contexts: &Contexts<'_>,
         category: Option<&str>,
         clock: u64,
-        settings: &LearningSettings,
+        common: &Common,
         with_variance: bool,
     ) -> Estimate {
+        let settings = &common.settings;
         let drift_variance = self.drift.variance_at(clock, &settings.drift);
         let level = self.drift.level_at(clock, &settings.drift);
         let Some((linear, features)) = self.scoring(contexts, settings) else {
@@ -168,7 +189,8 @@ impl ArmModel {
                 drift_variance,
             };
         };
-        let mean = linear.mean(features) + self.offset(category) + level;
+        let slow = linear.mean(features) + self.correction(&common.transfer);
+        let mean = slow + self.offset(category) + level;
         let weights_variance = if with_variance {
             self.noise_variance(mean) * linear.variance(features)
         } else {
@@ -203,29 +225,6 @@ impl ArmModel {
         })
     }
 
-    fn offset(&self, category: Option<&str>) -> f64 {
-        category
-            .and_then(|name| self.categories.get(name))
-            .map_or(0.0, |known| known.offset)
-    }
-
-    /// Moves a category's offset by its share of what the prediction left unexplained.
-    fn learn_offset(&mut self, category: Option<&str>, residual: f64, weight: f64) {
-        let Some(name) = category else {
-            return;
-        };
-        if !self.categories.contains_key(name) {
-            if self.categories.len() >= MOST_CATEGORIES {
-                return;
-            }
-            self.categories.insert(name.to_owned(), CategorySeed::default());
-        }
-        if let Some(known) = self.categories.get_mut(name) {
-            known.prompts += weight;
-            known.offset += weight * residual / (known.prompts + CATEGORY_SHRINKAGE);
-        }
-    }
-
     /// The view that scores: the preferred one, where it is there.
     fn scoring_view(&self, contexts: &Contexts<'_>, settings: &LearningSettings) -> Option<View> {
         let other = match settings.preferred {
@@ -247,14 +246,9 @@ impl ArmModel {
         self.views[view.index()].as_ref().zip(contexts.of(view))
     }
 
-    /// Variance of the expected quality `mean` beside the level's: what the weights and the category's offset leave open;
-    /// `weights`: theirs for noise of variance 1. Both are held as if scores varied as much as they can, not as much as
-    /// they were seen to: of an arm whose scores are all alike the noise is next to nothing, and what it scores in another
-    /// category is known no better for that.
-    fn open_variance(&self, weights: f64, category: Option<&str>, mean: f64) -> f64 {
-        let known = category.map(|name| self.categories.get(name).map_or(0.0, |known| known.prompts));
-        let offset = known.map_or(0.0, |prompts| 1.0 / (prompts + CATEGORY_SHRINKAGE));
-        most_spread(mean) * (weights + offset)
+    /// What the weights' expectation is off by as far as is known from all arms that were unknown when they began.
+    fn correction(&self, transfer: &Transfer) -> f64 {
+        if self.unknown { transfer.mean() } else { 0.0 }
     }
 
     /// Variance of one reward around the mean m: phi max(m (1 - m), 0.02), with phi learned. Scores in \[0,1\]
@@ -262,122 +256,6 @@ impl ArmModel {
     #[must_use]
     pub fn noise_variance(&self, mean: f64) -> f64 {
         self.dispersion * most_spread(mean)
-    }
-
-    /// Learns one reward. Returns the change that the drift alarm found, if any.
-    pub fn learn(
-        &mut self,
-        observation: &Observation<'_>,
-        clock: u64,
-        settings: &LearningSettings,
-    ) -> Option<Change> {
-        let (reward, weight) = (observation.reward, observation.weight);
-        if let Some(old) = observation.revises {
-            self.revise(observation, old.reward, old.weight, clock, settings);
-            return None;
-        }
-        let slow = match self.scoring(&observation.contexts, settings) {
-            Some((linear, features)) => linear.mean(features),
-            None => self.mean_quality,
-        };
-        let offset = self.offset(observation.category);
-        let expected = slow + offset + self.drift.level_at(clock, &settings.drift);
-        let noise = self.noise_variance(expected);
-        let along = View::ALL.map(|view| {
-            let features = observation.contexts.of(view)?;
-            Some(self.views[view.index()].as_ref()?.along(features))
-        });
-        let deciding = self.scoring_view(&observation.contexts, settings);
-        let deciding =
-            deciding.and_then(|view| along[view.index()].as_ref().zip(observation.contexts.of(view)));
-        let weights = deciding.map_or_else(
-            || 1.0 / (self.rewards as f64 + 10.0),
-            |(px, features)| f64::from(dot(px, features).max(0.0)),
-        );
-        let timely = (!observation.late).then(|| Timely {
-            residual: reward - slow - offset,
-            noise: noise / weight.max(0.01),
-            open: self.open_variance(weights, observation.category, expected),
-        });
-        let change = timely.as_ref().and_then(|timely| {
-            let Timely {
-                residual,
-                noise,
-                open,
-            } = *timely;
-            self.drift.step(residual, noise, open, clock, &settings.drift)
-        });
-        let squared = (reward - expected).powi(2) / (noise / self.dispersion);
-        let gain = DISPERSION_GAIN * weight;
-        self.dispersion = (self.dispersion + gain * (squared.min(9.0) - self.dispersion)).clamp(0.05, 1.5);
-        self.rewards += 1;
-        self.mean_quality +=
-            weight / (self.rewards as f64).clamp(20.0, 1000.0) * (reward - self.mean_quality);
-        let target = reward - offset - self.drift.shift_at(clock, &settings.drift);
-        for view in View::ALL {
-            if let (Some(px), Some(features), Some(linear)) = (
-                &along[view.index()],
-                observation.contexts.of(view),
-                &mut self.views[view.index()],
-            ) {
-                linear.update_along(px, features, target, weight);
-            }
-        }
-        let level = expected - slow - offset;
-        self.note(&Learned {
-            reward,
-            weight,
-            squared: squared.min(9.0),
-            drift: timely,
-            category: observation.category,
-            rest: reward - slow - level,
-        });
-        self.learn_offset(observation.category, reward - expected, weight);
-        change
-    }
-
-    /// Moves the weights as an answer `shift` above what is expected would, without being a score.
-    pub fn learn_signal(
-        &mut self,
-        contexts: &Contexts<'_>,
-        category: Option<&str>,
-        shift: f64,
-        weight: f64,
-        clock: u64,
-        settings: &LearningSettings,
-    ) {
-        let expected = self.estimate(contexts, category, clock, settings, false).mean;
-        let moved = (expected + shift).clamp(0.0, 1.0) - expected.clamp(0.0, 1.0);
-        for view in View::ALL {
-            if let (Some(features), Some(linear)) = (contexts.of(view), &mut self.views[view.index()]) {
-                linear.update(features, linear.mean(features) + moved, weight);
-            }
-        }
-    }
-
-    fn revise(
-        &mut self,
-        observation: &Observation<'_>,
-        old: f64,
-        old_weight: f64,
-        clock: u64,
-        settings: &LearningSettings,
-    ) {
-        let (reward, weight) = (observation.reward, observation.weight);
-        // Taken back as it would be learned now: a target without the level would leave the level in the weights.
-        let rest = self.offset(observation.category) + self.drift.shift_at(clock, &settings.drift);
-        for view in View::ALL {
-            if let (Some(features), Some(linear)) =
-                (observation.contexts.of(view), &mut self.views[view.index()])
-            {
-                if (old_weight - weight).abs() < 1e-9 {
-                    linear.revise(features, old, reward, weight);
-                } else {
-                    linear.update(features, old - rest, -old_weight);
-                    linear.update(features, reward - rest, weight);
-                }
-            }
-        }
     }
 
     /// Learns from usage: lengths of answers.
@@ -463,6 +341,12 @@ impl ArmModel {
                 linear.refresh();
             }
         }
+    }
+
+    /// Whether nothing recorded told its level when it began.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.unknown
     }
 
     /// Rewards learned.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::arm_model::{ArmModel, Estimate, LearningSettings};
+use super::arm_model::{ArmModel, Common, Estimate};
 use super::pmf::{argmax, floor_per_dollar, normal_quantile, probability_of_best};
 use super::prompt_cache::{CachedInput, CachedShares};
 use super::route::{Objective, RouteSettings, Solution};
@@ -38,13 +38,15 @@ pub struct RouteView {
     pub contextual: bool,
     /// The arm that the audit slice goes to.
     pub audited: Option<ArmId>,
+    /// Variance of each arm's mean quality over recent prompts.
+    pub levels: Arc<HashMap<ArmId, f64>>,
 }
 
-/// Candidates as scored: with the noise of their values, and the variance of their levels alone.
+/// Candidates as scored: with the noise of their values, and the variance of their levels.
 struct Scored {
     scores: Vec<ArmScore>,
     sds: Vec<f64>,
-    drifts: Vec<f64>,
+    levels: Vec<f64>,
 }
 
 /// Bounds of the exploration floor: each is shared equally by the arms, and the tightest holds.
@@ -63,7 +65,7 @@ pub struct Exploration {
 pub struct Snapshot {
     pub(super) arms: HashMap<ArmId, Arc<ArmModel>>,
     pub(super) routes: HashMap<String, Arc<RouteView>>,
-    pub(super) learning: LearningSettings,
+    pub(super) common: Common,
     pub(super) clock: u64,
 }
 
@@ -103,26 +105,27 @@ impl Snapshot {
             return Estimate {
                 mean: UNKNOWN_QUALITY,
                 weights_variance: 0.05,
-                drift_variance: self.learning.drift.max_variance,
+                drift_variance: self.common.settings.drift.max_variance,
             };
         };
-        let known = model.estimate(&round.contexts, round.category, self.clock, &self.learning, false);
+        let known = model.estimate(&round.contexts, round.category, self.clock, &self.common, false);
         Estimate {
-            weights_variance: model.variance_bound(&round.contexts, squared_length, &self.learning),
+            weights_variance: model.variance_bound(&round.contexts, squared_length, &self.common.settings),
             ..known
         }
     }
 
     /// Means of every candidate, with the variance of those that could win (of all, if a floor or a reader asks for it).
     fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> Scored {
+        let known = self.routes.get(round.route).map(|view| &*view.levels);
         let floor = round.demands.quality_floor.or(settings.quality_floor);
         let squared = round
             .contexts
-            .best_of(self.learning.preferred)
+            .best_of(self.common.settings.preferred)
             .map_or(1.0, |(_, features)| super::linear::dot(features, features));
-        let noise = |weights: f64, drift: f64| {
-            let (w, d) = (settings.weights_noise, settings.drift_noise);
-            (w * w * weights + d * d * drift).sqrt()
+        let noise = |weights: f64, (drift, level): (f64, f64)| {
+            let level = settings.level_sd(drift, level);
+            (settings.weights_noise.powi(2) * weights + level * level).sqrt()
         };
         let models: Vec<Option<&ArmModel>> = round
             .candidates
@@ -131,14 +134,16 @@ impl Snapshot {
             .collect();
         let mut scores = Vec::with_capacity(models.len());
         let mut sds = Vec::with_capacity(models.len());
-        let mut drifts = Vec::with_capacity(models.len());
+        let mut levels = Vec::with_capacity(models.len());
         let mut least = f64::NEG_INFINITY;
         for (candidate, model) in round.candidates.iter().zip(&models) {
             let estimate = self.estimate(*model, round, squared);
             let late = (candidate.latency_ms / settings.latency_target_ms - 1.0).max(0.0);
             let latency_price = settings.latency_weight * late;
             let value = estimate.mean - lambda * candidate.cost_usd - latency_price;
-            let sd = noise(estimate.weights_variance, estimate.drift_variance);
+            let level = known.and_then(|levels| levels.get(candidate.arm));
+            let open = (estimate.drift_variance, level.copied().unwrap_or(0.0));
+            let sd = noise(estimate.weights_variance, open);
             least = least.max(value - REACH * sd);
             scores.push(ArmScore {
                 mean: estimate.mean,
@@ -148,16 +153,16 @@ impl Snapshot {
                 capable: true,
             });
             sds.push(sd);
-            drifts.push(estimate.drift_variance);
+            levels.push(open);
         }
         for (index, model) in models.iter().enumerate() {
             let score = &mut scores[index];
             if (floor.is_some() || round.demands.explain || score.value + REACH * sds[index] >= least)
                 && let Some(model) = model
             {
-                let weights = model.weights_variance(&round.contexts, score.mean, &self.learning);
-                score.sd = (weights + drifts[index]).sqrt();
-                sds[index] = noise(weights, drifts[index]);
+                let weights = model.weights_variance(&round.contexts, score.mean, &self.common.settings);
+                score.sd = (weights + levels[index].0).sqrt();
+                sds[index] = noise(weights, levels[index]);
             }
         }
         if let Some(floor) = floor {
@@ -167,7 +172,16 @@ impl Snapshot {
                 score.capable = score.mean - z * score.sd >= floor;
             }
         }
-        Scored { scores, sds, drifts }
+        // An arm may be as much better as it may have become, and as its level is unknown.
+        let level_noise = settings.level_noise.powi(2);
+        let levels = levels
+            .into_iter()
+            .map(|(drift, level)| drift + level_noise * level);
+        Scored {
+            scores,
+            sds,
+            levels: levels.collect(),
+        }
     }
 
     /// The contextual choice: a race of noisy values among the allowed, or the likeliest to be capable if none is.
@@ -273,7 +287,7 @@ impl Snapshot {
         view: &RouteView,
         round: &Round<'_>,
         lambda: f64,
-        (scores, drifts): (&[ArmScore], &[f64]),
+        (scores, levels): (&[ArmScore], &[f64]),
     ) -> Vec<f64> {
         let settings = &view.settings;
         let limit = least(settings.budget_usd, round.demands.target_usd);
@@ -283,7 +297,7 @@ impl Snapshot {
         let costs = round.candidates.iter().map(|candidate| candidate.cost_usd);
         let explored = view.exploration;
         let mut floor = floor_per_dollar(costs, explored.share, explored.spend, budget);
-        bound_regret(&mut floor, scores, drifts, explored.regret);
+        bound_regret(&mut floor, scores, levels, explored.regret);
         let reference = view.audited.as_ref();
         if let Some(index) = round.candidates.iter().position(|arm| Some(arm.arm) == reference) {
             // Under a budget the audit of a dear reference must not eat what it is to judge.
@@ -315,14 +329,14 @@ fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 /// Bounds each arm's share of exploring draws so that it gives up no more than its part of `regret` in expectation,
 /// however much better the best candidate is. The arm counts as good as its level may have become (two standard
 /// deviations up): who has not been watched for long, or is new, is tried as often as any.
-fn bound_regret(floor: &mut [f64], scores: &[ArmScore], drifts: &[f64], regret: f64) {
+fn bound_regret(floor: &mut [f64], scores: &[ArmScore], levels: &[f64], regret: f64) {
     let best = scores
         .iter()
         .map(|score| score.value)
         .fold(f64::NEG_INFINITY, f64::max);
     let part = regret / scores.len().max(1) as f64;
-    for ((share, score), drift) in floor.iter_mut().zip(scores).zip(drifts) {
-        let gap = best - score.value - 2.0 * drift.sqrt();
+    for ((share, score), level) in floor.iter_mut().zip(scores).zip(levels) {
+        let gap = best - score.value - 2.0 * level.sqrt();
         if gap > 0.0 {
             *share = share.min(part / gap);
         }
@@ -350,7 +364,7 @@ impl Policy for Snapshot {
         let settings = &view.settings;
         let asked = Self::lambda(view, round);
         let (lambda, higher, share) = Self::paced(view, round, asked.unwrap_or(0.0));
-        let Scored { scores, sds, drifts } = self.score(round, settings, lambda);
+        let Scored { scores, sds, levels } = self.score(round, settings, lambda);
         let allowed = self.allowed(Some(view), round, &scores);
         let floored = round.demands.quality_floor.or(settings.quality_floor).is_some();
         let from_mix = if view.contextual || floored || asked.is_none() {
@@ -377,7 +391,7 @@ impl Policy for Snapshot {
             (None, None) => Self::first_choice(settings, round, &scores),
         };
         if round.demands.explore {
-            let mut floor = Self::floor(view, round, lambda, (&scores, &drifts));
+            let mut floor = Self::floor(view, round, lambda, (&scores, &levels));
             for (share, &allowed) in floor.iter_mut().zip(&allowed) {
                 if !allowed {
                     *share = 0.0;
@@ -446,7 +460,7 @@ mod tests {
         let snapshot = Snapshot {
             arms: HashMap::new(),
             routes: HashMap::new(),
-            learning: LearningSettings::default(),
+            common: Common::default(),
             clock: 0,
         };
         let allowed = |budget: f64, room: f64| {
@@ -462,6 +476,7 @@ mod tests {
                 static_mix: Vec::new(),
                 contextual: true,
                 audited: None,
+                levels: Arc::default(),
             };
             let arms = ["a", "b", "c"].map(ArmId::new);
             let costs = [0.5, 1.0, 3.0];

@@ -103,10 +103,9 @@ impl Drift {
     /// `noise_variance`. `open_variance` is what the slow model's own mean may be off by. `clock` counts the route's
     /// requests.
     ///
-    /// p <- min(p + q dt, p_max); k = p / (p + sigma^2); delta += k (residual - delta); p <- (1 - k) p.
-    ///
-    /// The alarm goes by the whole variance of the innovation, S = p + open + sigma^2 (S = H P H' + R; Kalman 1960): what
-    /// is not known yet is no change.
+    /// p <- min(p + q dt, p_max); k = p / S; delta += k (residual - delta); p <- (1 - k) p, where S = p + open + sigma^2 is
+    /// the variance of the innovation (S = H P H' + R; Kalman 1960). The alarm goes by it too: what is not known yet is no
+    /// change.
     pub fn step(
         &mut self,
         residual: f64,
@@ -146,7 +145,7 @@ impl Drift {
             self.variance = settings.max_variance;
             self.shifted = true;
         }
-        let gain = self.variance / (self.variance + noise_variance);
+        let gain = self.variance / (self.variance + open_variance + noise_variance);
         // Scores lie in [0, 1], so no level can be further from the slow mean than 1. Without the limit the two may run
         // away from each other without end: the weights learn the score less the level.
         self.level = (self.level + gain * innovation).clamp(-1.0, 1.0);

@@ -30,6 +30,7 @@ mod shrinkage;
 pub mod signals;
 pub mod simple;
 pub mod solver;
+pub mod transfer;
 
 use std::sync::Arc;
 

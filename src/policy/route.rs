@@ -62,6 +62,9 @@ pub struct RouteSettings {
     pub weights_noise: f64,
     /// Thompson noise on the drift, in standard deviations.
     pub drift_noise: f64,
+    /// Thompson noise on what the weights leave open of the mean quality over recent prompts of an arm without a prior of
+    /// its own, in standard deviations.
+    pub level_noise: f64,
     /// Whether the contextual scores serve from the start (a seed has proven them).
     pub proven: bool,
     /// Whether the guard may put the static mix in charge.
@@ -85,9 +88,18 @@ impl Default for RouteSettings {
             reference: None,
             weights_noise: 0.05,
             drift_noise: 0.5,
+            level_noise: 0.7,
             proven: true,
             guarded: true,
         }
+    }
+}
+
+impl RouteSettings {
+    /// Thompson noise on the level of an arm, from the variance of its drift and that of its mean quality.
+    #[must_use]
+    pub fn level_sd(&self, drift: f64, level: f64) -> f64 {
+        (self.drift_noise.powi(2) * drift + self.level_noise.powi(2) * level).sqrt()
     }
 }
 
@@ -348,6 +360,17 @@ pub struct RouteMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_as_open_as_its_drift_and_its_weights() {
+        let settings = RouteSettings {
+            drift_noise: 0.5,
+            level_noise: 0.4,
+            ..RouteSettings::default()
+        };
+        // sqrt(.25 * .0036 + .16 * .01) = .05.
+        assert!((settings.level_sd(0.0036, 0.01) - 0.05).abs() < 1e-12);
+    }
     use crate::policy::solver::Offer;
 
     /// Arms at $1, $3, $9 with quality 0.6, 0.8, 0.9, and one at $5 with 0.7 that no mix wants.

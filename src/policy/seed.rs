@@ -411,8 +411,24 @@ impl Seed {
         })
     }
 
-    /// A prior for a model without a seed: the mean weights of its relatives (same family) or, failing these, of
-    /// the models nearest in price, with the precision of ten observations.
+    /// What a model without a seed is worth to learn of each that has one: its relatives (same family) most, and those
+    /// near in price.
+    fn kinship(arm: &ArmSeed, family: &str, cost_usd: f64) -> f64 {
+        let kin = if !family.is_empty() && arm.family == family {
+            3.0
+        } else {
+            1.0
+        };
+        let tiers = if arm.mean_cost_usd > 0.0 && cost_usd > 0.0 {
+            (arm.mean_cost_usd / cost_usd).ln().abs()
+        } else {
+            3.0
+        };
+        kin * (-tiers).exp()
+    }
+
+    /// A prior for a model without a seed: the mean weights of the others, each by its kinship, drawn half of the way to
+    /// their mean quality. Of what other sources tell between prompts a third to a half holds on a new one.
     #[must_use]
     pub fn relatives(
         &self,
@@ -421,35 +437,24 @@ impl Seed {
         view: View,
         dimensions: usize,
     ) -> Option<LinearPrior> {
-        let fits = |arm: &&ArmSeed| {
-            arm.quality
-                .get(&view)
-                .is_some_and(|prior| prior.dimensions() == dimensions)
-        };
-        let tier_distance = |arm: &ArmSeed| {
-            if arm.mean_cost_usd > 0.0 && cost_usd > 0.0 {
-                (arm.mean_cost_usd / cost_usd).ln().abs()
-            } else {
-                3.0
-            }
-        };
         let mut sum = vec![0.0; dimensions];
-        let mut total = 0.0;
-        for arm in self.arms.iter().filter(fits) {
-            let kin = if !family.is_empty() && arm.family == family {
-                3.0
-            } else {
-                1.0
+        let (mut level, mut total) = (0.0, 0.0);
+        for arm in &self.arms {
+            let prior = arm.quality.get(&view);
+            let Some(prior) = prior.filter(|prior| prior.dimensions() == dimensions) else {
+                continue;
             };
-            let weight = kin * (-tier_distance(arm)).exp();
-            let mean = arm.quality.get(&view).and_then(LinearPrior::mean)?;
+            let weight = Self::kinship(arm, family, cost_usd);
+            let mean = prior.mean()?;
             sum.iter_mut().zip(mean).for_each(|(sum, w)| *sum += weight * w);
+            level += weight * arm.mean_quality;
             total += weight;
         }
         if total <= 0.0 {
             return None;
         }
-        sum.iter_mut().for_each(|weight| *weight /= total);
+        sum.iter_mut().for_each(|weight| *weight *= BORROWED / total);
+        *sum.first_mut()? += (1.0 - BORROWED) * level / total;
         Some(LinearPrior::with_intercept(
             &sum,
             RELATIVES_PRECISION,
@@ -458,9 +463,12 @@ impl Seed {
     }
 }
 
-/// Observations that the level and the shape of a prior borrowed from relatives count for.
-const RELATIVES_PRECISION: f64 = 10.0;
-const RELATIVES_SHAPE: f64 = 100.0;
+/// Share of what other models tell between prompts that a new one is expected to have.
+const BORROWED: f64 = 0.5;
+/// Observations that the level and the shape of a prior borrowed from relatives count for. Of scores that vary by .2
+/// around their mean, three say as little as a level that may be off by .26.
+const RELATIVES_PRECISION: f64 = 3.0;
+const RELATIVES_SHAPE: f64 = 400.0;
 
 /// Whether `long` is `short` with a date or a release appended.
 fn dated(long: &str, short: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What of an arm's statistics outlives new features, a new seed or a late embedding.
 
-use super::{ArmModel, LearningSettings};
+use super::{ArmModel, Common};
 use crate::policy::{Observation, View};
 
 impl ArmModel {
@@ -45,18 +45,20 @@ impl ArmModel {
     }
 
     /// Learns a reward on views that came after it was learned on the others: only their weights move.
-    pub fn learn_late(&mut self, observation: &Observation<'_>, clock: u64, settings: &LearningSettings) {
+    pub fn learn_late(&mut self, observation: &Observation<'_>, clock: u64, common: &Common) {
         if let Some(old) = observation.revises {
-            self.revise(observation, old.reward, old.weight, clock, settings);
+            self.revise(observation, old.reward, old.weight, clock, common);
             return;
         }
-        let offset = self.offset(observation.category);
-        let target = observation.reward - offset - self.drift.shift_at(clock, &settings.drift);
+        let settings = &common.settings;
+        let apart = self.offset(observation.category) + self.correction(&common.transfer);
+        let target = observation.reward - apart - self.drift.shift_at(clock, &settings.drift);
+        let weight = self.worth(observation, clock, settings) * observation.weight;
         for view in View::ALL {
             if let (Some(features), Some(linear)) =
                 (observation.contexts.of(view), &mut self.views[view.index()])
             {
-                linear.update(features, target, observation.weight);
+                linear.update(features, target, weight);
             }
         }
     }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArmModel, CATEGORY_SHRINKAGE, DISPERSION_GAIN, LearningSettings, MOST_CATEGORIES};
+use super::{ArmModel, DISPERSION_GAIN, LearningSettings, MOST_CATEGORIES};
 use crate::policy::View;
 use crate::policy::drift::Change;
 use crate::policy::linear::{Linear, LinearDelta};
-use crate::policy::seed::CategorySeed;
 
 /// Sums over the observations of one arm. The weights' sums merge exactly; so do the categories' offsets. The level of
 /// the drift takes the mean residual as one observation with the noise of a mean.
@@ -57,11 +56,12 @@ pub(super) struct Timely {
 /// One reward as the account takes it.
 pub(super) struct Learned<'a> {
     pub(super) reward: f64,
-    pub(super) weight: f64,
     pub(super) squared: f64,
     /// What the drift took in; `None` when it came too late.
     pub(super) drift: Option<Timely>,
     pub(super) category: Option<&'a str>,
+    /// What it was worth to the category's offset.
+    pub(super) category_weight: f64,
     /// Reward less what the slow weights and the level expect.
     pub(super) rest: f64,
 }
@@ -94,8 +94,8 @@ impl ArmModel {
             && (account.categories.len() < MOST_CATEGORIES || account.categories.contains_key(name))
         {
             let category = account.categories.entry(name.to_owned()).or_default();
-            category.prompts += learned.weight;
-            category.mass += learned.weight * learned.rest;
+            category.prompts += learned.category_weight;
+            category.mass += learned.category_weight * learned.rest;
         }
     }
 
@@ -124,7 +124,7 @@ impl ArmModel {
             head.merge(theirs);
         }
         for (name, theirs) in &delta.categories {
-            self.merge_category(name, theirs);
+            self.merge_offset(name, theirs.prompts, theirs.mass);
         }
         let sums = &delta.sums;
         self.calls += sums.calls;
@@ -147,19 +147,5 @@ impl ArmModel {
         // What is open is so for all of them alike.
         let (residual, open) = (sums.residual / sums.timely, sums.open / sums.timely);
         self.drift.step(residual, noise, open, clock, &settings.drift)
-    }
-
-    fn merge_category(&mut self, name: &str, theirs: &CategorySums) {
-        if !self.categories.contains_key(name) {
-            if self.categories.len() >= MOST_CATEGORIES {
-                return;
-            }
-            self.categories.insert(name.to_owned(), CategorySeed::default());
-        }
-        if let Some(known) = self.categories.get_mut(name) {
-            let mass = (known.prompts + CATEGORY_SHRINKAGE) * known.offset + theirs.mass;
-            known.prompts += theirs.prompts;
-            known.offset = mass / (known.prompts + CATEGORY_SHRINKAGE);
-        }
     }
 }

@@ -1,13 +1,13 @@
 use super::*;
-use crate::policy::Contexts;
+use crate::policy::{Contexts, Observation};
 
 /// An arm whose scores are all alike has next to no noise left when it meets another category, where it scores .15
 /// less: that it did not know, and it has not changed. A fall in what it knows is found as soon as before.
 #[test]
 fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
-    let settings = LearningSettings::default();
+    let mut common = Common::default();
     let arm = crate::arm::ArmId::new("a/1");
-    let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
+    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
     let mut clock = 0;
     let mut alarms = |category: &str, reward: f64, times: usize| -> Vec<usize> {
         let mut learn = |_: &usize| {
@@ -16,7 +16,10 @@ fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
                 seq: clock,
                 route: "auto",
                 arm: &arm,
-                contexts: Contexts::default(),
+                contexts: Contexts {
+                    text: Some(&[1.0]),
+                    embedding: None,
+                },
                 category: Some(category),
                 reward,
                 weight: 1.0,
@@ -25,7 +28,7 @@ fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
                 late: false,
                 revises: None,
             };
-            model.learn(&observation, clock, &settings).is_some()
+            model.learn(&observation, clock, &mut common).is_some()
         };
         (1..=times).filter(|time| learn(time)).collect()
     };
@@ -69,4 +72,45 @@ fn how_far_costs_stray_is_learned() {
     assert!(calls(2_000, 1.0) < 1.05, "costs come out as expected");
     // Calls that cost double: s = ln 2, exp(1.645 * .6931 - .2402) = 2.46.
     assert!((calls(3_000, 2.0) - 2.459).abs() < 0.01);
+}
+
+/// Noise .5 * .25; the weights' part has a variance of 1/4 of that, the category's of 1/8, what is common to new arms of .02.
+#[test]
+fn each_part_moves_by_its_share_of_one_error() {
+    let mut common = Common::default();
+    let arm = crate::arm::ArmId::new("a/1");
+    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
+    let contexts = Contexts {
+        text: Some(&[1.0]),
+        embedding: None,
+    };
+    let mut learn = |reward: f64, common: &mut Common| {
+        let observation = Observation {
+            seq: 1,
+            route: "auto",
+            arm: &arm,
+            contexts,
+            category: Some("code"),
+            reward,
+            weight: 1.0,
+            propensity: 1.0,
+            logged: None,
+            late: false,
+            revises: None,
+        };
+        model.learn(&observation, 0, common);
+        model.estimate(&contexts, Some("code"), 0, common, false).mean
+    };
+    let after = learn(1.0, &mut common);
+    // Weights: .25 / (1 + .25 + .125) of the error of .5; offset: .125 / 1.375; all new arms: .02 / (.02 + .125 * 1.375).
+    let (weights, offset, common_level) = (0.5 * 0.181_818, 0.5 * 0.090_909, 0.5 * 0.104_235);
+    assert!((common.transfer.mean() - common_level).abs() < 1e-5);
+    assert!(
+        (after - (0.5 + weights + offset + common_level)).abs() < 1e-4,
+        "{after}"
+    );
+    // Another arm of which nothing is known profits from what is common to them.
+    let other = ArmModel::new("a/2", "", 0.0, None, [Some(1), None], &common.settings);
+    let expected = other.estimate(&contexts, Some("code"), 0, &common, false).mean;
+    assert!((expected - (0.5 + common_level)).abs() < 1e-5);
 }

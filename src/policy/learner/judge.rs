@@ -76,14 +76,7 @@ impl ContextualLearner {
         }
         let index = self.index_of(arm);
         let model = Arc::make_mut(&mut self.arms[index]);
-        model.learn_signal(
-            contexts,
-            category,
-            shift,
-            SIGNAL_WEIGHT,
-            self.clock,
-            &self.learning,
-        );
+        model.learn_signal(contexts, category, shift, SIGNAL_WEIGHT, self.clock, &self.common);
     }
 
     /// An answer with `signal` was scored `excess` above what had been expected of it.

@@ -9,7 +9,7 @@ mod saved;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::arm_model::{ArmModel, Dimensions, LearningSettings, is_seeded};
+use super::arm_model::{ArmModel, Common, Dimensions, LearningSettings, is_seeded};
 use super::contextual::Snapshot;
 use super::drift::Change;
 use super::guard::Guard;
@@ -52,7 +52,7 @@ pub struct DriftEvent {
 /// Learns quality, length and prices of arms, and each route's price of a dollar.
 #[derive(Clone, Debug)]
 pub struct ContextualLearner {
-    learning: LearningSettings,
+    common: Common,
     dimensions: Dimensions,
     view_versions: BTreeMap<View, String>,
     seed: Option<Arc<Seed>>,
@@ -92,7 +92,7 @@ impl ContextualLearner {
             seed.view_versions.keys().any(known) || seed.view_versions.is_empty()
         };
         Self {
-            learning,
+            common: learning.into(),
             dimensions,
             seed: seed.filter(matches),
             view_versions,
@@ -125,7 +125,7 @@ impl ContextualLearner {
             facts.typical_cost_usd,
             self.seed.as_deref(),
             self.dimensions,
-            &self.learning,
+            &self.common.settings,
         );
         self.insert(facts.id.clone(), model);
         self.known_change();
@@ -153,7 +153,7 @@ impl ContextualLearner {
             0.0,
             seed.as_deref(),
             self.dimensions,
-            &self.learning,
+            &self.common.settings,
         );
         self.insert(arm.clone(), model)
     }
@@ -209,7 +209,7 @@ impl ContextualLearner {
     /// The provider has put a new snapshot behind the arm's name.
     pub fn new_snapshot(&mut self, arm: &ArmId) {
         if let Some(&index) = self.indices.get(arm) {
-            Arc::make_mut(&mut self.arms[index]).renew(&self.learning);
+            Arc::make_mut(&mut self.arms[index]).renew(&self.common.settings);
             self.known_change();
         }
     }
@@ -240,7 +240,7 @@ impl ContextualLearner {
             routes: routes
                 .map(|(name, state)| (name.clone(), Arc::new(self.view(state))))
                 .collect(),
-            learning: self.learning,
+            common: self.common,
             clock: self.clock,
         }
     }
@@ -299,7 +299,7 @@ impl Learner for ContextualLearner {
         }
         let index = self.index_of(observation.arm);
         let model = Arc::make_mut(&mut self.arms[index]);
-        let change = model.learn(observation, self.clock, &self.learning);
+        let change = model.learn(observation, self.clock, &mut self.common);
         model.refresh_if_due();
         if let Some(change) = change {
             let level = model.drift_level();
@@ -322,7 +322,7 @@ impl Learner for ContextualLearner {
         }
         self.last_usage_seq = sample.seq;
         let index = self.index_of(sample.arm);
-        Arc::make_mut(&mut self.arms[index]).learn_usage(sample, &self.learning);
+        Arc::make_mut(&mut self.arms[index]).learn_usage(sample, &self.common.settings);
         if let Some(state) = self.routes.get_mut(sample.route)
             && let Some(budget) = state.settings.budget_usd
         {

@@ -131,7 +131,7 @@ impl ContextualLearner {
         self.embedded += u64::from(observation.revises.is_none());
         let index = self.index_of(observation.arm);
         let model = Arc::make_mut(&mut self.arms[index]);
-        model.learn_late(observation, self.clock, &self.learning);
+        model.learn_late(observation, self.clock, &self.common);
         model.refresh_if_due();
     }
 
@@ -249,7 +249,7 @@ mod tests {
         }
         let settings = LearningSettings::default();
         learner.arms[0]
-            .estimate(&contexts, None, 0, &settings, false)
+            .estimate(&contexts, None, 0, &settings.into(), false)
             .mean
     }
 

@@ -13,6 +13,7 @@ use super::{ContextualLearner, DriftEvent, KEPT_AT_ALARM};
 use crate::arm::ArmId;
 use crate::policy::View;
 use crate::policy::arm_model::ArmDelta;
+use crate::policy::transfer::{Transfer, TransferDelta};
 
 /// Who made a delta.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Delta {
     pub rounds: u64,
     /// By arm.
     pub arms: BTreeMap<ArmId, ArmDelta>,
+    /// Of what arms borrow.
+    #[serde(default)]
+    pub transfer: TransferDelta,
 }
 
 /// Why a delta was not merged.
@@ -90,6 +94,8 @@ pub(super) struct Replica {
     /// Value of the clock at the last delta, and what was added to it by merging since.
     clock: u64,
     merged: u64,
+    /// What was known of borrowed priors at the last delta, and what was added to that by merging since.
+    transfer: Transfer,
 }
 
 impl ContextualLearner {
@@ -104,6 +110,7 @@ impl ContextualLearner {
             sequence: 0,
             clock: self.clock,
             merged: 0,
+            transfer: self.common.transfer,
         });
     }
 
@@ -122,6 +129,8 @@ impl ContextualLearner {
         }
         replica.sequence += 1;
         (replica.clock, replica.merged) = (self.clock, 0);
+        let transfer = self.common.transfer.since(&replica.transfer);
+        replica.transfer = self.common.transfer;
         Some(Delta {
             stamp: Stamp {
                 replica: replica.replica.clone(),
@@ -131,6 +140,7 @@ impl ContextualLearner {
             view_versions: self.view_versions.clone(),
             rounds,
             arms,
+            transfer,
         })
     }
 
@@ -162,12 +172,14 @@ impl ContextualLearner {
         self.clock += delta.rounds;
         if let Some(replica) = &mut self.replica {
             replica.merged += delta.rounds;
+            replica.transfer.merge(&delta.transfer);
         }
+        self.common.transfer.merge(&delta.transfer);
         let mut changed = false;
         for (name, theirs) in &delta.arms {
             let index = self.index_of(name);
             let model = Arc::make_mut(&mut self.arms[index]);
-            if let Some(change) = model.merge(theirs, self.clock, &self.learning) {
+            if let Some(change) = model.merge(theirs, self.clock, &self.common.settings) {
                 let level = model.drift_level();
                 model.doubt(KEPT_AT_ALARM);
                 self.doubted_at = Some(self.clock);
@@ -262,7 +274,7 @@ mod tests {
                 };
                 found.push(
                     model
-                        .estimate(&contexts, None, learner.clock(), &settings, true)
+                        .estimate(&contexts, None, learner.clock(), &settings.into(), true)
                         .mean,
                 );
             }

@@ -1,10 +1,11 @@
 //! A route's recent rounds, and the price of a dollar solved on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ContextualLearner;
 use crate::arm::ArmId;
+use crate::policy::arm_model::ArmModel;
 use crate::policy::contextual::{Exploration, RouteView};
 use crate::policy::pmf::{floor_per_dollar, normal_quantile};
 use crate::policy::route::{RouteMemory, RouteSettings, Solution, Terms, solve};
@@ -15,6 +16,8 @@ use crate::policy::{Contexts, View};
 /// of it, and the variance of one score around it: on recorded outcomes one model scored .60 on one source and .81 on
 /// another.
 const LEVEL_SD: f64 = 0.15;
+/// Rounds that the audit takes as given: before them no quantile says anything.
+const LEAST_ROUNDS: f64 = 10.0;
 const SCORE_VARIANCE: f64 = 0.2;
 /// Recent rounds that a route's price of a dollar is solved on.
 const RESERVOIR: usize = 512;
@@ -60,6 +63,8 @@ pub(super) struct RouteState {
     pub(super) solution: Arc<Solution>,
     /// The arm that the audit slice goes to.
     pub(super) contender: Option<ArmId>,
+    /// Variance of each arm's mean quality over the recent prompts.
+    pub(super) levels: Arc<HashMap<ArmId, f64>>,
     pub(super) stale: bool,
 }
 
@@ -128,6 +133,7 @@ impl ContextualLearner {
             return;
         };
         let settings = state.settings.clone();
+        let levels = self.levels(&state.recent);
         let mut rounds = Rounds::default();
         let mut explored = 0.0;
         let settings_exploration = self.exploration(&settings);
@@ -147,10 +153,10 @@ impl ContextualLearner {
                     &recent.contexts(),
                     recent.category.as_deref(),
                     self.clock,
-                    &self.learning,
+                    &self.common,
                     false,
                 );
-                let noise = settings.drift_noise * estimate.drift_variance.sqrt();
+                let noise = settings.level_sd(estimate.drift_variance, levels[arm as usize]);
                 Offer {
                     arm: arm as usize,
                     quality: estimate.mean,
@@ -184,8 +190,31 @@ impl ContextualLearner {
                 state.memory.audit.restart();
             }
             state.contender = contender;
+            state.levels = Arc::new(self.names.iter().cloned().zip(levels).collect());
             state.solution = Arc::new(solution);
             state.stale = false;
+        }
+    }
+
+    /// Variance that the weights leave in each arm's mean quality over recent prompts; 0 for an arm whose own prior tells
+    /// it, and where prompts have no features.
+    fn levels(&self, recent: &[Recent]) -> Vec<f64> {
+        let typical = typical(recent);
+        let contexts = Contexts {
+            text: typical.as_deref(),
+            embedding: None,
+        };
+        let variance = |arm: &Arc<ArmModel>| {
+            let known = arm.estimate(&contexts, None, self.clock, &self.common, true);
+            if arm.is_unknown() {
+                known.weights_variance
+            } else {
+                0.0
+            }
+        };
+        match typical {
+            Some(_) => self.arms.iter().map(variance).collect(),
+            None => vec![0.0; self.arms.len()],
         }
     }
 
@@ -207,8 +236,8 @@ impl ContextualLearner {
     }
 
     /// The arm that the audit slice goes to: the one that may be the best, by the upper end of what is believed of its
-    /// mean quality over the recent prompts (upper confidence bounds; Auer, Cesa-Bianchi and Fischer, *Machine Learning*
-    /// 47, 2002). An arm that is known is the contender only if it is the best; one that is not known is, until it is.
+    /// mean quality over the recent prompts, which rises with the rounds: its quantile 1 - 1/t (Kaufmann, Cappe and
+    /// Garivier, *On Bayesian upper confidence bounds for bandit problems*, AISTATS 2012). An arm that is known is the contender only if it is the best; one that is not known is, until it is.
     /// Else a dear arm that had bad luck at first would never be asked again where nothing but money seems to count.
     fn contender(&self, state: &RouteState, solution: &Solution) -> Option<ArmId> {
         let settings = &state.settings;
@@ -220,10 +249,10 @@ impl ContextualLearner {
             text: typical.as_deref(),
             embedding: None,
         };
-        let z = normal_quantile(settings.confidence.clamp(0.5, 0.999_9));
+        let z = normal_quantile(1.0 - 1.0 / (state.rounds as f64).max(LEAST_ROUNDS));
         let upper = |arm: usize| {
             let model = &self.arms[arm];
-            let known = model.estimate(&contexts, None, self.clock, &self.learning, true);
+            let known = model.estimate(&contexts, None, self.clock, &self.common, true);
             let elsewhere = 1.0 / (1.0 / (LEVEL_SD * LEVEL_SD) + model.rewards() as f64 / SCORE_VARIANCE);
             z * (known.weights_variance + known.drift_variance)
                 .max(elsewhere)
@@ -264,6 +293,7 @@ impl ContextualLearner {
             exploration: self.exploration(&state.settings),
             contextual: state.memory.guard.contextual() || !state.settings.guarded,
             audited: state.contender.clone(),
+            levels: state.levels.clone(),
         }
     }
 }
@@ -292,4 +322,78 @@ fn standard_normal(round: usize, arm: u32) -> f64 {
     bits ^= bits >> 32;
     let unit = |bits: u64| ((bits & 0xFFFF_FFFF) as f64 + 0.5) / 4_294_967_296.0;
     (-2.0 * unit(bits).ln()).sqrt() * (std::f64::consts::TAU * unit(bits >> 32)).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::arm_model::LearningSettings;
+    use crate::policy::{ArmFacts, Candidate, Demands, Learner, Observation, Round};
+
+    /// One arm answers .68 always; the other was asked once, failed, and may be the best all the same: its quantile rises
+    /// with the rounds, until it is asked again.
+    #[test]
+    fn whoever_failed_once_may_still_be_the_best_in_the_long_run() {
+        let mut learner = ContextualLearner::new(
+            LearningSettings::default(),
+            [Some(1), None],
+            BTreeMap::new(),
+            None,
+        );
+        let arms = ["a/known", "b/unlucky"].map(ArmId::new);
+        for id in &arms {
+            learner.ensure_arm(&ArmFacts {
+                id: id.clone(),
+                family: String::new(),
+                typical_cost_usd: 0.001,
+            });
+        }
+        let audit_share = 0.02;
+        learner.ensure_route(
+            "auto",
+            RouteSettings {
+                audit_share,
+                ..RouteSettings::default()
+            },
+        );
+        let contexts = Contexts {
+            text: Some(&[1.0]),
+            embedding: None,
+        };
+        let candidates = [&arms[0], &arms[1]].map(|arm| Candidate {
+            arm,
+            cost_usd: 0.001,
+            latency_ms: 0.0,
+        });
+        let round = Round {
+            route: "auto",
+            contexts,
+            category: None,
+            candidates: &candidates,
+            demands: Demands::default(),
+        };
+        let mut audited = |from: u64, until: u64| {
+            for seq in from..until {
+                learner.note_round(&round);
+                let unlucky = seq == 1;
+                learner.record_reward(&Observation {
+                    seq,
+                    route: "auto",
+                    arm: &arms[usize::from(unlucky)],
+                    contexts,
+                    category: None,
+                    reward: if unlucky { 0.0 } else { 0.68 },
+                    weight: 1.0,
+                    propensity: 1.0,
+                    logged: None,
+                    late: false,
+                    revises: None,
+                });
+            }
+            learner.solve_if_due();
+            learner.state().routes["auto"].audited.clone()
+        };
+        assert_eq!(audited(1, 30).as_ref(), Some(&arms[0]));
+        assert_eq!(audited(30, 2_000).as_ref(), Some(&arms[1]));
+    }
 }

@@ -10,6 +10,7 @@ use crate::policy::View;
 use crate::policy::arm_model::ArmModel;
 use crate::policy::route::RouteMemory;
 use crate::policy::signals::Calibration;
+use crate::policy::transfer::Transfer;
 
 /// Version of the saved state's format.
 const STATE_FORMAT: u32 = 1;
@@ -35,6 +36,8 @@ struct Saved {
     signals: Calibration,
     #[serde(default)]
     heard: Heard,
+    #[serde(default)]
+    transfer: Transfer,
 }
 
 /// Why a saved state cannot be used.
@@ -81,6 +84,7 @@ impl ContextualLearner {
             routes: routes.collect(),
             signals: self.signals,
             heard: self.heard.clone(),
+            transfer: self.common.transfer,
         })
     }
 
@@ -98,6 +102,7 @@ impl ContextualLearner {
         self.clock = saved.clock;
         self.signals = saved.signals;
         self.heard = saved.heard;
+        self.common.transfer = saved.transfer;
         (self.last_reward_seq, self.last_usage_seq) = (saved.last_reward_seq, saved.last_usage_seq);
         self.last_late_seq = saved.last_late_seq;
         let kept = self.kept_views(&saved.view_versions);
