@@ -182,17 +182,23 @@ impl ArmModel {
         let settings = &common.settings;
         let drift_variance = self.drift.variance_at(clock, &settings.drift);
         let level = self.drift.level_at(clock, &settings.drift);
-        let Some((linear, features)) = self.scoring(contexts, settings) else {
+        let of_weights = |_: View, linear: &Linear, features: &[f32]| {
+            if with_variance {
+                linear.variance(features)
+            } else {
+                0.0
+            }
+        };
+        let Some((mean, variance)) = self.scored(contexts, settings, of_weights) else {
             return Estimate {
                 mean: self.mean_quality + self.offset(category) + level,
                 weights_variance: self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
                 drift_variance,
             };
         };
-        let slow = linear.mean(features) + self.correction(&common.transfer);
-        let mean = slow + self.offset(category) + level;
+        let mean = mean + self.correction(&common.transfer) + self.offset(category) + level;
         let weights_variance = if with_variance {
-            self.noise_variance(mean) * linear.variance(features)
+            self.noise_variance(mean) * variance
         } else {
             0.0
         };
@@ -206,13 +212,14 @@ impl ArmModel {
     /// Variance that the weights leave in the expected quality `mean`, exactly: it is what costs time.
     #[must_use]
     pub fn weights_variance(&self, contexts: &Contexts<'_>, mean: f64, settings: &LearningSettings) -> f64 {
-        match self.scoring(contexts, settings) {
-            Some((linear, features)) => self.noise_variance(mean) * linear.variance(features),
+        let of_weights = |_: View, linear: &Linear, features: &[f32]| linear.variance(features);
+        match self.scored(contexts, settings, of_weights) {
+            Some((_, variance)) => self.noise_variance(mean) * variance,
             None => self.noise_variance(self.mean_quality) / (self.rewards as f64 + 10.0),
         }
     }
 
-    /// An upper bound of the weights' variance that costs nothing.
+    /// An upper bound of the weights' variance that costs nothing, for features of at most this squared length in each view.
     #[must_use]
     pub fn variance_bound(
         &self,
@@ -220,30 +227,53 @@ impl ArmModel {
         squared_length: f32,
         settings: &LearningSettings,
     ) -> f64 {
-        self.scoring(contexts, settings).map_or(0.25, |(linear, _)| {
-            0.25 * self.dispersion * linear.variance_bound(squared_length)
-        })
+        let (mut views, mut deviation) = (0.0, 0.0);
+        for (_, linear, _) in self.scoring(contexts, settings) {
+            views += 1.0;
+            deviation += linear.variance_bound(squared_length).sqrt();
+        }
+        if views > 0.0 {
+            0.25 * self.dispersion * f64::powi(deviation / views, 2)
+        } else {
+            0.25
+        }
     }
 
-    /// The view that scores: the preferred one, where it is there.
-    fn scoring_view(&self, contexts: &Contexts<'_>, settings: &LearningSettings) -> Option<View> {
-        let other = match settings.preferred {
-            View::Text => View::Embedding,
-            View::Embedding => View::Text,
-        };
-        [settings.preferred, other].into_iter().find(|&view| {
-            let known = self.views[view.index()].as_ref().zip(contexts.of(view));
-            known.is_some_and(|(linear, features)| linear.dimensions() == features.len())
-        })
-    }
-
+    /// The views that score: the text view alone where it is preferred, else all that are there, by their mean. One view
+    /// is better for some prompts and the other for others, and the mean of both is no worse than the transformer alone on
+    /// any recorded source.
     fn scoring<'a>(
         &'a self,
         contexts: &Contexts<'a>,
         settings: &LearningSettings,
-    ) -> Option<(&'a Linear, &'a [f32])> {
-        let view = self.scoring_view(contexts, settings)?;
-        self.views[view.index()].as_ref().zip(contexts.of(view))
+    ) -> impl Iterator<Item = (View, &'a Linear, &'a [f32])> + use<'a> {
+        let known = |view: View, features: Option<&'a [f32]>| {
+            let linear = self.views[view.index()].as_ref()?;
+            features
+                .filter(|features| features.len() == linear.dimensions())
+                .map(|features| (view, linear, features))
+        };
+        let text = known(View::Text, contexts.text);
+        let alone = settings.preferred == View::Text && text.is_some();
+        let embedding = known(View::Embedding, contexts.embedding).filter(|_| !alone);
+        text.into_iter().chain(embedding)
+    }
+
+    /// The scoring views' expectation, and its variance for noise of variance 1 as `variance` tells it of each: as if their
+    /// errors were the same. `None` where no view is there.
+    fn scored<'a>(
+        &'a self,
+        contexts: &Contexts<'a>,
+        settings: &LearningSettings,
+        variance: impl Fn(View, &Linear, &[f32]) -> f64,
+    ) -> Option<(f64, f64)> {
+        let (mut views, mut mean, mut deviation) = (0.0, 0.0, 0.0);
+        for (view, linear, features) in self.scoring(contexts, settings) {
+            views += 1.0;
+            mean += linear.mean(features);
+            deviation += variance(view, linear, features).sqrt();
+        }
+        (views > 0.0).then(|| (mean / views, (deviation / views).powi(2)))
     }
 
     /// What the weights' expectation is off by as far as is known from all arms that were unknown when they began.

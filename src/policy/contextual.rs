@@ -7,7 +7,7 @@ use super::arm_model::{ArmModel, Common, Estimate};
 use super::pmf::{argmax, floor_per_dollar, normal_quantile, probability_of_best};
 use super::prompt_cache::{CachedInput, CachedShares};
 use super::route::{Objective, RouteSettings, Solution};
-use super::{ArmScore, Candidate, Contexts, Pmf, Policy, Proposal, Round, Strategy};
+use super::{ArmScore, Candidate, Contexts, Pmf, Policy, Proposal, Round, Strategy, View};
 use crate::arm::ArmId;
 
 /// Standard deviations beyond which an arm is not expected to win a race.
@@ -119,10 +119,11 @@ impl Snapshot {
     fn score(&self, round: &Round<'_>, settings: &RouteSettings, lambda: f64) -> Scored {
         let known = self.routes.get(round.route).map(|view| &*view.levels);
         let floor = round.demands.quality_floor.or(settings.quality_floor);
-        let squared = round
-            .contexts
-            .best_of(self.common.settings.preferred)
-            .map_or(1.0, |(_, features)| super::linear::dot(features, features));
+        let squared = View::ALL
+            .into_iter()
+            .filter_map(|view| round.contexts.of(view))
+            .map(|features| super::linear::dot(features, features))
+            .fold(1.0, f32::max);
         let noise = |weights: f64, (drift, level): (f64, f64)| {
             let level = settings.level_sd(drift, level);
             (settings.weights_noise.powi(2) * weights + level * level).sqrt()

@@ -67,7 +67,7 @@ pub struct ReplayArgs {
     /// Settings of the policy (TOML with tables route, learning and seed; default: those that `serve` uses)
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
-    /// The view of a prompt that is decided by: text, or embedding (the transformer's, beside the text view)
+    /// The view of a prompt that is decided by: text, or embedding (the mean of the text view and the transformer's)
     #[arg(long, value_name = "VIEW", default_value = "text", value_parser = super::asked::view)]
     pub view: View,
     /// Share of requests that go to the reference model (`serve`: 0.02), to hold the promised margin against what really comes of it

@@ -31,12 +31,12 @@ use crate::policy::View;
 use crate::policy::route::Objective;
 use crate::policy::seed::Seed;
 pub use args::ReplayArgs;
-use contestants::{Contestant, Settings, TextRows, Trial, single_points};
+use contestants::{Contestant, Settings, Trial, single_points};
 use dataset::{Dataset, DatasetError};
 use dynamics::Course;
 use metrics::{Run, SeedFigures, Swept, figures};
 use scenario::Scenario;
-use views::Looks;
+use views::{Looks, Rows};
 use world::World;
 
 /// Everything that one replay needs, in memory.
@@ -122,10 +122,10 @@ fn parse_policy(name: &str, dataset: &Dataset) -> Result<Contestant> {
 }
 
 fn plan(args: &ReplayArgs) -> Result<Plan> {
-    let mut looks = Looks::open(&args.models_dir, args.view)?;
-    let mut text = match args.view {
+    let mut looks = Looks::open(&args.models_dir, View::Text)?;
+    let mut transformer = match args.view {
         View::Text => None,
-        View::Embedding => Some(Looks::open(&args.models_dir, View::Text)?),
+        View::Embedding => Some(Looks::open(&args.models_dir, View::Embedding)?),
     };
     let scenario = args
         .scenario
@@ -162,27 +162,23 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     let mut feedback = scenario.feedback;
     feedback.rate = args.feedback_rate.unwrap_or(feedback.rate);
     feedback.delay = args.feedback_delay.unwrap_or(feedback.delay);
-    let prior = shipped_prior(&args.models_dir, &looks)?;
+    let prior = shipped_prior(&args.models_dir, &looks, transformer.as_ref())?;
     let mut settings = settings(args)?;
     asked::audit(args, &whole, &mut settings)?;
     let trials = pairs
         .into_iter()
         .map(|(seed, stream)| {
             let seed = shape(seed, &scenario, args.seed_limit);
-            let text = match &mut text {
-                Some(text) => Some(TextRows {
-                    seed: text.rows(&seed)?,
-                    stream: text.rows(&stream)?,
-                    surface_offset: text.surface_offset(),
-                    prior: shipped_prior(&args.models_dir, text)?,
-                }),
-                None => None,
+            let mut embedded = |prompts: &Dataset| -> Result<Option<Rows>> {
+                let transformer = transformer.as_mut();
+                transformer.map(|looks| looks.rows(prompts)).transpose()
             };
             Ok(Trial {
-                text,
+                seed_embedded: embedded(&seed)?,
                 seed_features: looks.rows(&seed)?,
                 world: World {
                     features: looks.rows(&stream)?,
+                    embedded: embedded(&stream)?,
                     replicas: scenario.replicas,
                     changes: scenario.resolve(&stream, stream.prompts.len())?,
                     feedback,
@@ -315,8 +311,8 @@ impl Plan {
     }
 }
 
-/// The prior in the folder, if there is one for this view.
-fn shipped_prior(folder: &Path, looks: &Looks) -> Result<Option<Arc<Seed>>> {
+/// The prior in the folder, if there is one for these views.
+fn shipped_prior(folder: &Path, text: &Looks, transformer: Option<&Looks>) -> Result<Option<Arc<Seed>>> {
     let path = folder.join("seed-prior.json");
     if !path.exists() {
         return Ok(None);
@@ -324,22 +320,23 @@ fn shipped_prior(folder: &Path, looks: &Looks) -> Result<Option<Arc<Seed>>> {
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let seed = Seed::parse(&bytes)
         .with_context(|| format!("{} is not a seed prior; train it again", path.display()))?;
-    let version = looks.version().to_string();
-    let same = seed.view_versions.get(&looks.view()) == Some(&version);
-    Ok(same.then(|| {
+    let fits = |looks: &&Looks| {
+        let version = looks.version().to_string();
+        seed.view_versions.get(&looks.view()) == Some(&version)
+    };
+    let views: Vec<View> = [Some(text), transformer]
+        .into_iter()
+        .flatten()
+        .filter(fits)
+        .map(Looks::view)
+        .collect();
+    Ok(views.contains(&View::Text).then(|| {
         let mut seed = Seed {
             view_versions: BTreeMap::new(),
             ..seed
         };
-        // A replay has one view, whichever it is, in the place of the text view.
         for arm in &mut seed.arms {
-            arm.quality = arm
-                .quality
-                .remove(&looks.view())
-                .map(|prior| (View::Text, prior))
-                .into_iter()
-                .collect();
-            arm.length = arm.length.take().filter(|_| looks.view() == View::Text);
+            arm.quality.retain(|view, _| views.contains(view));
         }
         Arc::new(seed)
     }))

@@ -1,5 +1,6 @@
 //! What replayed prompts look like: the text view of each, or its embedding.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,8 +21,13 @@ pub type Rows = Arc<Vec<Arc<[f32]>>>;
 pub(super) enum Looks {
     /// Words and surface.
     Text(Box<TextView>),
-    /// A transformer's embedding and surface, with the model behind it.
-    Embedding(Box<LocalEmbedder>, Box<EmbeddingView>),
+    /// A transformer's embedding and surface, with the model behind it, and the rows of the prompts that it has seen: each
+    /// prompt is in every fold.
+    Embedding(
+        Box<LocalEmbedder>,
+        Box<EmbeddingView>,
+        HashMap<String, Arc<[f32]>>,
+    ),
 }
 
 impl Looks {
@@ -43,7 +49,11 @@ impl Looks {
                 let name = "embedding-view.bin";
                 let view = EmbeddingView::read(&read(name)?).with_context(|| unusable(name))?;
                 let embedder = LocalEmbedder::open(&folder.join(view.model()))?;
-                Ok(Self::Embedding(Box::new(embedder), Box::new(view)))
+                Ok(Self::Embedding(
+                    Box::new(embedder),
+                    Box::new(view),
+                    HashMap::new(),
+                ))
             }
         }
     }
@@ -60,7 +70,7 @@ impl Looks {
     pub(super) fn version(&self) -> u32 {
         match self {
             Self::Text(view) => view.version(),
-            Self::Embedding(_, view) => view.version(),
+            Self::Embedding(_, view, _) => view.version(),
         }
     }
 
@@ -68,7 +78,7 @@ impl Looks {
     pub(super) fn surface_offset(&self) -> usize {
         match self {
             Self::Text(view) => view.surface_offset(),
-            Self::Embedding(_, view) => view.dimensions() - SURFACE,
+            Self::Embedding(_, view, _) => view.dimensions() - SURFACE,
         }
     }
 
@@ -91,7 +101,10 @@ impl Looks {
     fn row(&mut self, text: &str) -> Result<Arc<[f32]>> {
         match self {
             Self::Text(view) => Ok(view.features(text).into()),
-            Self::Embedding(embedder, view) => {
+            Self::Embedding(embedder, view, seen) => {
+                if let Some(row) = seen.get(text) {
+                    return Ok(Arc::clone(row));
+                }
                 let prompt = PromptText::plain(text);
                 let embedding = embedder.embed(prompt.words())?;
                 let row = view.project(&embedding, &Surface::plain(&prompt));
@@ -99,7 +112,9 @@ impl Looks {
                     row.is_some(),
                     "the embedding model and its view do not fit each other"
                 );
-                Ok(row.unwrap_or_default().into())
+                let row: Arc<[f32]> = row.unwrap_or_default().into();
+                seen.insert(text.to_owned(), Arc::clone(&row));
+                Ok(row)
             }
         }
     }

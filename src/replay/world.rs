@@ -12,6 +12,7 @@ use super::dynamics::Audited;
 use super::meter::Meter;
 use super::metrics::{Run, Step};
 use super::scenario::{Feedback, Order, Replicas, Resolved, conditions};
+use super::views::Rows;
 use crate::arm::ArmId;
 use crate::policy::{
     self, ArmScore, Candidate, Contexts, Demands, Learner, Logged, Observation, Round, UsageSample,
@@ -25,8 +26,10 @@ pub const ROUTE: &str = "auto";
 pub struct World {
     /// The prompts and outcomes.
     pub dataset: Arc<Dataset>,
-    /// Features of each prompt.
-    pub features: Arc<Vec<Arc<[f32]>>>,
+    /// Features of each prompt, by the text view.
+    pub features: Rows,
+    /// By the transformer's view, where it is replayed beside the text view.
+    pub embedded: Option<Rows>,
     /// What changes on the way.
     pub changes: Vec<Resolved>,
     /// When scores come.
@@ -109,7 +112,7 @@ impl World {
                     latency_ms: 0.0,
                 })
                 .collect();
-            let contexts = text_only(features);
+            let contexts = contexts(prompt, &self.features, self.embedded.as_ref());
             let round = Round {
                 route: ROUTE,
                 contexts,
@@ -197,7 +200,7 @@ impl World {
             seq,
             route: ROUTE,
             arm: &self.dataset.models[score.model],
-            contexts: text_only(&self.features[score.prompt]),
+            contexts: contexts(score.prompt, &self.features, self.embedded.as_ref()),
             category: self.dataset.prompts[score.prompt]
                 .category
                 .as_deref()
@@ -280,11 +283,11 @@ fn announce(
     }
 }
 
-/// The contexts of a replayed prompt: recorded prompts have the text view.
+/// The contexts of a replayed prompt.
 #[must_use]
-pub const fn text_only(features: &[f32]) -> Contexts<'_> {
+pub fn contexts<'a>(prompt: usize, features: &'a Rows, embedded: Option<&'a Rows>) -> Contexts<'a> {
     Contexts {
-        text: Some(features),
-        embedding: None,
+        text: Some(&features[prompt]),
+        embedding: embedded.map(|rows| &*rows[prompt]),
     }
 }

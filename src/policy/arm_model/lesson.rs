@@ -3,7 +3,7 @@
 use super::delta::{Learned, Timely};
 use super::{ArmModel, Common, DISPERSION_GAIN, LearningSettings, most_spread};
 use crate::policy::drift::Change;
-use crate::policy::linear::dot;
+use crate::policy::linear::{Linear, dot};
 use crate::policy::{Contexts, Observation, View};
 
 /// What was expected of an answer, part by part, with the variance that each part had.
@@ -125,17 +125,14 @@ impl ArmModel {
         common: &Common,
     ) -> Expectation {
         let settings = &common.settings;
-        let view = self.scoring_view(&observation.contexts, settings);
-        let (slow, weights) = match (self.scoring(&observation.contexts, settings), view) {
-            (Some((linear, features)), Some(view)) => {
-                let along = along[view.index()].as_ref();
-                let variance = along.map_or(0.0, |px| f64::from(dot(px, features).max(0.0)));
-                (
-                    linear.mean(features) + self.correction(&common.transfer),
-                    variance,
-                )
-            }
-            _ => (self.mean_quality, 1.0 / (self.rewards as f64 + 10.0)),
+        let of_weights = |view: View, _: &Linear, features: &[f32]| {
+            let along = along[view.index()].as_ref();
+            along.map_or(0.0, |px| f64::from(dot(px, features).max(0.0)))
+        };
+        let scored = self.scored(&observation.contexts, settings, of_weights);
+        let (slow, weights) = match scored {
+            Some((mean, variance)) => (mean + self.correction(&common.transfer), variance),
+            None => (self.mean_quality, 1.0 / (self.rewards as f64 + 10.0)),
         };
         let offset = self.offset(observation.category);
         let level = self.drift.level_at(clock, &settings.drift);

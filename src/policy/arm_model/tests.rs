@@ -1,4 +1,6 @@
 use super::*;
+use crate::policy::linear::LinearPrior;
+use crate::policy::seed::SEED_FORMAT;
 use crate::policy::{Contexts, Observation};
 
 /// An arm whose scores are all alike has next to no noise left when it meets another category, where it scores .15
@@ -113,4 +115,56 @@ fn each_part_moves_by_its_share_of_one_error() {
     let other = ArmModel::new("a/2", "", 0.0, None, [Some(1), None], &common.settings);
     let expected = other.estimate(&contexts, Some("code"), 0, &common, false).mean;
     assert!((expected - (0.5 + common_level)).abs() < 1e-5);
+}
+
+/// Text expects .6 and the transformer .8: where the transformer's view is in use their mean decides, and text alone where
+/// the embedding did not come in time.
+#[test]
+fn two_views_expect_what_lies_between_them() {
+    let quality = [(View::Text, 0.6), (View::Embedding, 0.8)]
+        .map(|(view, mean)| (view, LinearPrior::around(&[mean], 4.0)));
+    let seed = Seed {
+        format: SEED_FORMAT,
+        view_versions: BTreeMap::new(),
+        arms: vec![ArmSeed {
+            model: "1".into(),
+            family: String::new(),
+            prompts: 4,
+            mean_quality: 0.7,
+            mean_cost_usd: 0.0,
+            dispersion: 0.5,
+            quality: quality.into(),
+            categories: BTreeMap::new(),
+            length: None,
+        }],
+        learned: Vec::new(),
+        digest: 0,
+    };
+    let expected = |preferred: View, embedding: Option<&[f32]>| {
+        let settings = LearningSettings {
+            preferred,
+            ..LearningSettings::default()
+        };
+        let model = ArmModel::new("a/1", "", 0.0, Some(&seed), [Some(1), Some(1)], &settings);
+        let contexts = Contexts {
+            text: Some(&[1.0]),
+            embedding,
+        };
+        model.estimate(&contexts, None, 0, &settings.into(), true)
+    };
+    let both = expected(View::Embedding, Some(&[1.0]));
+    assert!((both.mean - 0.7).abs() < 1e-6, "{both:?}");
+    // Each has a variance of 1/4 of the noise's .5 * .7 * .3, and their errors are taken to be the same.
+    assert!(
+        (both.weights_variance - 0.5 * 0.21 / 4.0).abs() < 1e-6,
+        "{both:?}"
+    );
+    for (preferred, embedding) in [
+        (View::Text, Some(&[1.0][..])),
+        (View::Text, None),
+        (View::Embedding, None),
+    ] {
+        let alone = expected(preferred, embedding).mean;
+        assert!((alone - 0.6).abs() < 1e-6, "{alone}");
+    }
 }

@@ -11,12 +11,13 @@ use crate::policy::linucb::{LinUcbSettings, UcbPrior};
 use crate::policy::route::Objective;
 use crate::policy::seed::{CATEGORY_SHRINKAGE, LabelledOutcome, SeedBuilder};
 use crate::policy::{
-    ArmFacts, CategoryTable, ContextualLearner, EpsilonGreedy, Fixed, Learner, LinUcb, Random,
+    ArmFacts, CategoryTable, ContextualLearner, EpsilonGreedy, Fixed, Learner, LinUcb, Random, View,
 };
 use crate::replay::dataset::Prompt;
 use crate::replay::meter::Meter;
 use crate::replay::nearest::Nearest;
-use crate::replay::world::{ROUTE, text_only};
+use crate::replay::views::Rows;
+use crate::replay::world::{ROUTE, contexts};
 
 /// The learner of a contestant; `number` tells routers apart that share the traffic.
 pub(super) fn learner(
@@ -49,7 +50,7 @@ pub(super) fn learner(
                     .indicator(trial.seed.prompts[prompt].category.as_deref())
                     .into()
             };
-            let rows: Vec<Arc<[f32]>> = (0..trial.seed.prompts.len()).map(row).collect();
+            let rows: Rows = Arc::new((0..trial.seed.prompts.len()).map(row).collect());
             // The table's cells are shrunk as a table's should be, not as weights on features of a prompt are.
             let mut settings = settings.clone();
             settings.seed.ridge = Some(CATEGORY_SHRINKAGE);
@@ -95,18 +96,19 @@ fn contextual(
     trial: &Trial,
     settings: &Settings,
     meter: &Meter,
-    rows: &[Arc<[f32]>],
+    rows: &Rows,
     dimensions: usize,
 ) -> ContextualLearner {
     let dataset = &trial.world.dataset;
+    let embedded = trial.seed_embedded.as_ref();
     let mut builder = SeedBuilder::default();
-    for (prompt, features) in trial.seed.prompts.iter().zip(rows) {
+    for (place, prompt) in trial.seed.prompts.iter().enumerate() {
         for (model, outcome) in prompt.outcomes.iter().enumerate() {
             if let Some(outcome) = outcome.filter(|_| !trial.unseeded.contains(&model)) {
                 builder.add(&LabelledOutcome {
                     model: dataset.models[model].as_str(),
                     category: category(contestant, prompt),
-                    contexts: text_only(features),
+                    contexts: contexts(place, rows, embedded),
                     reward: outcome.score,
                     length: None,
                     cost_usd: Some(outcome.cost_usd),
@@ -119,8 +121,13 @@ fn contextual(
     } else {
         Some(Arc::new(builder.build(&settings.seed, BTreeMap::new())))
     };
-    let mut learner =
-        ContextualLearner::new(settings.learning, [Some(dimensions), None], BTreeMap::new(), seed);
+    let of_embeddings = trial.world.embedded.as_ref().and_then(|rows| rows.first());
+    let mut learning = settings.learning;
+    if of_embeddings.is_some() {
+        learning.preferred = View::Embedding;
+    }
+    let dimensions = [Some(dimensions), of_embeddings.map(|row| row.len())];
+    let mut learner = ContextualLearner::new(learning, dimensions, BTreeMap::new(), seed);
     for (model, id) in dataset.models.iter().enumerate() {
         learner.ensure_arm(&ArmFacts {
             id: id.clone(),
@@ -131,14 +138,9 @@ fn contextual(
     learner.ensure_route(ROUTE, settings.route.clone());
     // The latest 512 seed prompts stand for the traffic to come.
     let skip = rows.len().saturating_sub(512);
-    let latest = trial
-        .seed
-        .prompts
-        .iter()
-        .zip(rows)
-        .zip(trial.seed_features.iter())
-        .skip(skip);
-    for ((prompt, features), costs_from) in latest {
+    for (place, prompt) in trial.seed.prompts.iter().enumerate().skip(skip) {
+        let costs_from = &trial.seed_features[place];
+        let category = category(contestant, prompt);
         let offers: Vec<_> = dataset
             .models
             .iter()
@@ -150,7 +152,7 @@ fn contextual(
                 )
             })
             .collect();
-        learner.rehearse(ROUTE, &text_only(features), category(contestant, prompt), &offers);
+        learner.rehearse(ROUTE, &contexts(place, rows, embedded), category, &offers);
     }
     learner.known_change();
     learner

@@ -93,8 +93,10 @@ impl Contestant {
 pub struct Trial {
     /// Labelled prompts, all outcomes known.
     pub seed: Arc<Dataset>,
-    /// Their features.
-    pub seed_features: Arc<Vec<Arc<[f32]>>>,
+    /// Their features, by the text view.
+    pub seed_features: Rows,
+    /// By the transformer's view, where it is replayed beside the text view.
+    pub seed_embedded: Option<Rows>,
     /// The prompts to decide.
     pub world: World,
     /// The shipped prior, where there are no seed prompts.
@@ -103,21 +105,6 @@ pub struct Trial {
     pub unseeded: Vec<usize>,
     /// Where the surface features begin in a feature vector.
     pub surface_offset: usize,
-    /// The same of the text view, where another one is replayed.
-    pub text: Option<TextRows>,
-}
-
-/// A trial's prompts through the text view.
-#[derive(Clone, Debug)]
-pub struct TextRows {
-    /// Features of the seed prompts.
-    pub seed: Rows,
-    /// Of the prompts to decide.
-    pub stream: Rows,
-    /// Where the surface features begin.
-    pub surface_offset: usize,
-    /// The shipped prior, where there are no seed prompts.
-    pub prior: Option<Arc<Seed>>,
 }
 
 impl Contestant {
@@ -126,6 +113,14 @@ impl Contestant {
         matches!(
             self,
             Self::Contextual | Self::Offline | Self::TextView | Self::OneReplica | Self::Apart
+        )
+    }
+
+    /// Whether it decides by the transformer's view too, where that is replayed.
+    const fn sees_embeddings(self) -> bool {
+        matches!(
+            self,
+            Self::Contextual | Self::Offline | Self::OneReplica | Self::Apart
         )
     }
 
@@ -196,6 +191,9 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
         Arc::new(rows)
     };
     let mut own = trial.clone();
+    if !contestant.sees_embeddings() {
+        (own.seed_embedded, own.world.embedded) = (None, None);
+    }
     match contestant {
         Contestant::SurfaceOnly => {
             own.world.features = surface(&trial.world.features);
@@ -205,14 +203,6 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
         Contestant::Shuffled => {
             own.world.features = shuffled(&trial.world.features);
             own.seed_features = shuffled(&trial.seed_features);
-        }
-        Contestant::TextView => {
-            if let Some(text) = &trial.text {
-                own.seed_features = Arc::clone(&text.seed);
-                own.world.features = Arc::clone(&text.stream);
-                own.surface_offset = text.surface_offset;
-                own.prior.clone_from(&text.prior);
-            }
         }
         _ => {}
     }
