@@ -381,6 +381,18 @@ impl Linear {
         }
     }
 
+    /// Adds `amount` to the target of everything observed. The first feature must be the intercept, 1 in every
+    /// observation: then the sums of the others are the first row of D.
+    pub fn raise(&mut self, amount: f64) {
+        if amount == 0.0 {
+            return;
+        }
+        for (information, sum) in self.information.iter_mut().zip(&self.evidence) {
+            *information += amount * sum;
+        }
+        self.refresh();
+    }
+
     /// Forgets the share `1 - kept` of what was observed, at once.
     pub fn forget(&mut self, kept: f64) {
         self.scale *= kept.clamp(0.0, 1.0);
@@ -465,6 +477,23 @@ mod tests {
 
     fn flat(dimensions: usize) -> Linear {
         Linear::new(Arc::new(LinearPrior::around(&vec![0.0; dimensions], 1.0)), 1.0).unwrap()
+    }
+
+    #[test]
+    fn raised_weights_are_those_of_raised_targets() {
+        let prior = Arc::new(LinearPrior::around(&[0.5, 0.0], 2.0));
+        let mut low = Linear::new(Arc::clone(&prior), 0.99).unwrap();
+        let mut high = low.clone();
+        for (turn, feature) in [0.3_f32, -1.0, 0.7, 2.0].into_iter().enumerate() {
+            let target = 0.2 * turn as f64;
+            low.update(&[1.0, feature], target, 0.8);
+            high.update(&[1.0, feature], target + 0.25, 0.8);
+        }
+        low.raise(0.25);
+        high.refresh();
+        for features in [[1.0, 0.0], [1.0, 1.0]] {
+            assert!((low.mean(&features) - high.mean(&features)).abs() < 1e-6);
+        }
     }
 
     #[test]

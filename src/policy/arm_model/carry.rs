@@ -1,13 +1,18 @@
 //! What of an arm's statistics outlives new features, a new seed or a late embedding.
 
 use super::{ArmModel, Common};
+use crate::policy::transfer::Transfer;
 use crate::policy::{Observation, View};
 
 impl ArmModel {
     /// Takes over what `old` has observed, where its views in `kept` (by index) are still those here: the weights rest
     /// on the prior of this arm from now on, and the evidence is the old one's. Views that are not kept stay as they
     /// start, for statistics never cross versions; so does all that was measured against the text view.
-    pub fn carry(&mut self, old: &Self, kept: [bool; 2]) {
+    ///
+    /// Of an arm that was unknown the weights have learned without what all new arms have in common. If it is known now,
+    /// that is its own.
+    pub fn carry(&mut self, old: &Self, kept: [bool; 2], transfer: &Transfer) {
+        let apart = old.correction(transfer) - self.correction(transfer);
         let mut carried = false;
         for view in View::ALL {
             let index = view.index();
@@ -16,6 +21,7 @@ impl ArmModel {
             };
             let mut linear = before.clone();
             if kept[index] && linear.rebase(own.prior()) {
+                linear.raise(apart);
                 *own = linear;
                 carried |= view == View::Text;
             }

@@ -117,13 +117,12 @@ fn each_part_moves_by_its_share_of_one_error() {
     assert!((expected - (0.5 + common_level)).abs() < 1e-5);
 }
 
-/// Text expects .6 and the transformer .8: where the transformer's view is in use their mean decides, and text alone where
-/// the embedding did not come in time.
-#[test]
-fn two_views_expect_what_lies_between_them() {
-    let quality = [(View::Text, 0.6), (View::Embedding, 0.8)]
-        .map(|(view, mean)| (view, LinearPrior::around(&[mean], 4.0)));
-    let seed = Seed {
+/// Of the model `1` each view expects what is named, as if it had seen four scores.
+fn seed(expected: &[(View, f64)]) -> Seed {
+    let quality = expected
+        .iter()
+        .map(|&(view, mean)| (view, LinearPrior::around(&[mean], 4.0)));
+    Seed {
         format: SEED_FORMAT,
         view_versions: BTreeMap::new(),
         arms: vec![ArmSeed {
@@ -133,13 +132,54 @@ fn two_views_expect_what_lies_between_them() {
             mean_quality: 0.7,
             mean_cost_usd: 0.0,
             dispersion: 0.5,
-            quality: quality.into(),
+            quality: quality.collect(),
             categories: BTreeMap::new(),
             length: None,
         }],
         learned: Vec::new(),
         digest: 0,
+    }
+}
+
+/// What a new arm has learned beside what is common to new arms is its own once a seed has it.
+#[test]
+fn an_arm_that_becomes_known_keeps_what_was_seen() {
+    let mut common = Common::default();
+    let arm = crate::arm::ArmId::new("a/1");
+    let contexts = Contexts {
+        text: Some(&[1.0]),
+        embedding: None,
     };
+    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
+    for clock in 0..500 {
+        let observation = Observation {
+            seq: clock,
+            route: "auto",
+            arm: &arm,
+            contexts,
+            category: None,
+            reward: 0.2,
+            weight: 1.0,
+            propensity: 1.0,
+            logged: None,
+            late: false,
+            revises: None,
+        };
+        model.learn(&observation, clock, &mut common);
+    }
+    assert!(common.transfer.mean() < -0.02, "{:?}", common.transfer);
+    let seed = seed(&[(View::Text, 0.2)]);
+    let mut known = ArmModel::new("a/1", "", 0.0, Some(&seed), [Some(1), None], &common.settings);
+    known.carry(&model, [true; 2], &common.transfer);
+    let expected = known.estimate(&contexts, None, 500, &common, false).mean;
+    assert!((expected - 0.2).abs() < 0.01, "{expected}");
+}
+
+/// Text expects .6 and the transformer .8: where the transformer's view is in use their mean decides, and text alone where
+/// the embedding did not come in time.
+#[test]
+fn two_views_expect_what_lies_between_them() {
+    let seed = seed(&[(View::Text, 0.6), (View::Embedding, 0.8)]);
     let expected = |preferred: View, embedding: Option<&[f32]>| {
         let settings = LearningSettings {
             preferred,

@@ -25,7 +25,7 @@ impl ContextualLearner {
         if whole {
             *own = Arc::new(saved);
         } else {
-            Arc::make_mut(own).carry(&saved, kept);
+            Arc::make_mut(own).carry(&saved, kept, &self.common.transfer);
         }
     }
 
@@ -69,7 +69,7 @@ impl ContextualLearner {
         for (index, name) in names.iter().enumerate() {
             let theirs = fresh.index_of(name);
             let mut model = ArmModel::clone(&fresh.arms[theirs]);
-            model.carry(&self.arms[index], kept);
+            model.carry(&self.arms[index], kept, &self.common.transfer);
             self.arms[index] = Arc::new(model);
         }
         self.settle(fresh, kept);
@@ -83,6 +83,7 @@ impl ContextualLearner {
             let theirs = relearned.index_of(name);
             self.arms[index] = Arc::clone(&relearned.arms[theirs]);
         }
+        self.adopt(relearned.common.transfer);
         self.settle(relearned, kept);
     }
 

@@ -114,6 +114,15 @@ impl ContextualLearner {
         });
     }
 
+    /// Goes on from what is known elsewhere of what new arms start from; others have been told of it, or learn it as this
+    /// learner did.
+    pub(super) fn adopt(&mut self, transfer: Transfer) {
+        self.common.transfer = transfer;
+        if let Some(replica) = &mut self.replica {
+            replica.transfer = transfer;
+        }
+    }
+
     /// What was observed here since the last delta. `None` when that is nothing, or when it does not learn with others.
     pub fn take_delta(&mut self) -> Option<Delta> {
         let replica = self.replica.as_mut()?;

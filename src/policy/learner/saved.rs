@@ -102,7 +102,7 @@ impl ContextualLearner {
         self.clock = saved.clock;
         self.signals = saved.signals;
         self.heard = saved.heard;
-        self.common.transfer = saved.transfer;
+        self.adopt(saved.transfer);
         (self.last_reward_seq, self.last_usage_seq) = (saved.last_reward_seq, saved.last_usage_seq);
         self.last_late_seq = saved.last_late_seq;
         let kept = self.kept_views(&saved.view_versions);
