@@ -375,6 +375,60 @@ mod tests {
         ));
     }
 
+    /// Low scores of the first arm, of which nothing is known: they tell of all new arms as well.
+    fn low(count: usize) -> Vec<Seen> {
+        let one = Seen {
+            arm: 0,
+            feature: 0.5,
+            category: 0,
+            reward: 0.1,
+        };
+        vec![one; count]
+    }
+
+    /// What `learner` tells of new arms after one more score, of an arm that it meets now, and what it has learned from it.
+    fn told_and_learned(learner: &mut ContextualLearner) -> (TransferDelta, TransferDelta) {
+        let before = learner.common.transfer;
+        let next = Seen {
+            arm: 1,
+            ..low(1)[0].clone()
+        };
+        learn(learner, &[next], false);
+        let told = learner.take_delta().expect("a score was learned").transfer;
+        (told, learner.common.transfer.since(&before))
+    }
+
+    /// A seed holds the first half of the scores, so that only the others were relearned. Those who heard of all of them
+    /// hear of none again, and lose none.
+    #[test]
+    fn who_takes_relearned_arms_over_tells_nothing_twice() {
+        let mut running = shared("a");
+        learn(&mut running, &low(40), false);
+        let heard = running.take_delta().unwrap().transfer;
+        assert_ne!(heard, TransferDelta::default());
+        let mut relearned = learner();
+        learn(&mut relearned, &low(20), false);
+        let known = relearned.common.transfer;
+        running.replace_arms(relearned);
+        assert_eq!(running.common.transfer, known);
+        let (told, learned) = told_and_learned(&mut running);
+        assert_eq!(told, learned);
+        assert_ne!(told, TransferDelta::default());
+    }
+
+    #[test]
+    fn who_takes_a_saved_state_over_tells_nothing_of_what_it_holds() {
+        let mut before = learner();
+        learn(&mut before, &low(40), false);
+        let mut restarted = shared("a");
+        restarted.load(&before.save().unwrap()).unwrap();
+        assert_eq!(restarted.common.transfer, before.common.transfer);
+        assert_ne!(restarted.common.transfer, Transfer::default());
+        let (told, learned) = told_and_learned(&mut restarted);
+        assert_eq!(told, learned);
+        assert_ne!(told, TransferDelta::default());
+    }
+
     #[test]
     fn a_stamp_is_first_once_whatever_the_order() {
         let stamp = |epoch, sequence| Stamp {
