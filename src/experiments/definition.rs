@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::hypothesis::{self, statement};
 use crate::arm::{Arm, ArmId};
 use crate::config;
 use crate::evaluation::ab::{Design, Guardrails, Hypothesis};
@@ -313,8 +314,7 @@ impl Definition {
         now: UnixMs,
     ) -> Self {
         let guardrails = Guardrails {
-            // What is "no worse" must at least not be dearer, or there is no reason to ship it.
-            cost_ratio: (hypothesis != Hypothesis::Superior).then_some(1.0),
+            cost_ratio: hypothesis::cost_ratio(hypothesis),
             ..Guardrails::default()
         };
         let statement = statement(&variants, hypothesis, "quality", None);
@@ -351,10 +351,6 @@ impl Definition {
     /// The definition of an `[[experiments]]` section, or of one that the API was given.
     #[must_use]
     pub fn from_config(experiment: &config::Experiment, origin: Origin, now: UnixMs) -> Self {
-        let hypothesis = match experiment.hypothesis {
-            config::Hypothesis::Superior => Hypothesis::Superior,
-            config::Hypothesis::NonInferior { margin } => Hypothesis::NonInferior { margin },
-        };
         let variants: Vec<(String, Variant)> = experiment
             .arms
             .iter()
@@ -364,7 +360,7 @@ impl Definition {
             &experiment.name,
             &experiment.route,
             variants,
-            hypothesis,
+            experiment.hypothesis.into(),
             origin,
             now,
         );
@@ -424,26 +420,10 @@ impl Definition {
                 given: self.variants.len(),
             });
         }
-        let within = |field, value: f64, low: f64, high: f64, range| {
-            let valid = value > low && value <= high;
-            if valid {
-                Ok(())
-            } else {
-                Err(DefinitionError::Range { field, value, range })
-            }
-        };
-        within("coverage", self.coverage, 0.0, 1.0, "(0, 1]")?;
-        within("alpha", self.design.alpha, 0.0, 0.5, "(0, 0.5]")?;
-        within("planned", self.design.planned as f64, 0.0, 1e9, "[1, 10^9]")?;
-        match self.design.hypothesis {
-            Hypothesis::Superior => {}
-            Hypothesis::NonInferior { margin } => within("margin", margin, 0.0, 1.0, "(0, 1]")?,
-            Hypothesis::Gain { margin, saving } => {
-                within("margin", margin, 0.0, 1.0, "(0, 1]")?;
-                within("saving", saving, 0.0, 1.0, "(0, 1]")?;
-            }
-        }
-        Ok(())
+        within("coverage", self.coverage, 1.0, "(0, 1]")?;
+        within("alpha", self.design.alpha, 0.5, "(0, 0.5]")?;
+        within("planned", self.design.planned as f64, 1e9, "[1, 10^9]")?;
+        hypothesis::check(self.design.hypothesis)
     }
 
     /// The same experiment, whatever its dates, its wording and what looks at prompts: a configuration read again does
@@ -459,45 +439,16 @@ impl Definition {
     }
 }
 
-/// Whether prices tell which one is cheaper: between models and families, and not between ways of routing.
-fn by_price(variants: &[(String, Variant)]) -> bool {
-    let mut variants = variants.iter().map(|(_, variant)| variant);
-    variants.all(|variant| matches!(variant, Variant::Model(_) | Variant::Family(_)))
-}
-
-/// The hypothesis in words.
-fn statement(
-    variants: &[(String, Variant)],
-    hypothesis: Hypothesis,
-    metric: &str,
-    category: Option<&str>,
-) -> String {
-    let control = variants
-        .first()
-        .map_or_else(String::new, |(_, variant)| variant.to_string());
-    let treatments: Vec<String> = variants
-        .iter()
-        .skip(1)
-        .map(|(_, variant)| variant.to_string())
-        .collect();
-    let treatments = treatments.join(" or ");
-    let claim = match hypothesis {
-        Hypothesis::Superior => format!("{treatments} has a higher mean {metric} than {control}"),
-        Hypothesis::NonInferior { margin } if by_price(variants) => {
-            format!(
-                "{treatments} is cheaper than {control}, and its mean {metric} is no more than {margin} below"
-            )
-        }
-        Hypothesis::Gain { margin, saving } => format!(
-            "the mean {metric} of {treatments} is higher than that of {control}, or no more than {margin} below at a cost that is lower by {} % or more",
-            100.0 * saving
-        ),
-        Hypothesis::NonInferior { margin } => format!(
-            "the mean {metric} of {treatments} is no more than {margin} below that of {control}, and it is not found to cost more"
-        ),
-    };
-    category.map_or_else(
-        || claim.clone(),
-        |category| format!("for prompts of “{category}”, {claim}"),
-    )
+/// Refuses what does not lie in (0, `most`].
+pub(super) fn within(
+    field: &'static str,
+    value: f64,
+    most: f64,
+    range: &'static str,
+) -> Result<(), DefinitionError> {
+    if value > 0.0 && value <= most {
+        Ok(())
+    } else {
+        Err(DefinitionError::Range { field, value, range })
+    }
 }

@@ -12,6 +12,7 @@
 mod definition;
 mod engine;
 mod event;
+mod hypothesis;
 mod intervention;
 mod life;
 mod retrial;

@@ -3,13 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Origin, Split, Variant, milli};
+use super::hypothesis::{gain, no_worse};
 use super::retrial;
 use crate::arm::ArmId;
 use crate::evaluation::ab::Hypothesis;
 use crate::units::UnixMs;
-
-/// Least share of the cost that another way of routing must save if it is not better: less is no reason for it.
-const SAVING: f64 = 0.02;
 
 /// On what terms an automatic experiment may run: the route's own, and what is known when it starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -253,20 +251,6 @@ fn worth(terms: &Terms) -> Hypothesis {
         Hypothesis::Superior
     } else {
         no_worse(terms.margin)
-    }
-}
-
-fn no_worse(margin: f64) -> Hypothesis {
-    Hypothesis::NonInferior {
-        margin: margin.clamp(0.001, 1.0),
-    }
-}
-
-/// What makes another way of routing worth having: unlike a cheaper model, it need not save anything.
-fn gain(margin: f64) -> Hypothesis {
-    Hypothesis::Gain {
-        margin: margin.clamp(0.001, 1.0),
-        saving: SAVING,
     }
 }
 
