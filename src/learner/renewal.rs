@@ -1,7 +1,8 @@
 //! New features and seeds while requests run, and embeddings that came too late for their decisions.
 
 use super::lessons::{self, Late, Versions};
-use super::{CHUNK, Worker, signals};
+use super::signals;
+use super::worker::{CHUNK, Worker};
 use crate::policy::learner::ContextualLearner;
 use crate::policy::seed::LogMark;
 use crate::store::{FROM_CACHE, LoggedFeedback, StoreError};
