@@ -10,6 +10,7 @@ pub mod features;
 pub mod former;
 pub mod late;
 pub mod live;
+mod log;
 pub mod money;
 pub mod outlook;
 pub mod pending;
@@ -21,6 +22,7 @@ pub mod reload;
 pub mod reports;
 pub mod sessions;
 pub mod triggers;
+mod upkeep;
 pub mod variants;
 
 use std::path::{Path, PathBuf};
@@ -34,12 +36,11 @@ use rand_chacha::ChaCha8Rng;
 use uuid::{Builder, Uuid};
 
 use crate::app::books::Books;
-use crate::app::desk::{Desk, Detail};
+use crate::app::desk::Desk;
 use crate::app::features::{FeatureError, FeatureSet};
 use crate::app::former::Former;
 use crate::app::live::{Live, LiveError};
 use crate::app::pending::Pending;
-use crate::app::prepare::Prepared;
 use crate::app::prices::Prices;
 use crate::app::reports::About;
 use crate::app::sessions::Sessions;
@@ -50,26 +51,16 @@ use crate::config::{Config, DEFAULT_CONNECT_TIMEOUT_MS};
 use crate::dispatch::idempotency::Idempotency;
 use crate::dispatch::{DispatchRules, Dispatcher, LatencyOracle, LatencyQuestion};
 use crate::experiments::{FORMER, Variant};
-use crate::learner::codec::{CONTEXT_FORMAT, Kept, KeptOption, encode};
 use crate::learner::{LearnerError, LearnerHandle, Setup};
 use crate::pricing::budget::Budgets;
 use crate::providers;
-use crate::request::ChatRequest;
 use crate::server::idempotency::Shelf;
-use crate::store::{CandidateRow, DecisionRow, EventRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::{Counters, InputSize, Question, Telemetry};
 use crate::units::UnixMs;
 
-/// Time between two computations of the latency view.
-const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// Scores from which the embedding view must have learned here before it is compared with the text view.
 const COMPARED_AFTER: u64 = 1_000;
-/// Time to the first report, so that a newcomer sees one soon.
-const FIRST_REPORT: Duration = Duration::from_secs(10);
-/// Time between two reports while requests come.
-const REPORT_EVERY: Duration = Duration::from_secs(30);
-/// ... and at least so many times what the last one took, so that reports stay below a hundredth of the load.
-const REPORT_SHARE: u32 = 100;
 
 /// The running program. Cheap to clone.
 pub type App = Arc<Parts>;
@@ -203,7 +194,7 @@ impl Parts {
                 let pending = pending.clone();
                 Arc::new(move |id| pending.get(id).is_some())
             },
-            on_drift: drift_log(store.clone(), Arc::clone(&desk), Arc::clone(&live)),
+            on_drift: log::drift_log(store.clone(), Arc::clone(&desk), Arc::clone(&live)),
         })?;
         let app = Arc::new(Self {
             live,
@@ -234,8 +225,8 @@ impl Parts {
         );
         app.describe();
         app.notice();
-        tokio::spawn(publish(Arc::downgrade(&app)));
-        tokio::spawn(report(Arc::downgrade(&app)));
+        tokio::spawn(upkeep::publish(Arc::downgrade(&app)));
+        tokio::spawn(upkeep::report(Arc::downgrade(&app)));
         tokio::spawn(desk::follow(Arc::downgrade(&app)));
         tokio::spawn(money::keep(Arc::downgrade(&app)));
         Ok(app)
@@ -305,32 +296,6 @@ impl Parts {
         Builder::from_unix_timestamp_millis(clock::wall().0.unsigned_abs(), &random).into_uuid()
     }
 
-    /// Logs something that happened.
-    pub fn log_event(&self, kind: &'static str, subject: &str, detail: serde_json::Value) {
-        self.store.log_event(EventRow {
-            at: clock::wall(),
-            kind: kind.into(),
-            subject: subject.to_owned(),
-            detail: detail.to_string(),
-        });
-    }
-
-    /// Logs a decision, before any attempt at it.
-    pub fn log_decision(&self, prepared: &Prepared, request: &ChatRequest) {
-        if let Some(session) = &prepared.decided.session {
-            self.sessions
-                .decided(session.held, session.incumbent != *prepared.decided.arm());
-        }
-        let look = &prepared.look;
-        self.counters
-            .looked(&prepared.decided.route, look.took, look.saved, look.unable as u64);
-        self.store.log_decision(decision_row(prepared, request));
-        prepared.account.ledger().decided(&self.store);
-        if let Some(late) = &prepared.late {
-            late.decided(&prepared.decided.id, &self.store);
-        }
-    }
-
     /// Why it cannot take requests; empty when it can.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -376,131 +341,6 @@ fn keep_features(config: &Config, models_dir: &Path, features: &FeatureSet, stor
     let versions = features.all_versions();
     if let Err(error) = former::keep_up(data_dir, models_dir, versions, store.reader()) {
         tracing::warn!(%error, "the features in use are not kept; the next ones will lack what to compare them with");
-    }
-}
-
-fn decision_row(prepared: &Prepared, request: &ChatRequest) -> DecisionRow {
-    let decided = &prepared.decided;
-    let decision = &decided.decision;
-    let score = |index: usize| decision.scores.get(index).copied().unwrap_or_default();
-    let candidates = decided.arms.iter().zip(&decided.expected).enumerate();
-    let kept = Kept {
-        features: decided.features.clone(),
-        lambda: decision.lambda,
-        strategy: decision.strategy,
-        kind: Some(prepared.look.kind),
-        options: decided
-            .latency_ms
-            .iter()
-            .enumerate()
-            .map(|(index, &latency)| KeptOption {
-                latency_ms: latency as f32,
-                score: score(index),
-            })
-            .collect(),
-    };
-    DecisionRow {
-        id: Arc::clone(&decided.id),
-        at: decided.at,
-        episode: prepared.episode.clone(),
-        user: request.user.as_deref().map(Arc::from),
-        route: Arc::clone(&decided.route),
-        strategy: decided.strategy.to_string().into(),
-        category: decided.category.clone().unwrap_or_else(|| Arc::from("")),
-        arm: decided.arm().clone(),
-        propensity: decision.propensity,
-        explored: decision.explored,
-        expected_cost: decided.expected().cost,
-        // What is no number would be refused by the database, and the decision lost with it.
-        expected_quality: Some(score(decision.chosen).mean)
-            .filter(|mean| mean.is_finite())
-            .unwrap_or_default(),
-        experiment: prepared.experiment.clone(),
-        input_tokens: decided.input_tokens,
-        stream: request.stream,
-        feature_version: CONTEXT_FORMAT,
-        context: encode(&kept),
-        candidates: candidates
-            .map(|(index, (arm, expected))| CandidateRow {
-                arm: arm.clone(),
-                propensity: decision.pmf.get(index).copied().unwrap_or(0.0) as f32,
-                quality: score(index).mean as f32,
-                deviation: score(index).sd as f32,
-                cost: expected.cost,
-            })
-            .collect(),
-        detail: detail(prepared),
-    }
-}
-
-/// What else is logged of a decision; nothing for most.
-fn detail(prepared: &Prepared) -> Option<String> {
-    let session = prepared.decided.session.as_ref();
-    let detail = Detail {
-        enrolment: prepared.enrolment.clone(),
-        prefix_tokens: session
-            .map(|session| session.prefix_tokens)
-            .filter(|&tokens| tokens > 0),
-        budgets: prepared.account.ledger().accounts(),
-    };
-    let empty = detail.enrolment.is_none() && detail.prefix_tokens.is_none() && detail.budgets.is_empty();
-    (!empty).then(|| serde_json::to_string(&detail).ok()).flatten()
-}
-
-fn drift_log(
-    store: Store,
-    desk: Arc<Desk>,
-    live: Arc<ArcSwap<Live>>,
-) -> Box<dyn FnMut(&crate::policy::learner::DriftEvent) + Send> {
-    Box::new(move |event| {
-        tracing::warn!(arm = %event.arm, level = event.level, change = ?event.change, "quality of an arm has drifted");
-        if event.change == crate::policy::drift::Change::Down {
-            desk.drifted(&event.arm, &live.load().config, clock::wall());
-        }
-        store.log_event(EventRow {
-            at: clock::wall(),
-            kind: "drift".into(),
-            subject: event.arm.to_string(),
-            detail: serde_json::json!({"change": format!("{:?}", event.change), "level": event.level})
-                .to_string(),
-        });
-    })
-}
-
-/// Keeps the latency view fresh for as long as the program runs.
-async fn publish(app: std::sync::Weak<Parts>) {
-    let mut ticks = tokio::time::interval(PUBLISH_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(app) = app.upgrade() else { return };
-        app.telemetry.publish(clock::wall());
-    }
-}
-
-/// Writes the routing report now and then, so that `data/reports/` is never far behind.
-async fn report(app: std::sync::Weak<Parts>) {
-    let mut seen = 0;
-    let mut wait = FIRST_REPORT;
-    loop {
-        tokio::time::sleep(wait).await;
-        wait = REPORT_EVERY;
-        let Some(app) = app.upgrade() else { return };
-        let written = app.store.stats().written;
-        if written == std::mem::replace(&mut seen, written) {
-            continue;
-        }
-        let data_dir = app.live.load().config.server.data_dir.clone();
-        let reader = app.store.reader().clone();
-        let write = move || reports::write_routing(&reader, &data_dir, clock::wall());
-        let began = clock::monotonic();
-        let written = tokio::task::spawn_blocking(write).await;
-        wait = wait.max((clock::monotonic() - began) * REPORT_SHARE);
-        match written {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the routing report was not written"),
-            Err(error) => tracing::error!(%error, "the routing report was not written"),
-        }
     }
 }
 
