@@ -104,13 +104,25 @@ impl House {
         }
     }
 
-    /// What the request meets, and its plan, with `upstream` in the place of the provider.
+    /// What the request meets.
+    fn facts(&self) -> Facts {
+        Facts::gather(&self.app, &self.request, &self.wishes).unwrap()
+    }
+
+    /// The same with its plan, `upstream` in the place of the provider.
     fn settled_with(&self, upstream: &Arc<Scripted>) -> (Facts, Plan) {
-        let facts = Facts::gather(&self.app, &self.request, &self.wishes).unwrap();
+        let facts = self.facts();
         let came = self.came();
         let mut plan = settled(&came.met(&facts).unwrap(), &facts, came.received).expect("it is settled");
         plan.candidates[0].deployments = vec![Arc::new(Deployment::new("p", upstream.clone()))];
         (facts, plan)
+    }
+
+    /// A head start, and the id of its decision: the call goes out at the first poll.
+    fn head_start(&self, upstream: &Arc<Scripted>) -> (Arc<str>, BoxFuture<'_, Result<Prepared, ApiError>>) {
+        let (facts, plan) = self.settled_with(upstream);
+        let id = Arc::clone(&facts.id);
+        (id, HeadStart::take(self.came(), facts, plan).boxed())
     }
 
     async fn decision(&self, id: &str) -> Option<DecisionRow> {
@@ -206,13 +218,7 @@ async fn the_call_is_out_before_the_words_are_looked_at_and_the_decision_is_the_
     let (facts, plan) = house.settled_with(&upstream);
     let id = Arc::clone(&facts.id);
     let (wanted, planned) = (
-        decide(
-            house.came(),
-            Facts::gather(&house.app, &house.request, &house.wishes).unwrap(),
-            None,
-        )
-        .await
-        .unwrap(),
+        decide(house.came(), house.facts(), None).await.unwrap(),
         plan.clone(),
     );
     let mut start = Box::pin(HeadStart::take(house.came(), facts, plan));
@@ -263,9 +269,8 @@ async fn the_call_is_out_before_the_words_are_looked_at_and_the_decision_is_the_
 async fn an_attempt_that_fails_at_once_waits_for_its_decision() {
     let house = House::asked("p/m", json!({})).await;
     let upstream = Scripted::new([vec![Step::Fail(refused())]]);
-    let (facts, plan) = house.settled_with(&upstream);
-    let id = Arc::clone(&facts.id);
-    let prepared = HeadStart::take(house.came(), facts, plan).await.unwrap();
+    let (id, start) = house.head_start(&upstream);
+    let prepared = start.await.unwrap();
     assert_eq!(upstream.calls(), 1);
     assert!(house.attempts().await.is_empty());
     house.app.log_decision(&prepared, &house.request);
@@ -282,9 +287,7 @@ async fn a_client_that_leaves_at_once_leaves_the_decision_and_the_attempt() {
     for step in [Step::Hang, Step::Fail(refused())] {
         let house = House::asked("one", json!({"stream": true})).await;
         let upstream = Scripted::new([vec![step]]);
-        let (facts, plan) = house.settled_with(&upstream);
-        let id = Arc::clone(&facts.id);
-        let mut start = Box::pin(HeadStart::take(house.came(), facts, plan));
+        let (id, mut start) = house.head_start(&upstream);
         assert!(poll_immediate(&mut start).await.is_none());
         assert!(house.attempts().await.is_empty() && house.decision(&id).await.is_none());
         drop(start);

@@ -1,35 +1,49 @@
 use super::*;
+use crate::arm::ArmId;
 use crate::policy::linear::LinearPrior;
 use crate::policy::seed::SEED_FORMAT;
 use crate::policy::{Contexts, Observation};
+
+/// The only prompt there is.
+const PROMPT: Contexts<'static> = Contexts {
+    text: Some(&[1.0]),
+    embedding: None,
+};
+
+/// An arm of which nothing is known, with that prompt's one feature.
+fn unknown(id: &str, common: &Common) -> ArmModel {
+    ArmModel::new(id, "", 0.0, None, [Some(1), None], &common.settings)
+}
+
+/// A score in time.
+fn observation<'a>(arm: &'a ArmId, category: Option<&'a str>, reward: f64) -> Observation<'a> {
+    Observation {
+        seq: 1,
+        route: "auto",
+        arm,
+        contexts: PROMPT,
+        category,
+        reward,
+        weight: 1.0,
+        propensity: 1.0,
+        logged: None,
+        late: false,
+        revises: None,
+    }
+}
 
 /// An arm whose scores are all alike has next to no noise left when it meets another category, where it scores .15
 /// less: that it did not know, and it has not changed. A fall in what it knows is found as soon as before.
 #[test]
 fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
     let mut common = Common::default();
-    let arm = crate::arm::ArmId::new("a/1");
-    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
+    let arm = ArmId::new("a/1");
+    let mut model = unknown("a/1", &common);
     let mut clock = 0;
     let mut alarms = |category: &str, reward: f64, times: usize| -> Vec<usize> {
         let mut learn = |_: &usize| {
             clock += 1;
-            let observation = Observation {
-                seq: clock,
-                route: "auto",
-                arm: &arm,
-                contexts: Contexts {
-                    text: Some(&[1.0]),
-                    embedding: None,
-                },
-                category: Some(category),
-                reward,
-                weight: 1.0,
-                propensity: 1.0,
-                logged: None,
-                late: false,
-                revises: None,
-            };
+            let observation = observation(&arm, Some(category), reward);
             model.learn(&observation, clock, &mut common).is_some()
         };
         (1..=times).filter(|time| learn(time)).collect()
@@ -44,7 +58,7 @@ fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
 fn how_far_costs_stray_is_learned() {
     let settings = LearningSettings::default();
     let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
-    let arm = crate::arm::ArmId::new("a/1");
+    let arm = ArmId::new("a/1");
     let mut calls = |times: usize, ratio: f64| {
         for _ in 0..times {
             model.learn_usage(
@@ -80,28 +94,12 @@ fn how_far_costs_stray_is_learned() {
 #[test]
 fn each_part_moves_by_its_share_of_one_error() {
     let mut common = Common::default();
-    let arm = crate::arm::ArmId::new("a/1");
-    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
-    let contexts = Contexts {
-        text: Some(&[1.0]),
-        embedding: None,
-    };
+    let arm = ArmId::new("a/1");
+    let mut model = unknown("a/1", &common);
     let mut learn = |reward: f64, common: &mut Common| {
-        let observation = Observation {
-            seq: 1,
-            route: "auto",
-            arm: &arm,
-            contexts,
-            category: Some("code"),
-            reward,
-            weight: 1.0,
-            propensity: 1.0,
-            logged: None,
-            late: false,
-            revises: None,
-        };
+        let observation = observation(&arm, Some("code"), reward);
         model.learn(&observation, 0, common);
-        model.estimate(&contexts, Some("code"), 0, common, false).mean
+        model.estimate(&PROMPT, Some("code"), 0, common, false).mean
     };
     let after = learn(1.0, &mut common);
     // Weights: .25 / (1 + .25 + .125) of the error of .5; offset: .125 / 1.375; all new arms: .02 / (.02 + .125 * 1.375).
@@ -112,8 +110,8 @@ fn each_part_moves_by_its_share_of_one_error() {
         "{after}"
     );
     // Another arm of which nothing is known profits from what is common to them.
-    let other = ArmModel::new("a/2", "", 0.0, None, [Some(1), None], &common.settings);
-    let expected = other.estimate(&contexts, Some("code"), 0, &common, false).mean;
+    let other = unknown("a/2", &common);
+    let expected = other.estimate(&PROMPT, Some("code"), 0, &common, false).mean;
     assert!((expected - (0.5 + common_level)).abs() < 1e-5);
 }
 
@@ -145,33 +143,17 @@ fn seed(expected: &[(View, f64)]) -> Seed {
 #[test]
 fn an_arm_that_becomes_known_keeps_what_was_seen() {
     let mut common = Common::default();
-    let arm = crate::arm::ArmId::new("a/1");
-    let contexts = Contexts {
-        text: Some(&[1.0]),
-        embedding: None,
-    };
-    let mut model = ArmModel::new("a/1", "", 0.0, None, [Some(1), None], &common.settings);
+    let arm = ArmId::new("a/1");
+    let mut model = unknown("a/1", &common);
     for clock in 0..500 {
-        let observation = Observation {
-            seq: clock,
-            route: "auto",
-            arm: &arm,
-            contexts,
-            category: None,
-            reward: 0.2,
-            weight: 1.0,
-            propensity: 1.0,
-            logged: None,
-            late: false,
-            revises: None,
-        };
+        let observation = observation(&arm, None, 0.2);
         model.learn(&observation, clock, &mut common);
     }
     assert!(common.transfer.mean() < -0.02, "{:?}", common.transfer);
     let seed = seed(&[(View::Text, 0.2)]);
     let mut known = ArmModel::new("a/1", "", 0.0, Some(&seed), [Some(1), None], &common.settings);
     known.carry(&model, [true; 2], &common.transfer);
-    let expected = known.estimate(&contexts, None, 500, &common, false).mean;
+    let expected = known.estimate(&PROMPT, None, 500, &common, false).mean;
     assert!((expected - 0.2).abs() < 0.01, "{expected}");
 }
 
