@@ -123,6 +123,19 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
+fn an_experiment_may_not_take_the_directory_of_another_report() {
+    for name in ["routing", "replay"] {
+        let problems = problems_of(&WHOLE.replace("small-vs-llama", name));
+        assert!(
+            problems
+                .iter()
+                .any(|told| told.contains("experiments[0].name") && told.contains(name)),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_its_place() {
     let problems = problems_of(
         r#"

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::clock;
-use crate::experiments::Intervention;
+use crate::experiments::{Intervention, InterventionError};
 use crate::failure::FailureKind;
 use crate::pricing::budget::BudgetRow;
 use crate::report::dashboard::{self, BudgetView, ExperimentList, Overview};
@@ -85,13 +85,15 @@ pub async fn experiment(State(app): State<App>, Path(name): Path<String>) -> Res
         .experiments
         .into_iter()
         .find(|view| view.definition.name == name);
-    let view = found.ok_or_else(|| {
-        ApiError::new(
-            FailureKind::NotFound,
-            format!("There is no experiment \"{name}\". GET /v1/experiments lists them."),
-        )
-    })?;
+    let view = found.ok_or_else(|| unknown(&name))?;
     Ok(Json(serde_json::to_value(view).unwrap_or_default()))
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::new(
+        FailureKind::NotFound,
+        format!("There is no experiment \"{name}\". GET /v1/experiments lists them."),
+    )
 }
 
 /// Starts one: the keys of an `[[experiments]]` section, as JSON.
@@ -150,7 +152,10 @@ pub async fn intervene(
     })?;
     app.desk
         .intervene(&name, &ask.intervention, &ask.reason, clock::wall())
-        .map_err(|error| ApiError::invalid(error.to_string(), None))?;
+        .map_err(|error| match error {
+            InterventionError::Unknown { .. } => unknown(&name),
+            error => ApiError::invalid(error.to_string(), None),
+        })?;
     keep(&app).await?;
     // What is ruled now may go by former features, which are read from the disk.
     let noticing = app.clone();

@@ -3,6 +3,9 @@
 use super::super::read::{Place, Section};
 use super::{Experiment, Guards, Hypothesis, Override, OverrideAction, Split, StickyBy, Treatment};
 
+/// Directories of the reports that are not an experiment's: of the routing report and of `pointsman replay`.
+const TAKEN: [&str; 2] = ["routing", "replay"];
+
 /// An experiment as read, its names not yet looked up.
 pub(in crate::config) struct RawExperiment {
     pub(super) experiment: Option<Experiment>,
@@ -26,6 +29,12 @@ pub(in crate::config) fn raw(section: &Section<'_>) -> RawExperiment {
         section.problem(
             "name",
             format!("is \"{name}\", but must be letters, digits, -, _ and .: it names a directory"),
+        );
+    }
+    if let Some(name) = name.as_deref().filter(|name| TAKEN.contains(name)) {
+        section.problem(
+            "name",
+            format!("is \"{name}\", but the reports have a directory of that name already; choose another"),
         );
     }
     let mut raw = RawExperiment {

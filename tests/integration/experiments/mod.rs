@@ -242,6 +242,10 @@ async fn one_is_started_stopped_shipped_and_undone_over_http() {
     assert_eq!((status, view["phase"].as_str()), (200, Some("undone")));
     let (status, _) = act(json!({"action": "stop"})).await;
     assert_eq!(status, 400, "it is over");
+    let (status, told) = house
+        .post("/v1/experiments/nobody", &json!({"action": "stop"}))
+        .await;
+    assert_eq!((status, told["error"]["code"].as_str()), (404, Some("not_found")));
     assert_eq!(
         house.events("llama-for-all").await,
         ["defined", "started", "overridden", "overridden"]
