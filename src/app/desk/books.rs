@@ -62,7 +62,7 @@ impl Books {
         if let Some(decision) = &entry.decision {
             let reference = self.references.entry(Arc::clone(&decision.route)).or_default();
             reference.observe(&decision.candidates);
-            self.ledger.decided(decision, reference.best());
+            self.ledger.decided(decision);
             if attempt.number == 1 {
                 self.evidence.decided(decision);
             }

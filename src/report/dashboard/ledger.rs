@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::compared::{Baselines, Pair, Sums};
 use super::{BudgetView, Overview, OverviewPoint, RecentDecision, SCHEMA};
 use crate::arm::ArmId;
 use crate::feedback::QUALITY;
@@ -20,11 +21,13 @@ const MINUTE: i64 = 60;
 /// Length of a point at first.
 const FIRST_WIDTH_MS: i64 = 2_000;
 
+/// A request whose end may still come.
 #[derive(Clone, Debug)]
 struct Open {
-    /// The baseline and its expected cost; taken when the request is compared.
-    baseline: Option<(ArmId, Usd)>,
+    /// What each candidate was expected to cost, by its place in the baselines; empty where nothing is compared.
+    costs: Vec<(usize, Usd)>,
     spent: Usd,
+    served: bool,
 }
 
 /// Keeps the overview's figures in memory, fed with every row as it is logged. Bounded: it forgets single decisions
@@ -32,6 +35,9 @@ struct Open {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     overview: Overview,
+    baselines: Baselines,
+    /// Beside each of the overview's points: what is compared in it.
+    sums: Vec<Sums>,
     score_sum: f64,
     width_ms: i64,
     open: HashMap<Arc<str>, Open>,
@@ -53,6 +59,8 @@ impl Ledger {
                 since: now,
                 ..Overview::default()
             },
+            baselines: Baselines::default(),
+            sums: Vec::new(),
             score_sum: 0.0,
             width_ms: FIRST_WIDTH_MS,
             open: HashMap::new(),
@@ -62,21 +70,13 @@ impl Ledger {
         }
     }
 
-    /// A decision was logged. `reference`: the always-best baseline of its route.
-    pub fn decided(&mut self, row: &DecisionRow, reference: Option<&ArmId>) {
+    /// A decision was logged.
+    pub fn decided(&mut self, row: &DecisionRow) {
         // Each attempt of a request brings its decision along; only the first counts.
         if self.open.contains_key(&row.id) {
             return;
         }
-        let choice = row.candidates.len() > 1;
-        let baseline = row
-            .candidates
-            .iter()
-            .find(|candidate| choice && Some(&candidate.arm) == reference)
-            .map(|candidate| (candidate.arm.clone(), candidate.cost));
-        if let Some((arm, _)) = &baseline {
-            self.overview.reference = Some(arm.to_string());
-        }
+        let costs = self.baselines.decided(row);
         self.overview.requests += 1;
         let second = row.at.0.div_euclid(1_000);
         match self.minute.back_mut() {
@@ -101,8 +101,9 @@ impl Ledger {
         self.open.insert(
             Arc::clone(&row.id),
             Open {
-                baseline,
+                costs,
                 spent: Usd::ZERO,
+                served: false,
             },
         );
         self.order.push_back(Arc::clone(&row.id));
@@ -136,30 +137,54 @@ impl Ledger {
             self.overview.cache_hits += 1;
             self.overview.cache_saved_usd += saved;
         }
-        let open = self.open.get_mut(&row.decision).map(|open| {
-            open.spent += cost;
-            if row.served {
-                (open.spent, open.baseline.take())
-            } else {
-                (open.spent, None)
-            }
-        });
-        if let Some((spent, Some((reference, expected)))) = open {
-            // What the baseline served itself is not estimated: it cost what it cost.
-            let baseline = if reference == row.arm { cost } else { expected };
-            self.overview.compared_usd += spent;
-            self.overview.baseline_usd += baseline;
-            if let Some(point) = self.point(row.at) {
-                point.spent_usd += spent;
-                point.baseline_usd += baseline;
-            }
-        }
+        self.compare(row);
         if let Some(recent) = self.recent.iter_mut().find(|recent| recent.id == row.decision) {
             recent.cost_usd = Some(recent.cost_usd.unwrap_or_default() + cost);
             if row.served {
                 recent.served = Some(row.arm.clone());
                 recent.total_ms = Some(row.total_ms);
             }
+        }
+    }
+
+    /// Compares a request once it is served, with all that it cost: what comes later too, such as a lost hedge.
+    fn compare(&mut self, row: &AttemptRow) {
+        let Some(open) = self.open.get_mut(&row.decision) else {
+            return;
+        };
+        let cost = row.cost.unwrap_or_default();
+        open.spent += cost;
+        let served = row.served && !open.served;
+        if served {
+            open.served = true;
+            if row.cost.is_none() {
+                // Of an unknown cost nothing can be said.
+                open.costs.clear();
+            }
+        }
+        if !open.served || open.costs.is_empty() {
+            return;
+        }
+        let (costs, spent) = (open.costs.clone(), open.spent);
+        if self.point(row.at).is_none() {
+            return;
+        }
+        let Some(sums) = self.sums.last_mut() else { return };
+        for (place, expected) in costs {
+            let pair = if served {
+                // What the baseline served itself is not estimated: it cost what it cost.
+                let own = self.baselines.is(place, &row.arm);
+                Pair {
+                    spent,
+                    baseline: if own { cost } else { expected },
+                }
+            } else {
+                Pair {
+                    spent: cost,
+                    baseline: Usd::ZERO,
+                }
+            };
+            sums.add(place, pair);
         }
     }
 
@@ -190,8 +215,14 @@ impl Ledger {
         let since = now.0.div_euclid(1_000) - MINUTE;
         let recent = self.minute.iter().filter(|(second, _)| *second >= since);
         overview.last_minute = recent.map(|(_, count)| count).sum();
-        for point in &mut overview.points {
+        let best = self.baselines.best();
+        overview.reference = best.map(|(_, arm)| arm.to_string());
+        for (point, sums) in overview.points.iter_mut().zip(&self.sums) {
             point.drawn.resize(overview.arms.len(), 0);
+            let pair = best.map(|(place, _)| sums.of(place)).unwrap_or_default();
+            (point.spent_usd, point.baseline_usd) = (pair.spent, pair.baseline);
+            overview.compared_usd += pair.spent;
+            overview.baseline_usd += pair.baseline;
         }
         overview.recent = self.recent.iter().cloned().collect();
         (overview.budgets, overview.reports) = (budgets, reports);
@@ -216,6 +247,7 @@ impl Ledger {
                 at: UnixMs(start),
                 ..OverviewPoint::default()
             });
+            self.sums.push(Sums::default());
             if self.overview.points.len() > MAX_POINTS {
                 self.join();
             }
@@ -228,18 +260,22 @@ impl Ledger {
         self.width_ms *= 2;
         let width = self.width_ms;
         let mut joined: Vec<OverviewPoint> = Vec::with_capacity(MAX_POINTS);
-        for point in self.overview.points.drain(..) {
+        let mut joined_sums: Vec<Sums> = Vec::with_capacity(MAX_POINTS);
+        for (point, sums) in self.overview.points.drain(..).zip(self.sums.drain(..)) {
             let start = point.at.0.div_euclid(width) * width;
-            let Some(last) = joined.last_mut().filter(|last| last.at.0 == start) else {
+            let (Some(last), Some(last_sums)) = (
+                joined.last_mut().filter(|last| last.at.0 == start),
+                joined_sums.last_mut(),
+            ) else {
                 joined.push(OverviewPoint {
                     at: UnixMs(start),
                     ..point
                 });
+                joined_sums.push(sums);
                 continue;
             };
+            last_sums.join(&sums);
             last.requests += point.requests;
-            last.spent_usd += point.spent_usd;
-            last.baseline_usd += point.baseline_usd;
             last.scored += point.scored;
             last.score_sum += point.score_sum;
             if last.drawn.len() < point.drawn.len() {
@@ -250,13 +286,16 @@ impl Ledger {
                 .zip(&point.drawn)
                 .for_each(|(sum, count)| *sum += count);
         }
+        self.sums = joined_sums;
         self.overview.points = joined;
     }
 }
 
 /// Why this model, in a sentence.
 fn why(row: &DecisionRow) -> String {
-    let quality = format!("{:.2}", row.expected_quality);
+    // What is believed may lie a little beyond what a score can be.
+    let shown = |quality: f64| format!("{:.2}", quality.clamp(0.0, 1.0));
+    let quality = shown(row.expected_quality);
     let best = row
         .candidates
         .iter()
@@ -283,8 +322,9 @@ fn why(row: &DecisionRow) -> String {
                 "the draw".to_owned()
             };
             format!(
-                "{price}; expected quality {quality} against {:.2} of {}",
-                best.quality, best.arm
+                "{price}; expected quality {quality} against {} of {}",
+                shown(f64::from(best.quality)),
+                best.arm
             )
         }
         None => row.strategy.to_string(),
@@ -352,7 +392,7 @@ mod tests {
     #[test]
     fn a_request_is_compared_once_with_all_that_it_cost() {
         let mut ledger = Ledger::new("0", false, UnixMs(0));
-        ledger.decided(&decision("1", 10, "a/small"), Some(&ArmId::new("b/large")));
+        ledger.decided(&decision("1", 10, "a/small"));
         ledger.attempted(&attempt("1", 20, "a/small", 40, false));
         ledger.attempted(&attempt("1", 30, "b/large", 900, true));
         ledger.attempted(&attempt("1", 40, "a/small", 7, false));
@@ -363,7 +403,7 @@ mod tests {
         assert_eq!(overview.spent_usd, Usd::from_nanos(947));
         assert_eq!(
             (overview.compared_usd, overview.baseline_usd),
-            (Usd::from_nanos(940), Usd::from_nanos(900))
+            (Usd::from_nanos(947), Usd::from_nanos(900))
         );
         assert_eq!((overview.scored, overview.mean_score), (1, Some(1.0)));
         assert_eq!(overview.reference.as_deref(), Some("b/large"));
@@ -379,12 +419,58 @@ mod tests {
     }
 
     #[test]
+    fn all_requests_are_compared_with_the_one_best_however_late_it_shows() {
+        let mut ledger = Ledger::new("0", false, UnixMs(0));
+        for i in 0..4i64 {
+            let id = i.to_string();
+            let mut row = decision(&id, i * 60_000, "a/small");
+            // At first the small one is thought to be the best.
+            row.candidates[1].quality = if i == 0 { 0.7 } else { 1.0 };
+            ledger.decided(&row);
+            ledger.attempted(&attempt(&id, i * 60_000, "a/small", 40, true));
+        }
+        let overview = ledger.overview(UnixMs(1_000_000), Vec::new(), Vec::new());
+        assert_eq!(overview.reference.as_deref(), Some("b/large"));
+        assert_eq!(
+            (overview.compared_usd, overview.baseline_usd),
+            (Usd::from_nanos(160), Usd::from_nanos(4_000))
+        );
+    }
+
+    #[test]
+    fn an_answer_of_an_unknown_cost_is_not_compared() {
+        let mut ledger = Ledger::new("0", false, UnixMs(0));
+        ledger.decided(&decision("1", 10, "a/small"));
+        let free = AttemptRow {
+            cost: None,
+            ..attempt("1", 20, "a/small", 0, true)
+        };
+        ledger.attempted(&free);
+        let overview = ledger.overview(UnixMs(100), Vec::new(), Vec::new());
+        assert_eq!(
+            (overview.compared_usd, overview.baseline_usd),
+            (Usd::ZERO, Usd::ZERO)
+        );
+    }
+
+    #[test]
+    fn no_quality_beyond_what_a_score_can_be_is_shown() {
+        let mut row = decision("1", 10, "a/small");
+        row.expected_quality = 1.01;
+        row.candidates[1].quality = 1.05;
+        assert_eq!(
+            why(&row),
+            "90 % cheaper; expected quality 1.00 against 1.00 of b/large"
+        );
+    }
+
+    #[test]
     fn the_series_stays_bounded_and_loses_nothing() {
         let mut ledger = Ledger::new("0", false, UnixMs(0));
         for i in 0..10_000i64 {
             let id = i.to_string();
             let arm = if i % 4 == 0 { "b/large" } else { "a/small" };
-            ledger.decided(&decision(&id, i * 1_000, arm), Some(&ArmId::new("b/large")));
+            ledger.decided(&decision(&id, i * 1_000, arm));
             ledger.attempted(&attempt(&id, i * 1_000, "a/small", 100, true));
         }
         let overview = ledger.overview(UnixMs(10_000_000), Vec::new(), Vec::new());

@@ -4,6 +4,7 @@
 //! `/v1/experiments` ([`ExperimentList`]) and `/v1/telemetry` with the client's key, which it asks for when it is
 //! answered 401, and links to `/reports/<name>/report.html`.
 
+mod compared;
 mod ledger;
 
 pub use ledger::Ledger;
@@ -65,7 +66,7 @@ pub struct Overview {
     pub compared_usd: Usd,
     /// What the baseline would have cost on those.
     pub baseline_usd: Usd,
-    /// The always-best baseline: of the last route that had one.
+    /// The always-best baseline: the model of which the highest mean quality was expected, as in the routing report.
     pub reference: Option<String>,
     /// Scores.
     pub scored: u64,
