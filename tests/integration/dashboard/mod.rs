@@ -171,6 +171,24 @@ fn panels(page: &mut Browser) {
         page.wait(&text(id, what));
     }
     assert_eq!(page.js("document.querySelectorAll('#budgets .bar').length"), 1);
+    many_models(page);
+}
+
+/// More models than there are colours, with a name that has no place to break.
+fn many_models(page: &mut Browser) {
+    page.width(375, 800);
+    let told = page.js(
+        "(() => { const arms = [...Array(10).keys()].map((i) => 'p/' + (i ? i : 'x'.repeat(80)));
+          const point = (at) => ({ at, requests: 55, scored: 0, spent_usd: 1, baseline_usd: 2, drawn: arms.map((_, i) => 10 - i) });
+          plots({ points: [point(0), point(1000)], arms, reference: 'p/1' });
+          const figure = document.querySelectorAll('#plots figure')[1];
+          const heights = [...figure.querySelectorAll('polygon')].at(-1).getAttribute('points').split(' ').map((p) => Number(p.split(',')[1]));
+          return { last: [...figure.querySelectorAll('li')].at(-1).textContent, top: Math.min(...heights), wide: document.documentElement.scrollWidth }; })()",
+    );
+    assert_eq!(told["last"], "3 others");
+    assert_eq!(told["top"], 8, "the shares of all fill the plot");
+    assert_eq!(told["wide"], 375);
+    page.width(1280, 900);
 }
 
 /// The figures move while requests come.
