@@ -11,6 +11,8 @@ pub fn usd(dollars: f64) -> String {
     if !dollars.is_finite() {
         return "–".to_owned();
     }
+    // What rounds to no nano-dollar is nothing: sums of rounded figures miss it by a hair.
+    let dollars = if dollars.abs() < 0.5e-9 { 0.0 } else { dollars };
     let sign = if dollars < 0.0 { "-" } else { "" };
     let size = dollars.abs();
     let decimals = if size >= 10_000.0 {
@@ -140,6 +142,7 @@ mod tests {
         assert_eq!(usd(0.0123), "$0.0123");
         assert_eq!(usd(-0.000_082), "-$0.0000820");
         assert_eq!(usd(0.0), "$0.00");
+        assert_eq!(usd(-1e-18), "$0.00", "a difference of equal sums");
         assert_eq!(usd(1.5), "$1.50");
         assert_eq!(usd(f64::NAN), "–");
     }

@@ -56,46 +56,40 @@ fn plots(report: &RoutingReport) -> Result<Markup, ReportError> {
     let timeline = &report.timeline;
     let xs: Vec<f64> = timeline.at.iter().map(|at| at.0 as f64).collect();
     let along = |values: &[f64]| xs.iter().copied().zip(values.iter().copied()).collect::<Vec<_>>();
+    let where_known = |values: &[Option<f64>]| -> Vec<(f64, f64)> {
+        let pairs = xs.iter().zip(values);
+        pairs.filter_map(|(x, value)| Some((*x, (*value)?))).collect()
+    };
     let axes = |label: &str, y, y_range| Axes {
         label: label.to_owned(),
         x: Scale::Time,
         y,
         y_range,
     };
-    let line = |values: &[f64], colour| Line {
-        points: along(values),
+    let line = |points, colour| Line {
+        points,
         band: Vec::new(),
         colour,
     };
-    let top = |values: &[&[f64]]| {
-        values
-            .iter()
-            .flat_map(|v| v.iter())
-            .fold(0.0f64, |a, b| a.max(*b))
-            .max(1e-9)
-            * 1.08
+    let top = |lines: &[Line]| {
+        let points = lines.iter().flat_map(|line| &line.points);
+        points.fold(1e-9, |most: f64, point| most.max(point.1)) * 1.08
     };
 
-    let spent = plot::lines(
-        &axes(
-            "Money spent so far, against the baseline",
-            Scale::Usd,
-            Some((0.0, top(&[&timeline.spent_usd, &timeline.baseline_usd]))),
-        ),
-        &[line(&timeline.baseline_usd, 7), line(&timeline.spent_usd, 0)],
-    )?;
-    let each = plot::lines(
-        &axes(
-            "Cost of a request, against the baseline",
-            Scale::Usd,
-            Some((
-                0.0,
-                top(&[&timeline.cost_per_request, &timeline.baseline_per_request]),
-            )),
-        ),
+    let dollars =
+        |label, lines: &[Line]| plot::lines(&axes(label, Scale::Usd, Some((0.0, top(lines)))), lines);
+    let spent = dollars(
+        "Money spent so far, against the baseline",
         &[
-            line(&timeline.baseline_per_request, 7),
-            line(&timeline.cost_per_request, 0),
+            line(along(&timeline.baseline_usd), 7),
+            line(along(&timeline.spent_usd), 0),
+        ],
+    )?;
+    let each = dollars(
+        "Cost of a request, against the baseline",
+        &[
+            line(where_known(&timeline.baseline_per_request), 7),
+            line(where_known(&timeline.cost_per_request), 0),
         ],
     )?;
     let shares = plot::stacked(

@@ -201,10 +201,10 @@ pub struct Timeline {
     pub spent_usd: Vec<f64>,
     /// What the baseline would have spent up to its end.
     pub baseline_usd: Vec<f64>,
-    /// Dollars a request in it.
-    pub cost_per_request: Vec<f64>,
+    /// Dollars a request in it, of those that have a baseline figure; `None` if none has.
+    pub cost_per_request: Vec<Option<f64>>,
     /// The same of the baseline.
-    pub baseline_per_request: Vec<f64>,
+    pub baseline_per_request: Vec<Option<f64>>,
     /// Names of the rows of `shares`.
     pub arms: Vec<String>,
     /// Share of each arm in each bucket.

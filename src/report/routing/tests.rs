@@ -98,6 +98,18 @@ fn a_worked_example() {
 }
 
 #[test]
+fn a_stretch_without_a_baseline_has_no_cost_of_a_request() {
+    let mut all = rows(400, 4);
+    all.iter_mut().take(100).for_each(|row| row.baseline_cost = None);
+    let timeline = summarise(&all, &question()).unwrap().timeline;
+    let known: Vec<bool> = timeline.cost_per_request.iter().map(Option::is_some).collect();
+    // 20 stretches of 20 requests.
+    assert_eq!(known, [[false; 5].as_slice(), &[true; 15]].concat());
+    let baseline = timeline.baseline_per_request.iter().flatten();
+    assert!(baseline.copied().fold(f64::MAX, f64::min) > 0.004);
+}
+
+#[test]
 fn enough_data_comes_to_a_verdict() {
     let report = summarise(&rows(4_000, 2), &question()).unwrap();
     assert_eq!(report.outcome.verdict, "saving", "{}", report.outcome.sentence);

@@ -60,7 +60,7 @@ pub(super) fn timeline(rows: &[&RoutingRow], arms: &[ArmFigures], sequence: &Con
         out.requests.push(bucket.len() as u64);
         out.spent_usd.push(spent);
         out.baseline_usd.push(baseline);
-        let per = |sum: f64| if compared > 0.0 { sum / compared } else { 0.0 };
+        let per = |sum: f64| (compared > 0.0).then(|| sum / compared);
         out.cost_per_request.push(per(cost));
         out.baseline_per_request.push(per(reference));
         for (series, count) in out.shares.iter_mut().zip(&drawn) {
