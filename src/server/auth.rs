@@ -1,8 +1,10 @@
 //! Clients' keys. Only digests are kept; a key itself never reaches a log, an error or a file.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::uri::Authority;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
@@ -56,10 +58,18 @@ impl ClientKeys {
     /// Who sends these headers.
     ///
     /// # Errors
-    /// `authentication` when keys are set and none of them is in `Authorization: Bearer` or `x-api-key`.
+    /// `authentication` when keys are set and none of them is in `Authorization: Bearer` or `x-api-key`;
+    /// `permission_denied` when none is set and a page of another site asks.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
         if self.is_open() {
-            return Ok(Client("anyone".into()));
+            return if is_foreign_page(headers) {
+                Err(ApiError::new(
+                    FailureKind::PermissionDenied,
+                    "A web page of another site may not use this router. Set a client key (`server.api_keys_env`) and send it to allow that.",
+                ))
+            } else {
+                Ok(Client("anyone".into()))
+            };
         }
         let bearer = headers
             .get(header::AUTHORIZATION)
@@ -89,10 +99,72 @@ impl ClientKeys {
     }
 }
 
+/// Whether a page of another site sends this. Any page may have a browser post to a loopback address without asking
+/// first, and so would spend money and change prices where no key is asked for; but the browser says whose page it is.
+fn is_foreign_page(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    let Ok(origin) = origin.to_str() else { return true };
+    match origin.split_once("://") {
+        // A page whose site is kept secret, such as one in a sandbox.
+        None => origin == "null",
+        Some(("http" | "https", site)) => {
+            let own = headers.get(header::HOST).is_some_and(|host| host == site);
+            !own && !is_this_machine(site)
+        }
+        // A program's own window or an extension of the browser, which the user has installed.
+        Some(_) => false,
+    }
+}
+
+fn is_this_machine(site: &str) -> bool {
+    let Ok(authority) = site.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn without_keys_pages_of_other_sites_are_refused() {
+        let refused = |keys: &ClientKeys, origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("router.test:8080"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            headers.insert("x-api-key", HeaderValue::from_static("secret-1"));
+            keys.authenticate(&headers).err().map(|error| error.kind)
+        };
+        let open = ClientKeys::default();
+        for origin in [
+            "https://evil.test",
+            "null",
+            "http://localhost.evil.test",
+            "http://router.test",
+        ] {
+            assert_eq!(
+                refused(&open, origin),
+                Some(FailureKind::PermissionDenied),
+                "{origin}"
+            );
+        }
+        for origin in [
+            "http://router.test:8080",
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+            "app://desktop",
+        ] {
+            assert_eq!(refused(&open, origin), None, "{origin}");
+        }
+        // Who has a key may come from anywhere.
+        assert_eq!(refused(&ClientKeys::new(["secret-1"]), "https://evil.test"), None);
+    }
 
     #[test]
     fn both_headers_work_and_a_wrong_key_is_refused_without_being_repeated() {
