@@ -9,6 +9,7 @@ use super::models::PriceSource;
 use super::routes::{Objective, QualityRule, Route};
 use super::{Config, Env, load};
 use crate::arm::Arm;
+use crate::pricing::budget::Period;
 use crate::units::UnixMs;
 
 /// Check a configuration: list every problem with its place in the file, or print the models and routes.
@@ -73,8 +74,9 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
             provider.base_url
         )?;
     }
+    let models = || config.models.iter().chain(&config.embedding_models);
     let widest = |text: fn(&Arm) -> String, least: usize| {
-        let lengths = config.models.iter().map(|model| text(&model.arm).len());
+        let lengths = models().map(|model| text(&model.arm).chars().count());
         lengths.fold(least, usize::max)
     };
     let (ids, kinds) = (widest(|arm| arm.id.to_string(), 6), widest(accepts, 7));
@@ -83,8 +85,9 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
         "\n{:<ids$}   {:>8} {:>8}  {:<kinds$}  USD per million in / cached / out",
         "models", "window", "output", "accepts"
     )?;
-    for model in &config.models {
+    for model in models() {
         let arm = &model.arm;
+        let embeds = config.model(&arm.id).is_none();
         let price = match config.prices.at(&arm.id, now) {
             None => "unknown price".to_owned(),
             Some(tariff) => {
@@ -103,11 +106,12 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
         };
         writeln!(
             out,
-            "  {:<ids$} {:>8} {:>8}  {:<kinds$}  {price}",
+            "  {:<ids$} {:>8} {:>8}  {:<kinds$}  {price}{}",
             arm.id.as_str(),
             arm.context_window,
             arm.max_output_tokens,
-            accepts(arm)
+            accepts(arm),
+            if embeds { ", makes embeddings" } else { "" }
         )?;
     }
     writeln!(out, "\nroutes")?;
@@ -117,8 +121,10 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
     for budget in &config.budgets {
         writeln!(
             out,
-            "\nbudget \"{}\": ${} each {:?}",
-            budget.name, budget.limit, budget.period
+            "\nbudget \"{}\": ${} each {}",
+            budget.name,
+            budget.limit,
+            period(budget.period)
         )?;
     }
     for experiment in &config.experiments {
@@ -139,6 +145,14 @@ fn describe(config: &Config, now: UnixMs, out: &mut dyn Write) -> io::Result<()>
         writeln!(out, "\nnote: {warning}")?;
     }
     Ok(())
+}
+
+const fn period(period: Period) -> &'static str {
+    match period {
+        Period::Hour => "hour",
+        Period::Day => "day",
+        Period::Month => "month",
+    }
 }
 
 fn per_mtok(dollars_per_token: f64) -> String {

@@ -29,16 +29,16 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub mean_costs: bool,
     /// Labelled prompts to learn from first, all outcomes known (default: the shipped prior)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "seeded")]
     pub seed_dataset: Option<PathBuf>,
     /// Only prompts of this split of the seed dataset
     #[arg(long, value_name = "SPLIT", requires = "seed_dataset")]
     pub seed_split: Option<String>,
     /// At most this many seed prompts, drawn at random
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "seeded")]
     pub seed_limit: Option<usize>,
     /// Cross-validation: replay each of N parts with the others as its seed
-    #[arg(long, value_name = "N", conflicts_with = "seed_dataset")]
+    #[arg(long, value_name = "N", group = "seeded")]
     pub folds: Option<usize>,
     /// Best quality within this many dollars a request
     #[arg(long, value_name = "B", group = "goal")]
@@ -53,7 +53,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub sweep: bool,
     /// Number of random orders
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Share of decisions that are scored (default: the scenario's, or all)
     #[arg(long, value_name = "P")]

@@ -140,7 +140,8 @@ pub fn summary(courses: &[Course], changes: &[Resolved], budget_usd: Option<f64>
             .iter()
             .filter(|step| step.explored)
             .map(|step| step.cost_usd)
-            .sum()
+            // A plain sum over nothing is -0.
+            .fold(0.0, |sum, cost| sum + cost)
     });
     object.insert(
         "explored_spend_share".to_owned(),
@@ -222,6 +223,16 @@ mod tests {
         grown.push(0.0);
         grown.extend([0.2; 60]);
         assert_eq!(adopted_after(&grown, 30), Some(7));
+    }
+
+    #[test]
+    fn nothing_explored_is_plain_nothing() {
+        let course = Course {
+            steps: vec![step(0, 1.0)],
+            ..Course::default()
+        };
+        let share = summary(&[course], &[], None)["explored_spend_share"].clone();
+        assert_eq!(share.to_string(), "0.0");
     }
 
     #[test]

@@ -199,7 +199,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         sweep: args.sweep,
         beside: asked::beside(args, &scenario),
         whole,
-        seeds: args.seeds.max(1),
+        seeds: args.seeds,
     })
 }
 
@@ -212,6 +212,9 @@ fn settings(args: &ReplayArgs) -> Result<Settings> {
         if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
             bail!("{name} must be a number, 0 or more");
         }
+    }
+    if args.margin.is_some_and(|margin| margin > 1.0) {
+        bail!("--margin must be from 0 to 1: quality is");
     }
     let objective = match (args.budget_usd, args.lambda, args.margin) {
         (Some(_), _, _) => Objective::MaxQuality,

@@ -32,8 +32,15 @@ pub struct ReportArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Quality that routing may lose against always using the best model
-    #[arg(long, value_name = "Q")]
+    #[arg(long, value_name = "Q", value_parser = share)]
     pub margin: Option<f64>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    ((0.0..=1.0).contains(&number))
+        .then_some(number)
+        .ok_or_else(|| "must be from 0 to 1".to_owned())
 }
 
 /// Why no report was written.

@@ -27,6 +27,7 @@ fn the_example_of_every_part_passes_and_is_described() {
         "falls back to openai/gpt-4o-mini",
         "at most $0.05 a request",
         "control = anthropic/claude-haiku, treatment = openai/gpt-4o-mini",
+        "budget \"route auto\": $50 each day",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
@@ -41,6 +42,49 @@ fn the_example_of_every_part_passes_and_is_described() {
     ] {
         assert!(text.contains(name), "{name} is not in\n{text}");
     }
+}
+
+#[test]
+fn a_model_that_makes_embeddings_is_described_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vectors.toml");
+    let toml = "[[models]]\nid = \"openai/vectors\"\nkind = \"embedding\"\nprice = { input_per_mtok = 0.02 }\n\
+                [[models]]\nid = \"openai/gpt-4o-mini\"\n";
+    std::fs::write(&file, toml).unwrap();
+    let checked = program::run(&["check", "--without-keys", "--config", file.to_str().unwrap()]);
+    let text = String::from_utf8(checked.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("openai/vectors"));
+    assert!(
+        line.is_some_and(|line| line.ends_with("makes embeddings")),
+        "{text}"
+    );
+}
+
+#[test]
+fn numbers_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.jsonl");
+    let outcomes = r#"{"id": "1", "prompt": "?", "outcomes": {"a": {"score": 1, "cost_usd": 1}, "b": {"score": 0, "cost_usd": 2}}}"#;
+    std::fs::write(&file, outcomes).unwrap();
+    let out = folder.path().join("out");
+    let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let replay = ["replay", "--dataset", file, "--out", out];
+    let wrong: [(&[&str], &str); 4] = [
+        (&["--margin", "1.5"], "--margin"),
+        (&["--seeds", "0"], "--seeds"),
+        (&["--seed-limit", "5"], "--seed-dataset"),
+        (&["--feedback-rate", "2"], "--feedback-rate"),
+    ];
+    for (options, named) in wrong {
+        let told = program::run(&[&replay[..], options].concat());
+        let text = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(2), "{options:?}: {text}");
+        assert!(text.contains(named), "{options:?}: {text}");
+    }
+    let told = program::run(&["report", "--margin", "1.5"]);
+    assert!(String::from_utf8(told.stderr).unwrap().contains("from 0 to 1"));
+    let done = program::run(&[&replay[..], &["--seeds", "1", "--no-baselines"]].concat());
+    assert_eq!(done.status.code(), Some(0));
 }
 
 #[test]
