@@ -10,16 +10,11 @@ use crate::failure::{AttemptError, FailureKind, FaultSource, Retry};
 /// One attempt's failure and its provider.
 type Told = (AttemptError, Arc<str>);
 
-pub(super) fn out_of_time(provider: Option<Arc<str>>, waited: Duration) -> DispatchFailure {
+pub(super) fn out_of_time(provider: Option<Arc<str>>, allowed: Duration) -> DispatchFailure {
+    let allowed_ms = allowed.as_micros().div_ceil(1000);
     let message = match &provider {
-        Some(name) => format!(
-            "{name} did not answer within the request's {} ms",
-            waited.as_millis()
-        ),
-        None => format!(
-            "no provider answered within the request's {} ms",
-            waited.as_millis()
-        ),
+        Some(name) => format!("{name} did not answer within the request's {allowed_ms} ms"),
+        None => format!("no provider answered within the request's {allowed_ms} ms"),
     };
     DispatchFailure {
         kind: FailureKind::Timeout,

@@ -122,7 +122,7 @@ impl Race {
 
     fn on_alarm(&mut self, now: Instant) -> Result<(), DispatchFailure> {
         if now >= self.plan.deadline {
-            return Err(self.expired(now));
+            return Err(self.expired());
         }
         if let Some((_, target)) = self.scheduled.take_if(|(at, _)| *at <= now) {
             match self.itinerary.slot(&target) {
@@ -434,19 +434,19 @@ impl Race {
         self.running.clear();
     }
 
-    fn expired(&mut self, now: Instant) -> DispatchFailure {
+    fn expired(&mut self) -> DispatchFailure {
         let waiting_for = self
             .sent
             .iter()
             .rfind(|sent| sent.tried.error_type.is_none())
             .map(|sent| sent.tried.provider.clone());
         self.drop_running(None, Cancellation::Deadline);
-        let waited = self
-            .sent
-            .first()
-            .map_or(Duration::ZERO, |first| now.saturating_duration_since(first.at));
+        // What the request left, not when the alarm went off.
+        let allowed = self.sent.first().map_or(Duration::ZERO, |first| {
+            self.plan.deadline.saturating_duration_since(first.at)
+        });
         let failure = if self.crowded.is_empty() {
-            out_of_time(waiting_for, waited)
+            out_of_time(waiting_for, allowed)
         } else {
             crowded_out()
         };

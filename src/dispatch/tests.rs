@@ -181,6 +181,11 @@ async fn when_all_hang_the_deadline_answers() {
         let failure = refused(&stage, plan(stream, &[&hung(), &hung()])).await;
         assert_eq!((failure.kind, failure.attempts), (FailureKind::Timeout, 2));
         assert_eq!(clock::monotonic() - start, Duration::from_secs(60));
+        assert!(
+            failure.message.ends_with("the request's 60000 ms"),
+            "{}",
+            failure.message
+        );
         assert_eq!(
             stage.ledger.records()[1].outcome,
             Outcome::Cancelled(Cancellation::Deadline)
