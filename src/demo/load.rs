@@ -146,6 +146,9 @@ pub async fn run_load(
                 finished_requests += 1;
                 if finished_requests == settings.brisk {
                     screen.write_all(screen::sum(&ledger, &rival, &settings.reports).as_bytes())?;
+                    if settings.most > settings.brisk {
+                        screen.write_all(screen::SLOWER.as_bytes())?;
+                    }
                     screen.flush()?;
                 }
             }
@@ -291,19 +294,20 @@ mod tests {
             per_second: 1000,
             before: 0,
             brisk: 200,
-            most: 200,
+            most: 201,
             rated: 0.5,
             ..LoadSettings::new(&base_url)
         };
         let mut shown = Vec::new();
         let ledger = run_load(&settings, client(), &mut shown).await.unwrap();
-        assert_eq!((ledger.total.requests, ledger.failed), (200, 0));
+        assert_eq!((ledger.total.requests, ledger.failed), (201, 0));
         assert_eq!(ledger.rated, scores.load(Ordering::Relaxed));
-        // Binomial(200, 0.5) has a standard deviation of 7.1.
+        // Binomial(201, 0.5) has a standard deviation of 7.1.
         assert!((65..=135).contains(&ledger.rated), "{}", ledger.rated);
-        assert!((ledger.total.cost_usd - 0.2).abs() < 1e-9);
+        assert!((ledger.total.cost_usd - 0.201).abs() < 1e-9);
         assert!(ledger.total.mean_quality() < ledger.total.mean_best_quality());
         let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("one request a second"), "{shown}");
         assert!(
             shown.contains("SIMULATED") && shown.contains("gemini-2.5-pro alone would have cost"),
             "{shown}"

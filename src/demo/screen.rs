@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::ledger::{Ledger, Rival, Tally};
+use super::setup::{MARGIN, TRIAL_MARGIN};
 use super::trials::News;
 
 /// Width of a model's column.
@@ -24,7 +25,8 @@ pub(super) fn head(rival: &Rival, source: &str, base_url: &str, reports: &str) -
          \x20            -d '{{\"model\":\"auto\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
          \x20 The first seconds ask {0} for everything, as one would without a router; then `auto`.\n\
          \x20 A little later a new model enters the route, and an experiment on it starts by itself.\n\
-         \x20 Each line: the requests since the line before, beside the same prompts answered by {0} alone.\n\n\
+         \x20 Each line: the requests since the line before, beside the same prompts answered by {0} alone.\n\
+         \x20 Quality is the mean score, 0 to 1: `auto` may lose {MARGIN} of it, a running experiment {TRIAL_MARGIN}.\n\n\
          \x20   time  asked  $/1000    alone  saved  quality  alone ",
         rival.name()
     );
@@ -86,6 +88,10 @@ pub(super) fn sum(ledger: &Ledger, rival: &Rival, reports: &str) -> String {
     }
     text
 }
+
+/// Said when the brisk part of the load is over.
+pub(super) const SLOWER: &str =
+    "  From here on one request a second, so that you can look around and ask yourself. Ctrl-C ends it.\n\n";
 
 /// What became of an experiment.
 pub(super) fn news(news: &News, base_url: &str, reports: &str) -> String {

@@ -12,9 +12,12 @@ const SPEED: f64 = 20.0;
 
 /// The model that enters the route while the demonstration runs.
 pub const NEWCOMER: &str = "gemini-2.5-flash";
-/// On which terms the demonstration's experiments start by themselves: more traffic than usual, so that a verdict
-/// comes while somebody looks on.
-const EXPERIMENTS: &str = "{ traffic = 0.5, margin = 0.05 }";
+/// Quality that the route may lose.
+pub(super) const MARGIN: f64 = 0.01;
+/// Quality that an experiment's treatment may lose, and the share of the traffic that one takes: both more than usual, so
+/// that a verdict comes while somebody looks on.
+pub(super) const TRIAL_MARGIN: f64 = 0.05;
+const TRIAL_TRAFFIC: f64 = 0.5;
 
 /// A TOML configuration with one simulated provider per maker, the recorded models with their prices, and the
 /// route `auto` over all of them.
@@ -62,8 +65,8 @@ fn configuration(recorded: &Recorded, listen: &str, data_dir: &Path, absent: Opt
     }
     let _ = write!(
         toml,
-        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = 0.01\n\
-         experiments = {EXPERIMENTS}\n",
+        "\n[[routes]]\nname = \"auto\"\nmodels = [{}]\nobjective = \"cheapest_capable\"\nquality_margin = {MARGIN}\n\
+         experiments = {{ traffic = {TRIAL_TRAFFIC}, margin = {TRIAL_MARGIN} }}\n",
         ids.join(", ")
     );
     toml
