@@ -5,9 +5,11 @@ mod models_dir;
 mod report;
 mod serve;
 
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use pointsman::clock;
 use pointsman::config::{self, check, import};
@@ -56,7 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Train(mut args) => {
             args.models_dir = models_dir::find(&args.models_dir);
-            done(pointsman::train::run(&args))
+            done(pointsman::train::run(&args).and_then(|()| written(&args.out)))
         }
         Command::Check(args) => {
             let checked = check::run(&args, &config::process_env, clock::wall(), &mut io::stdout());
@@ -64,6 +66,11 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::ImportPrices(args) => status(import::run(&args, &mut io::stdout(), &mut io::stderr())),
     }
+}
+
+/// Says where the result is.
+fn written(dir: &Path) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "written to {}", dir.display()).context("cannot write to standard output")
 }
 
 /// The status that a command worked out itself.
