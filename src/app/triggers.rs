@@ -170,9 +170,18 @@ impl Desk {
     }
 
     fn new_models(&self, config: &Config, route: &Route, old: &SeenRoute, now: UnixMs) {
-        let fresh = |model: &&ArmId| !old.models.contains_key(model.as_str());
-        for model in route.models.iter().filter(fresh) {
-            let Some(reference) = self.reference(config, route, model, now) else {
+        let (known, fresh): (Vec<ArmId>, Vec<ArmId>) = route
+            .models
+            .iter()
+            .cloned()
+            .partition(|model| old.models.contains_key(model.as_str()));
+        // Each against one that was there: two new ones would ask the same of each other twice.
+        let before = Route {
+            models: known,
+            ..route.clone()
+        };
+        for model in &fresh {
+            let Some(reference) = self.reference(config, &before, model, now) else {
                 continue;
             };
             let trigger = Trigger::NewModel {
@@ -334,6 +343,7 @@ mod tests {
     use super::*;
     use crate::app::reports::About;
     use crate::config::{self, Source};
+    use crate::experiments::ExperimentView;
     use crate::store::{CandidateRow, DecisionRow, Store, tests as store_rows};
     use crate::telemetry::Telemetry;
 
@@ -416,6 +426,10 @@ mod tests {
 
     /// A route of three models, with these prices and this objective.
     fn config(prices: [f64; 3], objective: &str) -> Config {
+        config_of(&["p/best", "p/good", "p/poor"], prices, objective)
+    }
+
+    fn config_of(models: &[&str], prices: [f64; 3], objective: &str) -> Config {
         let mut toml = String::from(
             "[server]\nlisten = \"127.0.0.1:0\"\n[[providers]]\nname = \"p\"\nkind = \"simulated\"\nbase_url = \"simulated:\"\n",
         );
@@ -425,14 +439,17 @@ mod tests {
                  [models.price]\ninput_per_mtok = {price}\noutput_per_mtok = {price}\n"
             );
         }
-        toml += &format!(
-            "[[routes]]\nname = \"auto\"\nmodels = [\"p/best\", \"p/good\", \"p/poor\"]\n{objective}\n"
-        );
+        toml += &format!("[[routes]]\nname = \"auto\"\nmodels = {models:?}\n{objective}\n");
         config::parse(&toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// The experiments that a flip of the second prices over the first asks for, of a router that expects .9, .89 and .7.
+    /// The experiments that a flip of the second prices over the first asks for.
     async fn asked(before: [f64; 3], after: [f64; 3], objective: &str) -> Vec<String> {
+        asked_between(&config(before, objective), &config(after, objective)).await
+    }
+
+    /// The experiments, and their controls, that the second configuration asks for after the first, of a router that expects .9, .89 and .7.
+    async fn asked_between(before: &Config, after: &Config) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let now = UnixMs(1_794_787_200_000);
         let store = Store::open(dir.path(), now).unwrap();
@@ -443,9 +460,8 @@ mod tests {
             margin: 0.02,
             features: None,
         };
-        let config_before = config(before, objective);
         let telemetry = Arc::new(Telemetry::new(64));
-        let desk = Desk::restore(store.clone(), telemetry, &config_before, about, now).unwrap();
+        let desk = Desk::restore(store.clone(), telemetry, before, about, now).unwrap();
         let candidates = [("p/best", 0.9), ("p/good", 0.89), ("p/poor", 0.7)];
         let candidates = candidates.map(|(arm, quality)| CandidateRow {
             arm: ArmId::new(arm),
@@ -461,10 +477,22 @@ mod tests {
         store.flush().await.unwrap();
         desk.look().unwrap();
         let features = FeatureVersions::default();
-        desk.notice(&config_before, features, AtHand::default(), now);
-        desk.notice(&config(after, objective), features, AtHand::default(), now);
+        desk.notice(before, features, AtHand::default(), now);
+        desk.notice(after, features, AtHand::default(), now);
         let list = desk.list().experiments;
-        list.iter().map(|view| view.definition.name.clone()).collect()
+        let control = |view: &ExperimentView| view.arms[0].variant.clone();
+        list.iter()
+            .map(|view| format!("{}={}", view.definition.name, control(view)))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_new_model_is_compared_with_one_that_was_there() {
+        let of = |models: &[&str]| config_of(models, [1.0, 2.0, 3.0], "");
+        let both = asked_between(&of(&["p/best"]), &of(&["p/best", "p/good", "p/poor"])).await;
+        assert_eq!(both, ["new-p-good=p/best", "new-p-poor=p/best"]);
+        let all_new = asked_between(&of(&["p/best"]), &of(&["p/good", "p/poor"])).await;
+        assert_eq!(all_new, [""; 0], "nobody is left to be compared with");
     }
 
     #[tokio::test]
@@ -474,14 +502,20 @@ mod tests {
         assert_eq!(asked(poor_flips.1, poor_flips.0, "").await, [""; 0], "nor back");
         // What is within the margin is asked.
         let good_flips = ([3.0, 5.0, 9.0], [3.0, 1.0, 9.0]);
-        assert_eq!(asked(good_flips.0, good_flips.1, "").await, ["price-p-good"]);
+        assert_eq!(
+            asked(good_flips.0, good_flips.1, "").await,
+            ["price-p-good=p/best"]
+        );
         // A wider margin lets the poor one in, and so do dollars where they are worth points.
         let wide = "quality_margin = 0.25";
-        assert_eq!(asked(poor_flips.0, poor_flips.1, wide).await, ["price-p-poor"]);
+        assert_eq!(
+            asked(poor_flips.0, poor_flips.1, wide).await,
+            ["price-p-poor=p/best"]
+        );
         let weighted = |lambda: f64| format!("objective = \"weighted\"\nlambda = {lambda}");
         assert_eq!(
             asked(poor_flips.0, poor_flips.1, &weighted(1e6)).await,
-            ["price-p-poor"]
+            ["price-p-poor=p/best"]
         );
         assert_eq!(asked(poor_flips.0, poor_flips.1, &weighted(1e-3)).await, [""; 0]);
     }
