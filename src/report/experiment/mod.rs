@@ -142,9 +142,12 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
     let found = |arm: usize| found(view, arm);
     let saves = savings(view, provenance).map_or_else(String::new, |savings| {
         if savings.per_request.estimate >= 0.0 {
-            format!(" It saves {} of the cost.", percent(savings.share.estimate))
+            format!(
+                " The treatment saves {} of the cost.",
+                percent(savings.share.estimate)
+            )
         } else {
-            format!(" It costs {} more.", percent(-savings.share.estimate))
+            format!(" The treatment costs {} more.", percent(-savings.share.estimate))
         }
     });
     match view.phase {
@@ -200,7 +203,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
             say(
                 "stop_for_harm",
                 format!(
-                    "It is over: {} is worse than {} by more than allowed ({why}). {} stays; do not use {} here.{}",
+                    "It is over: {} is worse than {} by more than allowed ({why}); {} stays, do not use {} here.{}",
                     name(1),
                     name(0),
                     name(0),
@@ -213,7 +216,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         Phase::Stopped => say(
             "stopped",
             format!(
-                "It was ended by hand or by the configuration before it came to a verdict ({}). {} stays.",
+                "It was ended by hand or by the configuration before it came to a verdict ({}); {} stays.",
                 found(1),
                 name(0)
             ),
@@ -267,7 +270,7 @@ fn futile(view: &ExperimentView) -> String {
     let scores = count(view.telling().units);
     let Hypothesis::Gain { margin, saving } = view.definition.design.hypothesis else {
         return format!(
-            "It is over without a verdict: {scores} scored requests did not settle it ({found}){improbable}. {staying} stays. Choose by cost, or widen the margin and ask again."
+            "It is over without a verdict: {scores} scored requests did not settle it ({found}){improbable}; {staying} stays. Choose by cost, or widen the margin and ask again."
         );
     };
     let (treatment, control, saving) = (name(1), name(0), level(saving));
@@ -281,7 +284,7 @@ fn futile(view: &ExperimentView) -> String {
         )
     };
     format!(
-        "It is over, and nothing is gained that {scores} scored requests could show: {shown}{improbable}. {staying} stays."
+        "It is over, and nothing is gained that {scores} scored requests could show: {shown}{improbable}; {staying} stays."
     )
 }
 

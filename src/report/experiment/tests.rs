@@ -227,7 +227,7 @@ fn no_worse_and_no_saving_is_said_plainly() {
         "nothing is gained",
         "routing by words and surface alone is no more than 0.2 below routing by the former look at prompts",
         "shown neither to score higher nor to cost at least 2 % less",
-        "routing by the former look at prompts stays.",
+        "; routing by the former look at prompts stays.",
     ] {
         assert!(sentence.contains(needed), "{needed}: {sentence}");
     }
