@@ -80,6 +80,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let walked = walk::walk(
         counted,
         args.route.as_deref(),
+        policy.always(),
         args.clip,
         &features.versions(),
         &mut *target,

@@ -32,7 +32,7 @@ pub enum Named {
     Cheapest,
     /// The candidate of the largest expected cost.
     Dearest,
-    /// Always this model; where it is no candidate, the cheapest one.
+    /// Always this model, on the decisions for which it was a candidate.
     Single(ArmId),
 }
 
@@ -62,6 +62,15 @@ impl Named {
                 _ => return Err(NoSuchPolicy(name.to_owned())),
             },
         })
+    }
+
+    /// The one model that it always asks.
+    #[must_use]
+    pub fn always(&self) -> Option<&ArmId> {
+        match self {
+            Self::Single(arm) => Some(arm),
+            _ => None,
+        }
     }
 
     /// The learner behind the name. `fresh` makes a contextual learner before anything was learned here, for

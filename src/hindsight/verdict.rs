@@ -129,7 +129,7 @@ impl Evaluation {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let left = &self.left_out;
-        let _ = writeln!(
+        let _ = write!(
             out,
             "{} on {} scored decisions; left out: {} without a score, {} without a choice, {} answered by another model, {} without a propensity",
             self.policy,
@@ -139,6 +139,10 @@ impl Evaluation {
             left.other_answered,
             left.no_propensity
         );
+        if left.not_a_candidate > 0 {
+            let _ = write!(out, ", {} for which it was no candidate", left.not_a_candidate);
+        }
+        out.push('\n');
         let _ = writeln!(out, "{:<12} {:>12}   interval at any time", "", "estimate");
         let mut block = |title: &str, own: &OffPolicyEstimate, log: &Interval, gain: &Interval| {
             for (name, interval) in [

@@ -32,13 +32,15 @@ pub struct LeftOut {
     pub other_answered: u64,
     /// The propensity is missing or cannot be.
     pub no_propensity: u64,
+    /// The model that is always asked could not have been: what it would have done is not what another one would.
+    pub not_a_candidate: u64,
 }
 
 impl LeftOut {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.no_choice + self.unscored + self.other_answered + self.no_propensity
+        self.no_choice + self.unscored + self.other_answered + self.no_propensity + self.not_a_candidate
     }
 }
 
@@ -54,13 +56,14 @@ pub struct Walked {
 }
 
 /// Goes through the log: asks `target` and the `model` of the scores, then lets both learn. `route`: only this one; `clip`:
-/// where weights will be cut.
+/// where weights will be cut; `always`: the one model that `target` asks, if it does.
 ///
 /// # Errors
 /// When the log cannot be read.
 pub fn walk(
     log: impl Iterator<Item = Result<Joined, StoreError>>,
     route: Option<&str>,
+    always: Option<&ArmId>,
     clip: f64,
     versions: &Versions,
     target: &mut dyn Learner,
@@ -70,7 +73,7 @@ pub fn walk(
     for joined in log {
         let joined = joined?;
         if route.is_none_or(|route| *joined.decision.route == *route) {
-            step(&joined, clip, versions, target, model, &mut walked);
+            step(&joined, always, clip, versions, target, model, &mut walked);
         }
     }
     Ok(walked)
@@ -99,6 +102,7 @@ fn reward(joined: &Joined, left_out: &mut LeftOut) -> Option<f64> {
 
 fn step(
     joined: &Joined,
+    always: Option<&ArmId>,
     clip: f64,
     versions: &Versions,
     target: &mut dyn Learner,
@@ -131,22 +135,26 @@ fn step(
         return;
     };
     *scored += 1;
-    walked.rows.push(row(
-        joined,
-        drawn,
-        reward,
-        &candidates,
-        &predicted,
-        &proposal,
-        clip,
-    ));
+    if always.is_some_and(|arm| candidates.iter().all(|candidate| candidate.arm != arm)) {
+        walked.left_out.not_a_candidate += 1;
+    } else {
+        walked.rows.push(row(
+            joined,
+            drawn,
+            reward,
+            &candidates,
+            &predicted,
+            &proposal,
+            clip,
+        ));
+    }
 
     let arms: Vec<ArmId> = decision
         .candidates
         .iter()
         .map(|candidate| candidate.arm.clone())
         .collect();
-    let seq = walked.rows.len() as u64;
+    let seq = walked.rows.len() as u64 + walked.left_out.not_a_candidate;
     let observation = |scores| Observation {
         seq,
         route: lesson.route(),

@@ -12,6 +12,9 @@ const REQUESTS: usize = 240;
 /// One request in so many is never scored.
 const UNSCORED: usize = 8;
 
+/// One request in so many does without the dearest model's provider.
+const WITHOUT: usize = 8;
+
 /// Asks and scores: whoever answers, code scores high and the rest low, so that the mean is known.
 async fn serve_and_score(program: &Program) -> f64 {
     let http = http_client(Duration::from_secs(2)).unwrap();
@@ -22,9 +25,17 @@ async fn serve_and_score(program: &Program) -> f64 {
             .send()
     };
     let one = |number: usize| {
+        let ignore: &[&str] = if number % WITHOUT == 3 {
+            &["sim-google"]
+        } else {
+            &[]
+        };
         let asked = post(
             "/v1/chat/completions",
-            json!({"model": "auto", "messages": [{"role": "user", "content": format!("What is {number} plus {number}?")}]}),
+            json!({
+                "model": "auto", "provider": {"ignore": ignore},
+                "messages": [{"role": "user", "content": format!("What is {number} plus {number}?")}],
+            }),
         );
         let score = if number.is_multiple_of(4) { 0.25 } else { 1.0 };
         let post = &post;
@@ -100,6 +111,20 @@ async fn policies_are_estimated_from_what_a_server_logged() {
         let cost = found["cost_usd"][estimate]["estimate"].as_f64().unwrap();
         assert!(cost > 0.0, "{estimate}: {}", found["cost_usd"]);
     }
+
+    // What a model would have answered is not told by requests that it could not have had.
+    let (status, out, err) = evaluate(data, &["--policy", "single:sim-google/gemini-2.5-pro", "--json"]);
+    assert_eq!(status, 0, "{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let left = found["left_out"]["not_a_candidate"].as_u64().unwrap();
+    assert!(
+        (1..=u64::try_from(REQUESTS / WITHOUT).unwrap()).contains(&left),
+        "{out}"
+    );
+    assert_eq!(
+        found["decisions"].as_u64().unwrap() + others + left,
+        u64::try_from(scored).unwrap()
+    );
 
     // Drawn by the exploration floor alone: a handful of draws is no evidence.
     let (status, out, _) = evaluate(data, &["--policy", "dearest"]);
