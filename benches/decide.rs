@@ -34,13 +34,12 @@ fn trained() -> (ContextualLearner, Vec<ArmId>, Vec<f64>) {
         BTreeMap::new(),
         None,
     );
-    for (arm, cost) in arms.iter().zip(&costs) {
-        learner.ensure_arm(&ArmFacts {
-            id: arm.clone(),
-            family: String::new(),
-            typical_cost_usd: *cost,
-        });
-    }
+    let facts = arms.iter().zip(&costs).map(|(arm, cost)| ArmFacts {
+        id: arm.clone(),
+        family: String::new(),
+        typical_cost_usd: *cost,
+    });
+    learner.ensure_arms(&facts.collect::<Vec<_>>());
     let settings = RouteSettings {
         objective: Objective::MaxQuality,
         budget_usd: Some(5e-4),

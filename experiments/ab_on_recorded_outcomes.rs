@@ -282,13 +282,12 @@ fn seeded(
         BTreeMap::new(),
         Some(Arc::new(seed)),
     );
-    for model in &dataset.models {
-        learner.ensure_arm(&ArmFacts {
-            id: model.clone(),
-            family: String::new(),
-            typical_cost_usd: 0.0,
-        });
-    }
+    let arms = dataset.models.iter().map(|model| ArmFacts {
+        id: model.clone(),
+        family: String::new(),
+        typical_cost_usd: 0.0,
+    });
+    learner.ensure_arms(&arms.collect::<Vec<_>>());
     learner.ensure_route("auto", RouteSettings::default());
     learner
 }

@@ -333,13 +333,12 @@ fn learner(seed: &Dataset, costs: &Costs) -> ContextualLearner {
         BTreeMap::new(),
         Some(prior),
     );
-    for (model, id) in seed.models.iter().enumerate() {
-        learner.ensure_arm(&ArmFacts {
-            id: id.clone(),
-            family: String::new(),
-            typical_cost_usd: costs.all[model],
-        });
-    }
+    let arms = seed.models.iter().enumerate().map(|(model, id)| ArmFacts {
+        id: id.clone(),
+        family: String::new(),
+        typical_cost_usd: costs.all[model],
+    });
+    learner.ensure_arms(&arms.collect::<Vec<_>>());
     learner.ensure_route(ROUTE, RouteSettings::default());
     for prompt in seed.prompts.iter().rev().take(512) {
         let category = prompt.category.as_deref();

@@ -50,13 +50,12 @@ pub fn former_learner(
 
 /// Tells a learner of every arm and route of `config`. What it knows it keeps.
 pub fn configure(learner: &mut ContextualLearner, config: &Config, now: UnixMs) {
-    for arm in config.arms() {
-        learner.ensure_arm(&ArmFacts {
-            id: arm.id.clone(),
-            family: arm.family.to_string(),
-            typical_cost_usd: typical_cost(config, &arm.id, now),
-        });
-    }
+    let arms = config.arms().map(|arm| ArmFacts {
+        id: arm.id.clone(),
+        family: arm.family.to_string(),
+        typical_cost_usd: typical_cost(config, &arm.id, now),
+    });
+    learner.ensure_arms(&arms.collect::<Vec<_>>());
     for route in &config.routes {
         learner.ensure_route(&route.name, settings(route));
     }

@@ -14,7 +14,7 @@ use super::drift::{Drift, DriftSettings};
 use super::linear::Linear;
 use super::lognormal::LogNormal;
 use super::prompt_cache::PromptCache;
-use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, flat_prior};
+use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, Traits, flat_prior};
 use super::transfer::Transfer;
 use super::{Contexts, UsageSample, View};
 
@@ -126,8 +126,7 @@ impl ArmModel {
     #[must_use]
     pub fn new(
         id: &str,
-        family: &str,
-        cost_usd: f64,
+        traits: &Traits<'_>,
         seed: Option<&Seed>,
         dimensions: Dimensions,
         settings: &LearningSettings,
@@ -139,7 +138,7 @@ impl ArmModel {
                 .and_then(|arm| arm.quality.get(&view).cloned())
                 .filter(|prior| prior.dimensions() == width);
             let prior = of_own
-                .or_else(|| seed?.relatives(family, cost_usd, view, width))
+                .or_else(|| seed?.relatives(traits, view, width))
                 .map_or_else(|| flat_prior(width, UNKNOWN_PRECISION), Arc::new);
             Linear::new(prior, settings.forgetting)
         });

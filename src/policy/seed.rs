@@ -24,6 +24,11 @@ const BORROWED: f64 = 0.5;
 /// around their mean, three say as little as a level that may be off by .26.
 const RELATIVES_PRECISION: f64 = 3.0;
 const RELATIVES_SHAPE: f64 = 400.0;
+/// Quality points by which models that stand side by side differ where one costs e times as much as the other: .050 over
+/// the 78 models of the six recorded sources, each source around its own mean; .042 to .054 where one is left out.
+const PRICE_SLOPE: f64 = 0.05;
+/// Logarithms of a ratio of costs beyond which no recorded source tells anything.
+const FARTHEST: f64 = 3.5;
 
 /// Priors of known models, as trained and shipped, or as learned from a user's own log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,6 +60,17 @@ pub struct LogMark {
     pub late_seq: i64,
     /// The models that were fitted from it.
     pub arms: Vec<String>,
+}
+
+/// What of a model without a seed tells which others it is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traits<'a> {
+    /// Its family; empty when unknown.
+    pub family: &'a str,
+    /// Dollars of a call; 0 when unknown.
+    pub cost_usd: f64,
+    /// Logarithm of that over the geometric mean of the models it stands beside; 0 when unknown.
+    pub log_cost_ratio: f64,
 }
 
 /// Why a seed cannot be used.
@@ -181,48 +197,50 @@ impl Seed {
 
     /// What a model without a seed is worth to learn of each that has one: its relatives (same family) most, and those
     /// near in price.
-    fn kinship(arm: &ArmSeed, family: &str, cost_usd: f64) -> f64 {
-        let kin = if !family.is_empty() && arm.family == family {
+    fn kinship(arm: &ArmSeed, traits: &Traits<'_>) -> f64 {
+        let kin = if !traits.family.is_empty() && arm.family == traits.family {
             3.0
         } else {
             1.0
         };
-        let tiers = if arm.mean_cost_usd > 0.0 && cost_usd > 0.0 {
-            (arm.mean_cost_usd / cost_usd).ln().abs()
+        let tiers = if arm.mean_cost_usd > 0.0 && traits.cost_usd > 0.0 {
+            (arm.mean_cost_usd / traits.cost_usd).ln().abs()
         } else {
             3.0
         };
         kin * (-tiers).exp()
     }
 
-    /// A prior for a model without a seed: the mean weights of the others, each by its kinship, drawn half of the way to
-    /// their mean quality. Of what other sources tell between prompts a third to a half holds on a new one.
+    /// A prior for a model without a seed: half of the mean weights of the others, each by its kinship, for of what other
+    /// sources tell between prompts a third to a half holds on a new one; at the level that its price lets expect.
+    ///
+    /// The levels of its kin say nothing: they were reached on prompts of their own, easy or hard. Between the models of
+    /// one source they correlate with what is true by -.5 to .4, the logarithm of the cost by .1 to .85 (two models aside).
     #[must_use]
-    pub fn relatives(
-        &self,
-        family: &str,
-        cost_usd: f64,
-        view: View,
-        dimensions: usize,
-    ) -> Option<LinearPrior> {
+    pub fn relatives(&self, traits: &Traits<'_>, view: View, dimensions: usize) -> Option<LinearPrior> {
         let mut sum = vec![0.0; dimensions];
-        let (mut level, mut total) = (0.0, 0.0);
+        // Of the kin, whose weights bring it with them, and of all.
+        let (mut theirs, mut total) = (0.0, 0.0);
+        let (mut level, mut count) = (0.0, 0.0);
         for arm in &self.arms {
             let prior = arm.quality.get(&view);
             let Some(prior) = prior.filter(|prior| prior.dimensions() == dimensions) else {
                 continue;
             };
-            let weight = Self::kinship(arm, family, cost_usd);
+            let weight = Self::kinship(arm, traits);
             let mean = prior.mean()?;
             sum.iter_mut().zip(mean).for_each(|(sum, w)| *sum += weight * w);
-            level += weight * arm.mean_quality;
+            theirs += weight * arm.mean_quality;
             total += weight;
+            level += arm.mean_quality;
+            count += 1.0;
         }
         if total <= 0.0 {
             return None;
         }
         sum.iter_mut().for_each(|weight| *weight *= BORROWED / total);
-        *sum.first_mut()? += (1.0 - BORROWED) * level / total;
+        let dearer = traits.log_cost_ratio.clamp(-FARTHEST, FARTHEST);
+        *sum.first_mut()? += level / count + PRICE_SLOPE * dearer - BORROWED * theirs / total;
         Some(LinearPrior::with_intercept(
             &sum,
             RELATIVES_PRECISION,
@@ -275,5 +293,51 @@ mod tests {
         assert_eq!(found("openai/gpt-4o-mini"), Some("gpt-4o-mini-2024-07-18"));
         assert_eq!(found("openai/gpt-4o-2024-08-06"), Some("gpt-4o"));
         assert_eq!(found("openai/gpt-4"), None);
+    }
+
+    /// Models that reach .2, at a cent, and .6, at a dollar.
+    fn two_models() -> Seed {
+        let mut builder = SeedBuilder::default();
+        for (model, reward, cost_usd) in [("cheap", 0.2, 0.01), ("dear", 0.6, 1.0)] {
+            for _ in 0..1000 {
+                builder.add(&LabelledOutcome {
+                    model,
+                    category: None,
+                    contexts: Contexts {
+                        text: Some(&[1.0]),
+                        embedding: None,
+                    },
+                    reward,
+                    length: None,
+                    cost_usd: Some(cost_usd),
+                });
+            }
+        }
+        builder.build(&SeedSettings::default(), BTreeMap::new())
+    }
+
+    fn level(traits: &Traits<'_>) -> f64 {
+        let prior = two_models().relatives(traits, View::Text, 1).unwrap();
+        prior.mean().unwrap()[0]
+    }
+
+    #[test]
+    fn a_new_model_starts_from_the_level_that_its_price_lets_expect() {
+        // In the middle, whichever its kin are like.
+        for cost_usd in [0.0, 0.01, 1.0] {
+            let traits = Traits {
+                cost_usd,
+                ..Traits::default()
+            };
+            assert!((level(&traits) - 0.4).abs() < 0.01, "{}", level(&traits));
+        }
+        // e times as dear as what it stands beside: .05 more; a thousand times cheaper: no further than e to the 3.5.
+        for (log_cost_ratio, expected) in [(1.0, 0.45), (-1.0, 0.35), (-6.9, 0.4 - 3.5 * 0.05)] {
+            let traits = Traits {
+                log_cost_ratio,
+                ..Traits::default()
+            };
+            assert!((level(&traits) - expected).abs() < 0.01, "{}", level(&traits));
+        }
     }
 }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::prior::family;
 use crate::feedback::QUALITY;
 use crate::learner::{Late, Lesson, Versions, on_policy};
-use crate::policy::seed::{LabelledOutcome, LogMark, Seed, SeedBuilder, SeedSettings};
+use crate::policy::seed::{LabelledOutcome, LogMark, Seed, SeedBuilder, SeedSettings, Traits};
 use crate::policy::{Contexts, View};
 use crate::store::{LoggedFeedback, Reader};
 
@@ -420,7 +420,11 @@ fn around(base: &Seed, model: &str, view: View) -> Option<Vec<f64>> {
             .arms
             .iter()
             .find_map(|arm| Some(arm.quality.get(&view)?.dimensions()))?;
-        base.relatives(family(model), 0.0, view, width)?.mean()
+        let traits = Traits {
+            family: family(model),
+            ..Traits::default()
+        };
+        base.relatives(&traits, view, width)?.mean()
     })
 }
 

@@ -62,13 +62,12 @@ pub fn learner(
         BTreeMap::new(),
         Some(Arc::new(seed)),
     );
-    for (arm, cost) in arms().iter().zip(COSTS) {
-        learner.ensure_arm(&ArmFacts {
-            id: arm.clone(),
-            family: String::new(),
-            typical_cost_usd: cost,
-        });
-    }
+    let facts = arms().into_iter().zip(COSTS).map(|(id, cost)| ArmFacts {
+        id,
+        family: String::new(),
+        typical_cost_usd: cost,
+    });
+    learner.ensure_arms(&facts.collect::<Vec<_>>());
     learner.ensure_route(ROUTE, settings);
     for prompt in prompts.iter().take(rehearsed) {
         let offers: Vec<(ArmId, f64)> = arms().into_iter().zip(COSTS).collect();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::arm::ArmId;
 use crate::policy::linear::LinearPrior;
-use crate::policy::seed::SEED_FORMAT;
+use crate::policy::seed::{SEED_FORMAT, Traits};
 use crate::policy::{Contexts, Observation};
 
 /// The only prompt there is.
@@ -12,7 +12,7 @@ const PROMPT: Contexts<'static> = Contexts {
 
 /// An arm of which nothing is known, with that prompt's one feature.
 fn unknown(id: &str, common: &Common) -> ArmModel {
-    ArmModel::new(id, "", 0.0, None, [Some(1), None], &common.settings)
+    ArmModel::new(id, &Traits::default(), None, [Some(1), None], &common.settings)
 }
 
 /// A score in time.
@@ -57,7 +57,7 @@ fn a_category_that_is_new_to_an_even_arm_is_no_drift_and_a_fall_is() {
 #[test]
 fn how_far_costs_stray_is_learned() {
     let settings = LearningSettings::default();
-    let mut model = ArmModel::new("a/1", "", 0.0, None, [None, None], &settings);
+    let mut model = ArmModel::new("a/1", &Traits::default(), None, [None, None], &settings);
     let arm = ArmId::new("a/1");
     let mut calls = |times: usize, ratio: f64| {
         for _ in 0..times {
@@ -151,7 +151,13 @@ fn an_arm_that_becomes_known_keeps_what_was_seen() {
     }
     assert!(common.transfer.mean() < -0.02, "{:?}", common.transfer);
     let seed = seed(&[(View::Text, 0.2)]);
-    let mut known = ArmModel::new("a/1", "", 0.0, Some(&seed), [Some(1), None], &common.settings);
+    let mut known = ArmModel::new(
+        "a/1",
+        &Traits::default(),
+        Some(&seed),
+        [Some(1), None],
+        &common.settings,
+    );
     known.carry(&model, [true; 2], &common.transfer);
     let expected = known.estimate(&PROMPT, None, 500, &common, false).mean;
     assert!((expected - 0.2).abs() < 0.01, "{expected}");
@@ -167,7 +173,13 @@ fn two_views_expect_what_lies_between_them() {
             preferred,
             ..LearningSettings::default()
         };
-        let model = ArmModel::new("a/1", "", 0.0, Some(&seed), [Some(1), Some(1)], &settings);
+        let model = ArmModel::new(
+            "a/1",
+            &Traits::default(),
+            Some(&seed),
+            [Some(1), Some(1)],
+            &settings,
+        );
         let contexts = Contexts {
             text: Some(&[1.0]),
             embedding,

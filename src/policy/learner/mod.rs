@@ -15,7 +15,7 @@ use super::drift::Change;
 use super::guard::Guard;
 use super::pacer::Pacer;
 use super::route::{RouteMemory, RouteSettings};
-use super::seed::Seed;
+use super::seed::{Seed, Traits};
 use super::signals::Calibration;
 use super::{Decision, Learner, Observation, Policy, Round, UsageSample, View};
 use crate::arm::ArmId;
@@ -36,6 +36,12 @@ pub struct ArmFacts {
     pub family: String,
     /// Typical dollars of a call, for the price tier; 0 when unknown.
     pub typical_cost_usd: f64,
+}
+
+impl ArmFacts {
+    fn log_cost(&self) -> Option<f64> {
+        (self.typical_cost_usd > 0.0).then(|| self.typical_cost_usd.ln())
+    }
 }
 
 /// A change that the drift alarm found.
@@ -114,21 +120,33 @@ impl ContextualLearner {
         }
     }
 
-    /// Makes an arm known; one that is known keeps what it learned. Every route is solved anew.
-    pub fn ensure_arm(&mut self, facts: &ArmFacts) {
-        if self.indices.contains_key(&facts.id) {
-            return;
+    /// Makes the arms known that stand side by side; those that are known keep what they learned. Every route is solved
+    /// anew.
+    pub fn ensure_arms(&mut self, arms: &[ArmFacts]) {
+        let log_costs: Vec<f64> = arms.iter().filter_map(ArmFacts::log_cost).collect();
+        let usual = log_costs.iter().sum::<f64>() / log_costs.len().max(1) as f64;
+        let before = self.arms.len();
+        for facts in arms {
+            if self.indices.contains_key(&facts.id) {
+                continue;
+            }
+            let traits = Traits {
+                family: &facts.family,
+                cost_usd: facts.typical_cost_usd,
+                log_cost_ratio: facts.log_cost().map_or(0.0, |log_cost| log_cost - usual),
+            };
+            let model = ArmModel::new(
+                facts.id.as_str(),
+                &traits,
+                self.seed.as_deref(),
+                self.dimensions,
+                &self.common.settings,
+            );
+            self.insert(facts.id.clone(), model);
         }
-        let model = ArmModel::new(
-            facts.id.as_str(),
-            &facts.family,
-            facts.typical_cost_usd,
-            self.seed.as_deref(),
-            self.dimensions,
-            &self.common.settings,
-        );
-        self.insert(facts.id.clone(), model);
-        self.known_change();
+        if self.arms.len() > before {
+            self.known_change();
+        }
     }
 
     fn insert(&mut self, id: ArmId, mut model: ArmModel) -> usize {
@@ -149,8 +167,7 @@ impl ContextualLearner {
         let seed = self.seed.clone();
         let model = ArmModel::new(
             arm.as_str(),
-            "",
-            0.0,
+            &Traits::default(),
             seed.as_deref(),
             self.dimensions,
             &self.common.settings,

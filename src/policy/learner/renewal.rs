@@ -216,11 +216,11 @@ mod tests {
         let versions = View::ALL.into_iter().zip(versions.map(str::to_owned)).collect();
         let learning = LearningSettings::default();
         let mut learner = ContextualLearner::new(learning, [Some(2), Some(2)], versions, Some(seed));
-        learner.ensure_arm(&ArmFacts {
+        learner.ensure_arms(&[ArmFacts {
             id: arm(),
             family: String::new(),
             typical_cost_usd: 0.0,
-        });
+        }]);
         learner.ensure_route("auto", RouteSettings::default());
         learner
     }

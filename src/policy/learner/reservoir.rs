@@ -341,13 +341,11 @@ mod tests {
             None,
         );
         let arms = ["a/known", "b/unlucky"].map(ArmId::new);
-        for id in &arms {
-            learner.ensure_arm(&ArmFacts {
-                id: id.clone(),
-                family: String::new(),
-                typical_cost_usd: 0.001,
-            });
-        }
+        learner.ensure_arms(&arms.clone().map(|id| ArmFacts {
+            id,
+            family: String::new(),
+            typical_cost_usd: 0.001,
+        }));
         let audit_share = 0.02;
         learner.ensure_route(
             "auto",

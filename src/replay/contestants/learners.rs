@@ -128,13 +128,12 @@ fn contextual(
     }
     let dimensions = [Some(dimensions), of_embeddings.map(|row| row.len())];
     let mut learner = ContextualLearner::new(learning, dimensions, BTreeMap::new(), seed);
-    for (model, id) in dataset.models.iter().enumerate() {
-        learner.ensure_arm(&ArmFacts {
-            id: id.clone(),
-            family: String::new(),
-            typical_cost_usd: typical_cost(trial, model),
-        });
-    }
+    let arms = dataset.models.iter().enumerate().map(|(model, id)| ArmFacts {
+        id: id.clone(),
+        family: String::new(),
+        typical_cost_usd: typical_cost(trial, model),
+    });
+    learner.ensure_arms(&arms.collect::<Vec<_>>());
     learner.ensure_route(ROUTE, settings.route.clone());
     // The latest 512 seed prompts stand for the traffic to come.
     let skip = rows.len().saturating_sub(512);
