@@ -20,7 +20,7 @@ pub struct Terms {
     pub traffic: f64,
     /// Scores after which it ends without a verdict.
     pub max_samples: u64,
-    /// A first token later than this is slow.
+    /// A first token later than this is slow, where that is guarded.
     pub slow_ms: f64,
 }
 
@@ -224,6 +224,11 @@ impl Trigger {
         definition.split = Split::Adaptive;
         definition.design.max_samples = terms.max_samples;
         definition.design.slow_ms = Some(terms.slow_ms);
+        if let Self::Drift { .. } | Self::Retrial { .. } = self {
+            // It was in use, as slow as it is: what is asked is how good it is. Whoever is slow at the moment is left to
+            // the policy and the dispatcher.
+            definition.design.slow_ms = None;
+        }
         if let Self::Families { category, reason, .. } = self {
             // Prompts of different categories are different prompts: each category is a layer of its own.
             definition.layer = format!("{route}/{category}");

@@ -64,6 +64,8 @@ impl World {
             let exposure = Exposure {
                 clean: true,
                 cost_usd: Some([0.01, 0.002][enrolment.arm]),
+                // It has always been the slower one.
+                ttft_ms: Some([300.0, 2.0 * TERMS.slow_ms][enrolment.arm]),
                 ..Exposure::default()
             };
             self.experiments.enrolled(&enrolment);
