@@ -4,6 +4,7 @@
 //! configuration again, by a date in the price book or with a restart.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::units::UnixMs;
 
 /// Size of the prompt for which a slow first token is looked up, in tokens.
 const TYPICAL_INPUT: u32 = 500;
-/// A first token later than this is slow where neither the route nor telemetry says better.
+/// A first token later than this is slow where the route says nothing better.
 const SLOW_MS: f64 = 5_000.0;
 /// Where the router's last state is kept.
 const KIND: &str = "experiments";
@@ -270,7 +271,7 @@ impl Desk {
         tracing::info!(?trigger, ?started, "an experiment was asked for");
     }
 
-    /// What counts as a slow first token: later than one in a hundred of the control's, else than the route allows.
+    /// What counts as a slow first token.
     pub(super) fn slow_ms(&self, route: &Route, control: Option<&ArmId>) -> f64 {
         let view = self.telemetry.view();
         let usual = control.and_then(|arm| {
@@ -282,10 +283,7 @@ impl Desk {
             };
             view.wait(&question, 0.99)
         });
-        usual
-            .map(|quantile| quantile.value_ms)
-            .or_else(|| Some(route.ttft_budget?.as_secs_f64() * 1e3))
-            .unwrap_or(SLOW_MS)
+        slow(usual.map(|quantile| quantile.value_ms), route.ttft_budget)
     }
 
     /// What `arm` is measured by: the dearest other model of the route, which is what one would use without a router;
@@ -306,6 +304,13 @@ impl Desk {
         let better = best.filter(|(best, lead)| *lead > route.margin() && others.models.contains(best));
         Some(better.map_or(dearest, |(best, _)| best))
     }
+}
+
+/// Milliseconds from which on a first token is slow: later than the route allows, and later than one in a hundred of the
+/// control's (`usual_ms`). What is slower than the quickest model of a route is not slow for that.
+fn slow(usual_ms: Option<f64>, allowed: Option<Duration>) -> f64 {
+    let allowed = allowed.map_or(SLOW_MS, |allowed| allowed.as_secs_f64() * 1e3);
+    usual_ms.unwrap_or(0.0).max(allowed)
 }
 
 /// What the new versions are compared with: the former ones where they are at hand, else what did not change of what is
@@ -337,186 +342,5 @@ fn features_changed(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::app::reports::About;
-    use crate::config::{self, Source};
-    use crate::experiments::ExperimentView;
-    use crate::store::{CandidateRow, DecisionRow, Store, tests as store_rows};
-    use crate::telemetry::Telemetry;
-
-    fn route(costs: &[(&str, f64)]) -> SeenRoute {
-        SeenRoute {
-            models: costs
-                .iter()
-                .map(|(id, cost)| ((*id).to_owned(), Some(*cost)))
-                .collect(),
-            margin: Some(0.02),
-        }
-    }
-
-    #[test]
-    fn a_price_change_that_turns_the_ranking_over_names_the_widest_pair() {
-        let old = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 5.0)]);
-        let any = |_: &ArmId| true;
-        assert_eq!(old.flipped(&old, any), None);
-        let same_order = route(&[("a/1", 2.5), ("b/2", 2.0), ("c/3", 9.0)]);
-        assert_eq!(
-            old.flipped(&same_order, any),
-            None,
-            "dearer, but in the same order"
-        );
-        let now = route(&[("a/1", 3.0), ("b/2", 2.0), ("c/3", 0.5)]);
-        assert_eq!(
-            old.flipped(&now, any),
-            Some((ArmId::new("c/3"), ArmId::new("a/1"))),
-            "c passes both; a is further away"
-        );
-        let but = |left_out: &'static str| move |arm: &ArmId| arm.as_str() != left_out;
-        assert_eq!(old.flipped(&now, but("c/3")), None, "nobody else changed places");
-        assert_eq!(
-            old.flipped(&now, but("a/1")),
-            Some((ArmId::new("c/3"), ArmId::new("b/2")))
-        );
-        let unknown = SeenRoute {
-            models: BTreeMap::from([("c/3".to_owned(), Some(0.5)), ("a/1".to_owned(), None)]),
-            margin: None,
-        };
-        assert_eq!(old.flipped(&unknown, any), None, "an unknown price is not cheap");
-    }
-
-    #[test]
-    fn new_features_are_compared_with_the_former_ones_or_what_did_not_change() {
-        let before = FeatureVersions {
-            text: 3,
-            embedding: 0,
-            classifier: 1,
-        };
-        assert_eq!(features_changed("auto", before, before, true), None);
-        let found = |before, now, former| match features_changed("auto", before, now, former) {
-            Some(Trigger::NewFeatures { current, fresh, .. }) => (current, fresh),
-            other => panic!("{other:?}"),
-        };
-        let pair = |current: &str, fresh: &str| (current.to_owned(), fresh.to_owned());
-        let with = FeatureVersions {
-            embedding: 2,
-            ..before
-        };
-        assert_eq!(found(before, with, false), pair("text", "embedding"));
-        let other = FeatureVersions {
-            embedding: 3,
-            ..before
-        };
-        assert_eq!(found(with, other, true), pair("former", "embedding"));
-        assert_eq!(found(with, other, false), pair("text", "embedding"));
-        let classifier = FeatureVersions {
-            classifier: 2,
-            ..before
-        };
-        assert_eq!(found(before, classifier, true), pair("former", "text"));
-        assert_eq!(found(before, classifier, false), pair("none", "text"));
-        assert_eq!(
-            features_changed("auto", with, before, false),
-            None,
-            "going without the embedding is nobody's question"
-        );
-    }
-
-    /// A route of three models, with these prices and this objective.
-    fn config(prices: [f64; 3], objective: &str) -> Config {
-        config_of(&["p/best", "p/good", "p/poor"], prices, objective)
-    }
-
-    fn config_of(models: &[&str], prices: [f64; 3], objective: &str) -> Config {
-        let mut toml = String::from(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[[providers]]\nname = \"p\"\nkind = \"simulated\"\nbase_url = \"simulated:\"\n",
-        );
-        for (name, price) in ["best", "good", "poor"].into_iter().zip(prices) {
-            toml += &format!(
-                "[[models]]\nid = \"p/{name}\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
-                 [models.price]\ninput_per_mtok = {price}\noutput_per_mtok = {price}\n"
-            );
-        }
-        toml += &format!("[[routes]]\nname = \"auto\"\nmodels = {models:?}\n{objective}\n");
-        config::parse(&toml, Source::Text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
-    }
-
-    /// The experiments that a flip of the second prices over the first asks for.
-    async fn asked(before: [f64; 3], after: [f64; 3], objective: &str) -> Vec<String> {
-        asked_between(&config(before, objective), &config(after, objective)).await
-    }
-
-    /// The experiments, and their controls, that the second configuration asks for after the first, of a router that expects .9, .89 and .7.
-    async fn asked_between(before: &Config, after: &Config) -> Vec<String> {
-        let dir = tempfile::tempdir().unwrap();
-        let now = UnixMs(1_794_787_200_000);
-        let store = Store::open(dir.path(), now).unwrap();
-        let about = About {
-            config_hash: String::new(),
-            seed: 1,
-            simulated: true,
-            margin: 0.02,
-            features: None,
-        };
-        let telemetry = Arc::new(Telemetry::new(64));
-        let desk = Desk::restore(store.clone(), telemetry, before, about, now).unwrap();
-        let candidates = [("p/best", 0.9), ("p/good", 0.89), ("p/poor", 0.7)];
-        let candidates = candidates.map(|(arm, quality)| CandidateRow {
-            arm: ArmId::new(arm),
-            quality,
-            ..store_rows::decision("d1").candidates[0].clone()
-        });
-        store.log_decision(DecisionRow {
-            candidates: candidates.into(),
-            experiment: None,
-            ..store_rows::decision("d1")
-        });
-        store.log_attempt(store_rows::attempt("d1", 1));
-        store.flush().await.unwrap();
-        desk.look().unwrap();
-        let features = FeatureVersions::default();
-        desk.notice(before, features, AtHand::default(), now);
-        desk.notice(after, features, AtHand::default(), now);
-        let list = desk.list().experiments;
-        let control = |view: &ExperimentView| view.arms[0].variant.clone();
-        list.iter()
-            .map(|view| format!("{}={}", view.definition.name, control(view)))
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn a_new_model_is_compared_with_one_that_was_there() {
-        let of = |models: &[&str]| config_of(models, [1.0, 2.0, 3.0], "");
-        let both = asked_between(&of(&["p/best"]), &of(&["p/best", "p/good", "p/poor"])).await;
-        assert_eq!(both, ["new-p-good=p/best", "new-p-poor=p/best"]);
-        let all_new = asked_between(&of(&["p/best"]), &of(&["p/good", "p/poor"])).await;
-        assert_eq!(all_new, [""; 0], "nobody is left to be compared with");
-    }
-
-    #[tokio::test]
-    async fn a_price_asks_nothing_of_a_model_that_is_known_to_be_worse() {
-        let poor_flips = ([3.0, 2.0, 5.0], [3.0, 2.0, 0.5]);
-        assert_eq!(asked(poor_flips.0, poor_flips.1, "").await, [""; 0]);
-        assert_eq!(asked(poor_flips.1, poor_flips.0, "").await, [""; 0], "nor back");
-        // What is within the margin is asked.
-        let good_flips = ([3.0, 5.0, 9.0], [3.0, 1.0, 9.0]);
-        assert_eq!(
-            asked(good_flips.0, good_flips.1, "").await,
-            ["price-p-good=p/best"]
-        );
-        // A wider margin lets the poor one in, and so do dollars where they are worth points.
-        let wide = "quality_margin = 0.25";
-        assert_eq!(
-            asked(poor_flips.0, poor_flips.1, wide).await,
-            ["price-p-poor=p/best"]
-        );
-        let weighted = |lambda: f64| format!("objective = \"weighted\"\nlambda = {lambda}");
-        assert_eq!(
-            asked(poor_flips.0, poor_flips.1, &weighted(1e6)).await,
-            ["price-p-poor=p/best"]
-        );
-        assert_eq!(asked(poor_flips.0, poor_flips.1, &weighted(1e-3)).await, [""; 0]);
-    }
-}
+#[path = "triggers_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ use super::retrial::Rest;
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
 use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
+use crate::arm::ArmId;
 use crate::evaluation::ab::{AbSums, Exposure, Reading};
 use crate::evaluation::assignment::Ramp;
 use crate::units::UnixMs;
@@ -175,6 +176,39 @@ impl Experiments {
                 EventKind::Overridden {
                     intervention: "stop".to_owned(),
                     reason: format!("superseded by {}", by.name),
+                },
+            );
+        }
+    }
+
+    /// Ends what the router itself asks of a model that `by` has just left out, also where the model is only what another
+    /// one is measured by: it would go on answering that part of the traffic.
+    pub(super) fn ask_nothing_of(&mut self, route: &str, model: &ArmId, by: &str, now: UnixMs) {
+        let out = Variant::Model(model.clone());
+        let about = |definition: &Definition| {
+            definition.origin.automatic()
+                && definition.name != by
+                && definition.route == route
+                && definition.variants.iter().any(|(_, variant)| *variant == out)
+        };
+        let running = self.records.iter().filter(|record| record.ended.is_none());
+        let asked: Vec<String> = running
+            .map(|record| record.definition.as_ref())
+            .chain(&self.waiting)
+            .filter(|definition| about(definition))
+            .map(|definition| definition.name.clone())
+            .collect();
+        self.waiting.retain(|waiting| !about(waiting));
+        for name in asked {
+            if let Some(index) = self.running(&name) {
+                self.end(index, Phase::Stopped, now);
+            }
+            self.log(
+                now,
+                &name,
+                EventKind::Overridden {
+                    intervention: "stop".to_owned(),
+                    reason: format!("{model} was left out by {by}"),
                 },
             );
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::definition::{Definition, Origin, Split, StickyBy};
+use super::definition::{Definition, Origin, Split, StickyBy, Variant};
 use super::engine::{Experiments, Record};
 use super::event::EventKind;
 use super::table::Ruling;
@@ -161,7 +161,16 @@ impl Experiments {
             let (verdict, units) = (reading.verdict, reading.units);
             let quality = reading.comparisons.first().and_then(|found| found.quality);
             self.records[index].decided = Some(reading);
-            self.end(index, phase, now);
+            if let (Verdict::Harm, [_, (_, Variant::Model(model))]) =
+                (verdict, definition.variants.as_slice())
+                && self.leaves_out(&definition.route, model)
+            {
+                self.ask_nothing_of(&definition.route, model, name, now);
+            }
+            // What ended meanwhile may have moved its place.
+            if let Some(index) = self.running(name) {
+                self.end(index, phase, now);
+            }
             self.log(now, name, EventKind::Decided { verdict, units });
             match definition.origin {
                 Origin::Drift if verdict == Verdict::Harm => {

@@ -34,6 +34,64 @@ fn a_new_model_that_is_worse_is_stopped_and_left_out() {
 }
 
 #[test]
+fn nothing_is_measured_by_a_model_that_was_left_out() {
+    let mut experiments = Experiments::default();
+    let mut ask = |model: &str, reference: &str| {
+        let trigger = Trigger::Drift {
+            route: "auto".into(),
+            model: ArmId::new(model),
+            reference: ArmId::new(reference),
+        };
+        let terms = Terms {
+            traffic: 0.4,
+            ..TERMS
+        };
+        experiments.trigger(&trigger, &terms, UnixMs(1)).unwrap()
+    };
+    let bad = ask("b/small", "a/large");
+    let (by_it, waiting) = (ask("c/other", "b/small"), ask("d/waits", "b/small"));
+    let of_others = ask("e/else", "a/large");
+    let phase = |experiments: &Experiments, name: &str| experiments.view(name).map(|view| view.phase);
+    assert_eq!(experiments.waiting().collect::<Vec<_>>(), [&waiting, &of_others]);
+    for i in 0..20_000 {
+        let request = i.to_string();
+        let unit = Unit {
+            request: &request,
+            ..Unit::default()
+        };
+        let Some(enrolment) = experiments.table().assign(&unit, "auto", None) else {
+            continue;
+        };
+        if *enrolment.experiment == *bad {
+            let now = UnixMs(1_000 + i);
+            experiments.enrolled(&enrolment);
+            let exposure = Exposure {
+                clean: true,
+                ..Exposure::default()
+            };
+            experiments.exposed(&enrolment, &exposure, now);
+            let score = [0.9, 0.3][enrolment.arm];
+            experiments.scored(&enrolment, "quality", score, None, now);
+        }
+    }
+    assert_eq!(phase(&experiments, &bad), Some(Phase::StoppedForHarm));
+    assert_eq!(phase(&experiments, &by_it), Some(Phase::Stopped));
+    assert_eq!(phase(&experiments, &waiting), None, "it never started");
+    assert_eq!(
+        phase(&experiments, &of_others),
+        Some(Phase::Running),
+        "it has room now"
+    );
+    let events = experiments.take_events();
+    let told: Vec<&str> = events
+        .iter()
+        .filter(|event| matches!(&event.kind, EventKind::Overridden { reason, .. } if reason == "b/small was left out by drift-b-small"))
+        .map(|event| event.experiment.as_str())
+        .collect();
+    assert_eq!(told, [&by_it, &waiting]);
+}
+
+#[test]
 fn what_the_router_shipped_by_itself_is_adopted_and_can_be_undone() {
     let mut experiments = Experiments::default();
     let trigger = Trigger::NewModel {
