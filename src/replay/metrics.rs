@@ -134,19 +134,24 @@ pub fn hull_at(hull: &[Point], cost_usd: f64) -> Option<f64> {
     hull.last().map(|point| point.quality)
 }
 
-/// Area under the hull of `points` between the cheapest and the dearest single model's mean cost, over that range.
-/// The cheapest single model belongs to every hull: any router can fall back on it.
+/// Area under the hull of `points` between the cheapest and the dearest single model's mean cost, over that range; where
+/// all of them cost the same, the quality there. The cheapest single model belongs to every hull: any router can fall back
+/// on it. `None` without points.
 #[must_use]
 pub fn aiq(points: &[Point], singles: &[Point]) -> Option<f64> {
     let cheapest = singles.iter().min_by(|a, b| a.cost_usd.total_cmp(&b.cost_usd))?;
     let dearest = singles.iter().map(|point| point.cost_usd).fold(0.0, f64::max);
     let range = dearest - cheapest.cost_usd;
-    if points.is_empty() || range <= 0.0 {
+    if points.is_empty() {
         return None;
     }
     let mut all = points.to_vec();
     all.push(*cheapest);
     let hull = hull(&all);
+    // Means of equal costs differ by rounding.
+    if range <= 1e-9 * dearest {
+        return hull.last().map(|point| point.quality);
+    }
     let mut edges: Vec<f64> = hull.iter().map(|point| point.cost_usd).collect();
     edges.extend([cheapest.cost_usd, dearest]);
     edges.retain(|&edge| (cheapest.cost_usd..=dearest).contains(&edge));
@@ -254,7 +259,7 @@ pub fn figures(
             ("budget_use", budget_usd.map(|budget| point.cost_usd / budget)),
             ("regret", Some(regret)),
             ("cost_saved_at_best_quality", cost_saved(curve, singles)),
-            ("aiq", (points.len() > 1).then(|| aiq(&points, singles)).flatten()),
+            ("aiq", aiq(&points, singles)),
             ("apgr", (points.len() > 1).then(|| apgr(sweep, singles)).flatten()),
             ("explored_share", Some(explored / requests.max(1.0))),
         ]),
@@ -378,6 +383,17 @@ mod tests {
         assert_eq!(hull(&singles).len(), 3);
         assert!((aiq(&singles, &singles).unwrap() - 3.15 / 4.0).abs() < 1e-12);
         assert!((hull_at(&hull(&singles), 1.5).unwrap() - 0.6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_curve_of_one_point_has_an_area_too() {
+        // The cheapest is the best: the best mix is that one everywhere.
+        let singles = [point(1.0, 0.7), point(3.0, 0.5)];
+        assert_eq!(aiq(&hull(&singles), &singles), Some(0.7));
+        // All cost the same, but for rounding: what counts is the quality.
+        let alike = [point(0.1 + 0.2, 0.7), point(0.3, 0.5)];
+        assert_eq!(aiq(&[point(0.3, 0.8)], &alike), Some(0.8));
+        assert_eq!(aiq(&[], &alike), None);
     }
 
     #[test]
