@@ -161,11 +161,12 @@ impl Experiments {
             let (verdict, units) = (reading.verdict, reading.units);
             let quality = reading.comparisons.first().and_then(|found| found.quality);
             self.records[index].decided = Some(reading);
-            if let (Verdict::Harm, [_, (_, Variant::Model(model))]) =
-                (verdict, definition.variants.as_slice())
-                && self.leaves_out(&definition.route, model)
+            // What somebody asked, or a retrial, rules nothing: nothing has changed about the model then.
+            if let Some(Ruling::Exclude {
+                variant: Variant::Model(model),
+            }) = self.records[index].ruling.clone()
             {
-                self.ask_nothing_of(&definition.route, model, name, now);
+                self.ask_nothing_of(&definition.route, &model, name, now);
             }
             // What ended meanwhile may have moved its place.
             if let Some(index) = self.running(name) {

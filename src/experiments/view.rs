@@ -35,7 +35,7 @@ pub enum Phase {
     StoppedForHarm,
     /// Over: no difference worth knowing was found.
     Futile,
-    /// Ended by hand or by configuration.
+    /// Ended by hand, by the configuration or because a model of it was left out.
     Stopped,
     /// What it had changed was taken back.
     Undone,

@@ -150,7 +150,7 @@ pub fn aiq(points: &[Point], singles: &[Point]) -> Option<f64> {
     let hull = hull(&all);
     // Means of equal costs differ by rounding.
     if range <= 1e-9 * dearest {
-        return hull.last().map(|point| point.quality);
+        return hull_at(&hull, dearest * (1.0 + 1e-9));
     }
     let mut edges: Vec<f64> = hull.iter().map(|point| point.cost_usd).collect();
     edges.extend([cheapest.cost_usd, dearest]);
@@ -393,6 +393,8 @@ mod tests {
         // All cost the same, but for rounding: what counts is the quality.
         let alike = [point(0.1 + 0.2, 0.7), point(0.3, 0.5)];
         assert_eq!(aiq(&[point(0.3, 0.8)], &alike), Some(0.8));
+        // ... at that cost, and not what a router reached for more.
+        assert_eq!(aiq(&[point(0.3, 0.8), point(0.5, 0.9)], &alike), Some(0.8));
         assert_eq!(aiq(&[], &alike), None);
     }
 

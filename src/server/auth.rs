@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::failure::FailureKind;
 use crate::server::error::ApiError;
 
+/// How a page stands to what it asks, as the browser sees it; no page can set it.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// The keys that may use this router. Empty: anyone on the loopback address may.
 #[derive(Clone, Debug, Default)]
 pub struct ClientKeys {
@@ -110,7 +113,11 @@ fn is_foreign_page(headers: &HeaderMap) -> bool {
         // A page whose site is kept secret, such as one in a sandbox.
         None => origin == "null",
         Some(("http" | "https", site)) => {
-            let own = headers.get(header::HOST).is_some_and(|host| host == site);
+            // A proxy may name another host than the browser asked.
+            let own = headers.get(header::HOST).is_some_and(|host| host == site)
+                || headers
+                    .get(FETCH_SITE)
+                    .is_some_and(|relation| relation == "same-origin");
             !own && !is_this_machine(site)
         }
         // A program's own window or an extension of the browser, which the user has installed.
@@ -118,12 +125,17 @@ fn is_foreign_page(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Browsers look for names below `localhost`, such as that of a program's window, on this machine only.
 fn is_this_machine(site: &str) -> bool {
     let Ok(authority) = site.parse::<Authority>() else {
         return false;
     };
     let host = authority.host().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let named = host == "localhost" || host.ends_with(".localhost");
+    named
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
 }
 
 #[cfg(test)]
@@ -145,6 +157,7 @@ mod tests {
             "https://evil.test",
             "null",
             "http://localhost.evil.test",
+            "http://notlocalhost",
             "http://router.test",
         ] {
             assert_eq!(
@@ -158,12 +171,26 @@ mod tests {
             "http://localhost:3000",
             "http://127.0.0.1:8080",
             "http://[::1]:8080",
+            "http://0.0.0.0:3000",
+            "http://tauri.localhost",
             "app://desktop",
         ] {
             assert_eq!(refused(&open, origin), None, "{origin}");
         }
         // Who has a key may come from anywhere.
         assert_eq!(refused(&ClientKeys::new(["secret-1"]), "https://evil.test"), None);
+    }
+
+    #[test]
+    fn its_own_page_may_ask_behind_a_proxy_that_names_another_host() {
+        for (relation, allowed) in [("same-origin", true), ("same-site", false), ("cross-site", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1:8080"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static("https://router.test"));
+            headers.insert(FETCH_SITE, HeaderValue::from_static(relation));
+            let found = ClientKeys::default().authenticate(&headers);
+            assert_eq!(found.is_ok(), allowed, "{relation}");
+        }
     }
 
     #[test]

@@ -259,3 +259,24 @@ fn what_somebody_does_by_hand_goes_first() {
     world.serve(48, 0.3);
     assert_eq!(world.retrials.len(), 1);
 }
+
+/// What somebody asks by hand rules nothing out, so nothing ends with it: least of all the model's way back.
+#[test]
+fn an_experiment_by_hand_that_finds_harm_too_does_not_end_the_retrial() {
+    const BY_HAND: &str = "by-hand";
+    let mut world = fallen();
+    while world.retrials.is_empty() {
+        world.serve(1, 0.3);
+    }
+    let by_hand = Definition {
+        coverage: 0.9,
+        ..definition(BY_HAND, Hypothesis::Superior)
+    };
+    world.experiments.start(by_hand, world.now).unwrap();
+    while world.phase(BY_HAND) == Phase::Running {
+        world.serve(1, 0.3);
+    }
+    assert_eq!(world.phase(BY_HAND), Phase::StoppedForHarm);
+    assert_eq!(world.phase(RETRIAL), Phase::Running);
+    assert_eq!(world.retrials.len(), 1, "it goes on, and does not begin anew");
+}

@@ -216,9 +216,8 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
         Phase::Stopped => say(
             "stopped",
             format!(
-                "It was ended by hand or by the configuration before it came to a verdict ({}); {} stays.",
-                found(1),
-                name(0)
+                "It was ended before it came to a verdict ({}), and changes nothing.",
+                found(1)
             ),
         ),
         Phase::Undone => say(
