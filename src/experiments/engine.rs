@@ -38,6 +38,9 @@ pub(super) struct Record {
     /// What it said when it ended by its own rule. Scores that come later are counted and decide nothing.
     #[serde(default)]
     pub(super) decided: Option<Reading>,
+    /// It ended because a model of it was left out: its question was not answered, and may be asked again at any time.
+    #[serde(default)]
+    pub(super) moot: bool,
 }
 
 /// Every experiment: running, waiting and finished.
@@ -119,7 +122,7 @@ impl Experiments {
             let ended = record
                 .ended
                 .is_some_and(|ended| now.since(ended).as_secs() < rest_days * 86_400);
-            record.definition.name == name && (record.ended.is_none() || ended)
+            record.definition.name == name && (record.ended.is_none() || ended && !record.moot)
         });
         // What is left out already is found to have fallen: a retrial says so to the policy, which learns from it too.
         let fallen = match trigger {
@@ -201,6 +204,7 @@ impl Experiments {
         self.waiting.retain(|waiting| !about(waiting));
         for name in asked {
             if let Some(index) = self.running(&name) {
+                self.records[index].moot = true;
                 self.end(index, Phase::Stopped, now);
             }
             self.log(

@@ -75,6 +75,7 @@ impl Experiments {
             unhealthy: false,
             stride: 1,
             decided: None,
+            moot: false,
         });
         self.generation += 1;
     }

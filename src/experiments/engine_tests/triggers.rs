@@ -89,6 +89,14 @@ fn nothing_is_measured_by_a_model_that_was_left_out() {
         .map(|event| event.experiment.as_str())
         .collect();
     assert_eq!(told, [&by_it, &waiting]);
+    // Nothing was answered: with another measure it is asked as soon as there is reason to.
+    let again = Trigger::Drift {
+        route: "auto".into(),
+        model: ArmId::new("c/other"),
+        reference: ArmId::new("a/large"),
+    };
+    let now = UnixMs(30_000);
+    assert_eq!(experiments.trigger(&again, &TERMS, now), Some(by_it));
 }
 
 #[test]
