@@ -1,19 +1,18 @@
-//! The one owner of every experiment. What happens to one on its way is in `life`, what people do to one in
-//! `intervention`.
+//! The one owner of every experiment. What happens to one on its way is in `life`, what ends it from outside in
+//! `overtaken`, what people do to one in `intervention`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Definition, DefinitionError, FORMER, FeatureVersions, Origin, Variant};
+use super::definition::{Definition, DefinitionError, FeatureVersions, Origin, Variant};
 use super::event::{Event, EventKind};
 use super::intervention::{Intervention, InterventionError};
 use super::retrial::Rest;
 use super::table::{Enrolment, Entry, Ruled, Ruling, Table};
 use super::trigger::{Terms, Trigger};
 use super::view::{ExperimentView, Phase, Point, view};
-use crate::arm::ArmId;
 use crate::evaluation::ab::{AbSums, Exposure, Reading};
 use crate::evaluation::assignment::Ramp;
 use crate::units::UnixMs;
@@ -144,80 +143,6 @@ impl Experiments {
         }
     }
 
-    /// Ends what older experiments asked or ruled about the same setting: the configuration has said something else. Of
-    /// features, what was compared with the former ones: those are others by now.
-    fn supersede(&mut self, by: &Definition, now: UnixMs) {
-        let about = |definition: &Definition| {
-            definition.origin == by.origin
-                && definition.route == by.route
-                && definition.name != by.name
-                && (definition.origin == Origin::Margin || definition.has_former())
-        };
-        self.waiting.retain(|waiting| !about(waiting));
-        // What won against the former look at prompts goes on.
-        let lifted = |ruling: &Ruling| {
-            by.origin == Origin::Margin
-                || matches!(ruling, Ruling::Replace { by: Variant::Features(view), .. } if view == FORMER)
-        };
-        let stands = |record: &Record| record.ended.is_none() || record.ruling.as_ref().is_some_and(lifted);
-        let older: Vec<usize> = (0..self.records.len())
-            .filter(|&index| about(&self.records[index].definition) && stands(&self.records[index]))
-            .collect();
-        for index in older {
-            let record = &mut self.records[index];
-            record.ruling = None;
-            let name = record.definition.name.clone();
-            if record.ended.is_none() {
-                // Not `end`: that would let waiting ones in and may drop records while their places are in hand.
-                record.phase = Phase::Stopped;
-                record.ended = Some(now);
-            }
-            self.generation += 1;
-            self.log(
-                now,
-                &name,
-                EventKind::Overridden {
-                    intervention: "stop".to_owned(),
-                    reason: format!("superseded by {}", by.name),
-                },
-            );
-        }
-    }
-
-    /// Ends what the router itself asks of a model that `by` has just left out, also where the model is only what another
-    /// one is measured by: it would go on answering that part of the traffic.
-    pub(super) fn ask_nothing_of(&mut self, route: &str, model: &ArmId, by: &str, now: UnixMs) {
-        let out = Variant::Model(model.clone());
-        let about = |definition: &Definition| {
-            definition.origin.automatic()
-                && definition.name != by
-                && definition.route == route
-                && definition.variants.iter().any(|(_, variant)| *variant == out)
-        };
-        let running = self.records.iter().filter(|record| record.ended.is_none());
-        let asked: Vec<String> = running
-            .map(|record| record.definition.as_ref())
-            .chain(&self.waiting)
-            .filter(|definition| about(definition))
-            .map(|definition| definition.name.clone())
-            .collect();
-        self.waiting.retain(|waiting| !about(waiting));
-        for name in asked {
-            if let Some(index) = self.running(&name) {
-                self.records[index].moot = true;
-                self.end(index, Phase::Stopped, now);
-            }
-            self.log(
-                now,
-                &name,
-                EventKind::Overridden {
-                    intervention: "stop".to_owned(),
-                    reason: format!("{model} was left out by {by}"),
-                },
-            );
-        }
-    }
-
     /// Brings the experiments of the configuration in line with it: new ones start, changed ones start anew, those
     /// no longer in it are stopped. One that has ended stays ended.
     ///
@@ -237,15 +162,7 @@ impl Experiments {
             self.waiting.retain(|waiting| waiting.name != name);
             if let Some(index) = self.running(&name) {
                 self.end(index, Phase::Stopped, now);
-                let reason = "no longer in the configuration".to_owned();
-                self.log(
-                    now,
-                    &name,
-                    EventKind::Overridden {
-                        intervention: "stop".to_owned(),
-                        reason,
-                    },
-                );
+                self.log_stop(now, &name, "no longer in the configuration".to_owned());
             }
         }
         let mut refused = Ok(());
@@ -438,6 +355,12 @@ impl Experiments {
     /// Names of those that wait for room in their layer.
     pub fn waiting(&self) -> impl Iterator<Item = &str> {
         self.waiting.iter().map(|definition| definition.name.as_str())
+    }
+
+    /// Logs that something else than its own rule ended an experiment.
+    pub(super) fn log_stop(&mut self, at: UnixMs, experiment: &str, reason: String) {
+        let intervention = "stop".to_owned();
+        self.log(at, experiment, EventKind::Overridden { intervention, reason });
     }
 
     pub(super) fn log(&mut self, at: UnixMs, experiment: &str, kind: EventKind) {

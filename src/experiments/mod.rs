@@ -15,6 +15,7 @@ mod event;
 mod hypothesis;
 mod intervention;
 mod life;
+mod overtaken;
 mod retrial;
 mod table;
 mod trigger;

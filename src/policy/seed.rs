@@ -272,21 +272,26 @@ mod tests {
     use super::*;
     use crate::policy::Contexts;
 
+    /// An answer to the only prompt there is.
+    fn outcome(model: &str, reward: f64, cost_usd: Option<f64>) -> LabelledOutcome<'_> {
+        LabelledOutcome {
+            model,
+            category: None,
+            contexts: Contexts {
+                text: Some(&[1.0]),
+                embedding: None,
+            },
+            reward,
+            length: None,
+            cost_usd,
+        }
+    }
+
     #[test]
     fn names_match_with_and_without_provider_and_date() {
         let mut builder = SeedBuilder::default();
         for model in ["gpt-4o-mini-2024-07-18", "gpt-4o"] {
-            builder.add(&LabelledOutcome {
-                model,
-                category: None,
-                contexts: Contexts {
-                    text: Some(&[1.0]),
-                    embedding: None,
-                },
-                reward: 0.5,
-                length: None,
-                cost_usd: None,
-            });
+            builder.add(&outcome(model, 0.5, None));
         }
         let seed = builder.build(&SeedSettings::default(), BTreeMap::new());
         let found = |id: &str| seed.of(id).map(|arm| arm.model.as_str());
@@ -300,17 +305,7 @@ mod tests {
         let mut builder = SeedBuilder::default();
         for (model, reward, cost_usd) in [("cheap", 0.2, 0.01), ("dear", 0.6, 1.0)] {
             for _ in 0..1000 {
-                builder.add(&LabelledOutcome {
-                    model,
-                    category: None,
-                    contexts: Contexts {
-                        text: Some(&[1.0]),
-                        embedding: None,
-                    },
-                    reward,
-                    length: None,
-                    cost_usd: Some(cost_usd),
-                });
+                builder.add(&outcome(model, reward, Some(cost_usd)));
             }
         }
         builder.build(&SeedSettings::default(), BTreeMap::new())
