@@ -14,6 +14,8 @@ use crate::units::UnixMs;
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1000;
 const TEXT: u32 = 62;
+/// Share of the horizontal axis at its beginning that bears no label.
+const CORNER: f64 = 0.05;
 
 /// Stands for the colour of lines and grid.
 const LINE: RGBColor = RGBColor(0xA0, 0xB0, 0xF0);
@@ -289,7 +291,15 @@ fn framed<'a, 'b>(
         .label_style(text)
         .x_labels(4)
         .y_labels(5)
-        .x_label_formatter(&|value| axes.x.write(*value, x.1 - x.0))
+        .x_label_formatter(&|value| {
+            let width = x.1 - x.0;
+            // It would run into the lowest label of the vertical axis.
+            if value - x.0 < CORNER * width {
+                String::new()
+            } else {
+                axes.x.write(*value, width)
+            }
+        })
         .y_label_formatter(&|value| axes.y.write(*value, y.1 - y.0))
         .draw()
         .map_err(told)?;
@@ -383,6 +393,26 @@ mod tests {
         assert!(drawn.contains("var(--c1)") && drawn.contains("var(--soft)"));
         assert!(!drawn.contains("#A0B0"), "a placeholder colour was left");
         assert!(drawn.contains("aria-label=\"spend &amp; &quot;more&quot;\""));
+    }
+
+    #[test]
+    fn the_corner_has_one_label() {
+        let axes = Axes {
+            label: "x".into(),
+            x: Scale::Count,
+            y: Scale::Usd,
+            y_range: Some((0.5, 0.9)),
+        };
+        let ticks_from = |first: f64| {
+            let line = Line {
+                points: vec![(first, 0.5), (1_300.0, 0.9)],
+                ..Line::default()
+            };
+            let drawn = lines(&axes, &[line]).unwrap();
+            [1_000.0, 1_100.0].map(|tick| drawn.contains(&format!("\n{}\n", axes.x.write(tick, 300.0))))
+        };
+        assert_eq!(ticks_from(1_000.0), [false, true], "it begins at a tick");
+        assert_eq!(ticks_from(960.0), [true, true]);
     }
 
     #[test]
