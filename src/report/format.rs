@@ -57,6 +57,42 @@ pub fn percent(share: f64) -> String {
     }
 }
 
+/// How many times the cost was paid of which a `share` was saved, where that is more than twice: beyond it, a share below
+/// nothing reads oddly. The dashboard has the same rule.
+fn multiple(share: f64) -> Option<String> {
+    let ratio = 1.0 - share;
+    let times = if ratio < 10.0 {
+        format!("{ratio:.1} times")
+    } else {
+        format!("{} times", count(ratio.round() as u64))
+    };
+    (ratio.is_finite() && ratio > 2.0).then_some(times)
+}
+
+/// A saved share: `42.0 %`, or `13 times the cost` where more than twice was paid.
+#[must_use]
+pub fn saved(share: f64) -> String {
+    multiple(share).map_or_else(|| percent(share), |times| format!("{times} the cost"))
+}
+
+/// A saved share of `what`: `42.0 % of $5.00`, or `13 times $5.00`.
+#[must_use]
+pub fn saved_of(share: f64, what: &str) -> String {
+    multiple(share).map_or_else(
+        || format!("{} of {what}", percent(share)),
+        |times| format!("{times} {what}"),
+    )
+}
+
+/// How much more is paid, by the saved share below nothing: `42.0 % more`, or `13 times as much`.
+#[must_use]
+pub fn dearer(share: f64) -> String {
+    multiple(share).map_or_else(
+        || format!("{} more", percent(-share)),
+        |times| format!("{times} as much"),
+    )
+}
+
 /// A level that somebody chose, with the decimals that it has: `95 %`, `99.5 %`.
 #[must_use]
 pub fn level(share: f64) -> String {
@@ -145,6 +181,22 @@ mod tests {
         assert_eq!(usd(-1e-18), "$0.00", "a difference of equal sums");
         assert_eq!(usd(1.5), "$1.50");
         assert_eq!(usd(f64::NAN), "–");
+    }
+
+    #[test]
+    fn what_costs_more_than_twice_is_said_in_times() {
+        assert_eq!((saved(0.42), saved(-1.0)), ("42.0 %".into(), "-100.0 %".into()));
+        assert_eq!(saved(-12.34), "13 times the cost");
+        assert_eq!(saved_of(-1.5, "$5.00"), "2.5 times $5.00");
+        assert_eq!(saved_of(-0.5, "$5.00"), "-50.0 % of $5.00");
+        assert_eq!(
+            (dearer(-0.42), dearer(-9_999.0)),
+            ("42.0 % more".into(), "10,000 times as much".into())
+        );
+        assert_eq!(
+            (saved(f64::NAN), saved(f64::NEG_INFINITY)),
+            ("–".into(), "–".into())
+        );
     }
 
     #[test]

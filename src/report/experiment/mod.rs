@@ -12,7 +12,7 @@ pub use logged::{Logged, read as read_log};
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{count, level, moment, percent, score, span, usd};
+use super::format::{count, dearer, level, moment, percent, score, span, usd};
 use super::{Provenance, Rendered, ReportError};
 use crate::evaluation::ab::{Hypothesis, Standing, Verdict};
 use crate::evaluation::sequence::Interval;
@@ -147,7 +147,7 @@ fn outcome(view: &ExperimentView, provenance: &Provenance) -> Outcome {
                 percent(savings.share.estimate)
             )
         } else {
-            format!(" The treatment costs {} more.", percent(-savings.share.estimate))
+            format!(" The treatment costs {}.", dearer(savings.share.estimate))
         }
     });
     match view.phase {

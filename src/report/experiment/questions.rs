@@ -5,7 +5,7 @@ use super::{ExperimentReport, Savings, found, is_no_worse, of_category};
 use crate::evaluation::ab::Hypothesis;
 use crate::evaluation::health::Health;
 use crate::experiments::{ArmView, Origin, Phase, StickyBy};
-use crate::report::format::{count, level, moment, percent, span, usd};
+use crate::report::format::{count, dearer, level, moment, percent, span, usd};
 
 /// Questions with their answers.
 pub(super) fn questions(report: &ExperimentReport) -> Vec<(&'static str, String)> {
@@ -88,8 +88,8 @@ fn saved(report: &ExperimentReport) -> String {
     let more = per_request.estimate < 0.0;
     let mut answer = if more {
         format!(
-            "Nothing: the treatment costs {} more ({}).",
-            percent(-share.estimate),
+            "Nothing: the treatment costs {} ({}).",
+            dearer(share.estimate),
             usd_signed(-per_request.estimate)
         )
     } else {

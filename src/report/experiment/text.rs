@@ -4,7 +4,7 @@ use super::ExperimentReport;
 use crate::evaluation::ab::{Reading, Standing};
 use crate::evaluation::moments::Difference;
 use crate::experiments::{Event, EventKind};
-use crate::report::format::{count, level, moment, percent, span, usd};
+use crate::report::format::{count, level, moment, saved, span, usd};
 use crate::report::page::{Figure, Tone};
 
 pub(super) fn subtitle(report: &ExperimentReport) -> String {
@@ -75,13 +75,13 @@ pub(super) fn key_figures(report: &ExperimentReport) -> Vec<Figure> {
             };
             let note = format!(
                 "interval {} to {}; {}",
-                percent(savings.share.low),
-                percent(savings.share.high),
+                saved(savings.share.low),
+                saved(savings.share.high),
                 usd_signed(savings.per_request.estimate)
             );
             figures.push(figure(
                 "Saved on a request",
-                percent(savings.share.estimate),
+                saved(savings.share.estimate),
                 note,
                 tone,
             ));

@@ -42,6 +42,7 @@ pub(super) fn outcome(
     let share = report.saved_share.map_or(f64::NAN, |interval| interval.estimate);
     let answer = format!("Answers score {}", within(&quality, format::score));
     let signed = |value: f64| format!("{value:+.3}");
+    let always = format!("what always using {reference} would have cost");
     match report.quality_difference {
         Some(difference) if difference.high < -report.margin => say(
             "losing_quality",
@@ -71,17 +72,17 @@ pub(super) fn outcome(
                 ),
             };
             let text = format!(
-                "Routing saved {} of what always using {reference} would have cost. {answer}. {compared}",
-                format::percent(share)
+                "Routing saved {}. {answer}. {compared}",
+                format::saved_of(share, &always)
             );
             say("saving", text)
         }
         _ => say(
             "not_saving",
             format!(
-                "Routing does not save money here ({} of what always using {reference} would have cost). {answer}. \
+                "Routing does not save money here ({}). {answer}. \
                  Widen the quality margin, add a cheaper model to the route, or name {reference} directly.",
-                format::percent(share)
+                format::saved_of(share, &always)
             ),
         ),
     }
