@@ -132,7 +132,12 @@ pub(super) fn row(joined: &Joined) -> RoutingRow {
         .filter(|score| &*score.metric == METRIC)
         .map(|score| score.score)
         .collect();
-    let unknown = joined.attempts.is_empty() || joined.attempts.iter().any(|a| a.served && a.cost.is_none());
+    let unpriced = joined
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.cost.is_none())
+        .count();
+    let known_cost = joined.attempts.iter().filter_map(|attempt| attempt.cost).sum();
     RoutingRow {
         at: decision.at,
         route: decision.route.to_string(),
@@ -151,7 +156,9 @@ pub(super) fn row(joined: &Joined) -> RoutingRow {
                 expected_cost: candidate.cost,
             })
             .collect(),
-        cost: (!unknown).then(|| joined.attempts.iter().filter_map(|attempt| attempt.cost).sum()),
+        cost: (unpriced == 0 && !joined.attempts.is_empty()).then_some(known_cost),
+        known_cost,
+        unpriced_attempts: unpriced as u64,
         baseline_cost: None,
         ttft_ms: served.and_then(|attempt| attempt.ttft_ms),
         total_ms: served.map(|attempt| attempt.total_ms),
@@ -218,6 +225,25 @@ mod tests {
         // Two minutes later nothing will come of it any more.
         let later = rows(UNDER_WAY_MS);
         assert_eq!((later.len(), served(&later)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_lost_hedge_of_an_unknown_price_leaves_the_cost_of_the_request_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), UnixMs(1)).unwrap();
+        assert!(store.log_decision(store_rows::decision("hedged")));
+        let served = store_rows::attempt("hedged", 1);
+        let paid = served.cost.unwrap();
+        let lost = AttemptRow {
+            served: false,
+            cost: None,
+            ..store_rows::attempt("hedged", 2)
+        };
+        assert!(served.served && store.log_attempt(served) && store.log_attempt(lost));
+        store.flush().await.unwrap();
+        let log = store.reader().log(UnixMs(0), UnixMs(i64::MAX));
+        let row = &rows(log, UnixMs(i64::MAX)).unwrap().0[0];
+        assert_eq!((row.cost, row.known_cost, row.unpriced_attempts), (None, paid, 1));
     }
 
     #[test]

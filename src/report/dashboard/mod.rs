@@ -60,8 +60,11 @@ pub struct Overview {
     pub requests: u64,
     /// Requests of the last minute.
     pub last_minute: u64,
-    /// Dollars spent on all requests.
+    /// Dollars spent on all requests, as far as it is known.
     pub spent_usd: Usd,
+    /// Attempts whose cost is unknown, served or not; they are in no sum of money.
+    #[serde(default)]
+    pub unpriced_attempts: u64,
     /// Dollars spent on finished requests that have a baseline.
     pub compared_usd: Usd,
     /// What the baseline would have cost on those.
@@ -150,8 +153,11 @@ pub struct RecentDecision {
     pub why: String,
     /// Probability of the draw.
     pub propensity: f64,
-    /// Cost until now.
+    /// Cost until now; `None` before the first attempt is over, and where a price is unknown.
     pub cost_usd: Option<Usd>,
+    /// An attempt's cost is unknown, and so the request's.
+    #[serde(default)]
+    pub cost_unknown: bool,
     /// Milliseconds to the end.
     pub total_ms: Option<f64>,
     /// Score, once there is one.

@@ -58,6 +58,10 @@ pub struct RoutingRow {
     pub candidates: Vec<LoggedCandidate>,
     /// All money that the request cost: every attempt, lost hedges too. `None` if a price was unknown.
     pub cost: Option<Usd>,
+    /// The part of it that is known, also where the whole is not.
+    pub known_cost: Usd,
+    /// Attempts whose cost is unknown, whether they served or not.
+    pub unpriced_attempts: u64,
     /// What the always-best baseline (the reference arm) was expected to cost on this very request.
     pub baseline_cost: Option<Usd>,
     /// Time to the first token.

@@ -86,15 +86,21 @@ pub struct Totals {
     pub score_sum: f64,
     /// Sum of their squares.
     pub score_square_sum: f64,
-    /// Money spent.
+    /// Money spent, as far as it is known.
     pub cost_usd: Usd,
+    /// Attempts whose cost is unknown, served or not; they are in no sum of money.
+    #[serde(default)]
+    pub unpriced_attempts: u64,
+    /// Of `cost_usd`: spent on requests that had such an attempt as well, so that their whole cost is not known.
+    #[serde(default)]
+    pub partly_known_usd: Usd,
     /// Money spent on the requests that have a baseline figure.
     pub compared_cost_usd: Usd,
     /// What the baseline was expected to cost on the same requests.
     pub baseline_cost_usd: Usd,
     /// Requests with both figures.
     pub compared: u64,
-    /// Requests whose cost is not known.
+    /// Requests whose whole cost is not known.
     pub unpriced: u64,
     /// Requests that a fallback served.
     pub fallbacks: u64,
@@ -123,10 +129,13 @@ pub struct ArmFigures {
     pub score_sum: f64,
     /// Their mean, holding at every sample.
     pub quality: Option<Interval>,
-    /// Money spent on its draws.
+    /// Money spent on its draws with a known cost.
     pub cost_usd: Usd,
     /// Draws with a known cost.
     pub priced: u64,
+    /// Attempts on its draws whose cost is unknown.
+    #[serde(default)]
+    pub unpriced_attempts: u64,
     /// Draws that it failed to serve.
     pub failed: u64,
     /// Sum over all logged draws of its probability.

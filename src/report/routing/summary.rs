@@ -90,7 +90,11 @@ fn totals(rows: &[&RoutingRow]) -> Totals {
         totals.fallbacks += u64::from(row.fallback);
         totals.hedged += u64::from(row.hedged);
         totals.unpriced += u64::from(row.cost.is_none());
-        totals.cost_usd += row.cost.unwrap_or_default();
+        totals.cost_usd += row.known_cost;
+        totals.unpriced_attempts += row.unpriced_attempts;
+        if row.cost.is_none() {
+            totals.partly_known_usd += row.known_cost;
+        }
         if let (Some(cost), Some(baseline)) = (row.cost, row.baseline_cost) {
             totals.compared += 1;
             totals.compared_cost_usd += cost;
@@ -138,6 +142,7 @@ fn arms(rows: &[&RoutingRow], sequence: &ConfidenceSequence) -> Vec<ArmFigures> 
             quality: None,
             cost_usd: Usd::ZERO,
             priced: 0,
+            unpriced_attempts: 0,
             failed: 0,
             expected_draws: 0.0,
         };
@@ -154,6 +159,7 @@ fn arms(rows: &[&RoutingRow], sequence: &ConfidenceSequence) -> Vec<ArmFigures> 
         figures.failed += u64::from(row.fallback || row.served.is_none());
         figures.cost_usd += row.cost.unwrap_or_default();
         figures.priced += u64::from(row.cost.is_some());
+        figures.unpriced_attempts += row.unpriced_attempts;
         if let Some(score) = row
             .score
             .filter(|_| row.served.as_ref() == Some(&row.arm) && !row.fallback)

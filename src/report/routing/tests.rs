@@ -23,6 +23,7 @@ fn rows(n: i64, seed: u64) -> Vec<RoutingRow> {
                 1 + usize::from(draw >= pmf[0] + pmf[1])
             };
             let id = |a: usize| ArmId::new(arms[a].0);
+            let cost = |arm: usize, jitter: f64| Usd::from_nanos((arms[arm].2 as f64 * jitter) as i64);
             let fallback = rng.gen_bool(0.01);
             let served = if fallback { (arm + 1) % 3 } else { arm };
             let jitter = rng.gen_range(0.6..1.4);
@@ -45,8 +46,10 @@ fn rows(n: i64, seed: u64) -> Vec<RoutingRow> {
                         expected_cost: Usd::from_nanos(arms[a].2),
                     })
                     .collect(),
-                cost: Some(Usd::from_nanos((arms[served].2 as f64 * jitter) as i64)),
-                baseline_cost: Some(Usd::from_nanos((arms[0].2 as f64 * jitter) as i64)),
+                cost: Some(cost(served, jitter)),
+                known_cost: cost(served, jitter),
+                unpriced_attempts: 0,
+                baseline_cost: Some(cost(0, jitter)),
                 ttft_ms: Some(ttft),
                 total_ms: Some(ttft + rng.gen_range(400.0..2500.0)),
                 score: rng
@@ -79,11 +82,9 @@ fn question() -> Question {
 fn a_worked_example() {
     let mut two = rows(2, 1);
     for (row, (cost, score)) in two.iter_mut().zip([(100, 1.0), (300, 0.5)]) {
-        (row.cost, row.baseline_cost, row.score) = (
-            Some(Usd::from_nanos(cost)),
-            Some(Usd::from_nanos(1000)),
-            Some(score),
-        );
+        row.known_cost = Usd::from_nanos(cost);
+        (row.cost, row.baseline_cost, row.score) =
+            (Some(row.known_cost), Some(Usd::from_nanos(1000)), Some(score));
     }
     let report = summarise(&two, &question()).unwrap();
     assert_eq!(report.totals.cost_usd, Usd::from_nanos(400));
@@ -95,6 +96,42 @@ fn a_worked_example() {
     assert_eq!(report.saved, None, "two requests have no interval");
     assert_eq!(report.outcome.verdict, "not_enough_data");
     assert!(report.outcome.more_needed.is_some_and(|more| more > 100));
+}
+
+#[test]
+fn an_unknown_cost_is_said_and_is_never_nothing() {
+    let mut three = rows(3, 1);
+    for (row, (nanos, unpriced)) in three.iter_mut().zip([(100, 0), (300, 2), (0, 1)]) {
+        row.arm = ArmId::new("openai/mini");
+        row.known_cost = Usd::from_nanos(nanos);
+        row.unpriced_attempts = unpriced;
+        row.cost = (unpriced == 0).then_some(row.known_cost);
+        row.baseline_cost = Some(Usd::from_nanos(1_000));
+    }
+    let report = summarise(&three, &question()).unwrap();
+    let totals = &report.totals;
+    assert_eq!(
+        (totals.unpriced, totals.unpriced_attempts, totals.compared),
+        (2, 3, 1)
+    );
+    let nanos = [totals.cost_usd, totals.partly_known_usd, totals.compared_cost_usd].map(Usd::nanos);
+    assert_eq!(nanos, [400, 300, 100]);
+    let rendered = render(&report).unwrap();
+    for form in [&rendered.markdown, &rendered.html] {
+        assert!(
+            form.contains("$0.000000100 a request; plus 3 attempts of unknown cost"),
+            "{form}"
+        );
+        assert!(form.contains("$0.000000100 + 3 unknown"), "{form}");
+    }
+    assert!(rendered.json.contains("\"unpriced_attempts\": 3"));
+    // Of what nothing is known of, not even a sum is told.
+    let report = summarise(&three[2..], &question()).unwrap();
+    let text = render(&report).unwrap().markdown;
+    assert!(
+        text.contains("| Spent | unknown | plus 1 attempt of unknown cost |"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The words and rows that the page and the text have in common.
 
-use super::parts::RoutingReport;
-use crate::report::format::{self, count, interval, millis, percent, score, usd};
+use super::parts::{RoutingReport, Totals};
+use crate::report::format::{self, count, interval, millis, percent, saved_of, score, usd};
 use crate::report::page::{Figure, Tone};
+use crate::units::Usd;
 
 pub(super) fn subtitle(report: &RoutingReport) -> String {
     match (report.since, report.until) {
@@ -30,9 +31,8 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
         (Some(saved), Some(share)) => (
             usd(saved.estimate),
             format!(
-                "{} of {}; 95 % interval {} to {}",
-                percent(share.estimate),
-                usd(totals.baseline_cost_usd.dollars()),
+                "{}; 95 % interval {} to {}",
+                saved_of(share.estimate, &usd(totals.baseline_cost_usd.dollars())),
                 usd(saved.low),
                 usd(saved.high)
             ),
@@ -83,16 +83,11 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
             Tone::Plain,
         ),
     };
-    let per = totals.cost_usd.dollars() / (totals.requests - totals.unpriced).max(1) as f64;
+    let (spent, spent_note) = spent(totals);
     let rate = totals.scored as f64 / totals.served.max(1) as f64;
     let mut figures = vec![
         figure("Saved so far", saved, saved_note, saved_tone),
-        figure(
-            "Spent",
-            usd(totals.cost_usd.dollars()),
-            format!("{} a request", usd(per)),
-            Tone::Plain,
-        ),
+        figure("Spent", spent, spent_note, Tone::Plain),
         figure("Quality", quality.0, quality.1, Tone::Plain),
         figure(
             &format!("Quality against {reference}"),
@@ -119,6 +114,25 @@ pub(super) fn key_figures(report: &RoutingReport) -> Vec<Figure> {
         ));
     }
     figures
+}
+
+/// What was spent and what it came to a request. What is unknown is said, and never counts as nothing.
+fn spent(totals: &Totals) -> (String, String) {
+    let priced = totals.requests - totals.unpriced;
+    let mean = (totals.cost_usd - totals.partly_known_usd).dollars() / priced as f64;
+    let each = format!("{} a request", usd(mean));
+    match totals.unpriced_attempts {
+        0 => (usd(totals.cost_usd.dollars()), each),
+        unknown => {
+            let plural = if unknown == 1 { "" } else { "s" };
+            let rest = format!("plus {} attempt{plural} of unknown cost", count(unknown));
+            if totals.cost_usd == Usd::ZERO && priced == 0 {
+                ("unknown".to_owned(), rest)
+            } else {
+                (usd(totals.cost_usd.dollars()), format!("{each}; {rest}"))
+            }
+        }
+    }
 }
 
 pub(super) const ARM_HEAD: &[&str] = &[
@@ -163,7 +177,11 @@ pub(super) fn arm_rows(report: &RoutingReport) -> Vec<Vec<String>> {
                     || format!("– ({} scores)", arm.scored),
                     |quality| interval(&quality, score),
                 ),
-                usd(arm.cost_usd.dollars()),
+                match arm.unpriced_attempts {
+                    0 => usd(arm.cost_usd.dollars()),
+                    _ if arm.priced == 0 => "unknown".to_owned(),
+                    unknown => format!("{} + {} unknown", usd(arm.cost_usd.dollars()), count(unknown)),
+                },
                 if arm.priced == 0 {
                     "–".to_owned()
                 } else {
@@ -225,7 +243,12 @@ pub(super) fn total_rows(report: &RoutingReport) -> Vec<Vec<String>> {
         row("requests with a baseline figure", count(t.compared)),
         row("spent on those", format!("${}", t.compared_cost_usd)),
         row("baseline on those", format!("${}", t.baseline_cost_usd)),
-        row("without a price", count(t.unpriced)),
+        row("requests of unknown cost", count(t.unpriced)),
+        row("attempts of unknown cost, in no sum", count(t.unpriced_attempts)),
+        row(
+            "spent on requests of partly unknown cost",
+            format!("${}", t.partly_known_usd),
+        ),
         row("served by a fallback", count(t.fallbacks)),
         row("hedged", count(t.hedged)),
     ];

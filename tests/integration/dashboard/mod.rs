@@ -174,6 +174,31 @@ fn panels(page: &mut Browser) {
     }
     assert_eq!(page.js("document.querySelectorAll('#budgets .bar').length"), 1);
     many_models(page);
+    costs(page);
+}
+
+/// A cost far above the baseline is said in times, and one that is not known is said to be unknown.
+fn costs(page: &mut Browser) {
+    let told = page.js(
+        "(() => { paused = true;
+          const o = { requests: 4, scored: 0, spent_usd: 0, compared_usd: 13.34, baseline_usd: 1, reference: 'p/best', unpriced_attempts: 2 };
+          const one = (name) => [...document.querySelectorAll('#figures > *')].find((f) => f.textContent.startsWith(name)).textContent;
+          headline(o); figures(o);
+          const told = [document.getElementById('headline').textContent, one('Saved so far'), one('Spent')];
+          paused = false; return told; })()",
+    );
+    let told: Vec<&str> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        told[0].starts_with("Routing costs 13 times as much as always using best"),
+        "{told:?}"
+    );
+    assert_eq!(told[1], "Saved so far-$12.3413 times the $1.00 of always p/best");
+    assert_eq!(told[2], "Spentunknownplus 2 attempts of unknown cost");
 }
 
 /// More models than there are colours, with a name that has no place to break.
