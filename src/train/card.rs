@@ -123,22 +123,29 @@ impl Card {
                 );
             }
         }
-        if !self.figures.is_empty() {
-            out.push_str(
-                "\n## Features\nFive-fold ridge regression of each model's score. R2: share of variance explained, mean over \
-                 models. Relative R2: of scores minus the prompt's mean over models, which is what a router needs. APGR: \
-                 average performance gap recovered, where there are two models (random: 0.5).\n\n| source | features | \
-                 prompts | R2 | relative R2 | APGR |\n| --- | --- | ---: | ---: | ---: | ---: |\n",
-            );
-            for figure in &self.figures {
-                let gap = figure.gap.map_or(String::new(), |gap| format!("{gap:.3}"));
-                let _ = writeln!(
-                    out,
-                    "| {} | {} | {} | {:.3} | {:.3} | {gap} |",
-                    figure.source, figure.features, figure.prompts, figure.absolute, figure.relative
-                );
-            }
-        }
+        features(&self.figures, out);
+    }
+}
+
+/// What features tell of scores, by source; nothing where nothing was measured.
+pub(super) fn features(figures: &[Figure], out: &mut String) {
+    if figures.is_empty() {
+        return;
+    }
+    out.push_str(
+        "\n## Features\nFive-fold ridge regression of each model's score. R2: share of variance explained, mean over \
+         models. Relative R2: of scores minus the prompt's mean over models, which is what a router needs. APGR: \
+         average performance gap recovered, where there are two models (random: 0.5).\n\n| source | features | \
+         prompts | R2 | relative R2 | APGR |\n| --- | --- | ---: | ---: | ---: | ---: |\n",
+    );
+    for figure in figures {
+        let gap = figure.gap.map_or(String::new(), |gap| format!("{gap:.3}"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {:.3} | {:.3} | {gap} |",
+            figure.source, figure.features, figure.prompts, figure.absolute, figure.relative
+        );
     }
 }
 

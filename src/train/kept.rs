@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+use super::embeddings::Embedded;
 use super::log::{self, Learned};
+use super::measure::{self, Figure};
 use super::recorded::Source;
 use super::{TrainArgs, card, command, embeddings, prior, recorded, told};
 use crate::clock;
@@ -49,8 +51,14 @@ pub(super) fn run(args: &TrainArgs, logs: &[PathBuf], files: &[PathBuf]) -> anyh
         "{} was trained for another text view than the one beside it: restore both from the release",
         path.display()
     );
+    let mut figures = Vec::new();
     if !sources.is_empty() {
-        from_files(args, &views, &sources, &mut seed)?;
+        let embedded = embedded(args, &views, &sources)?;
+        from_files(&views, &sources, &embedded, &mut seed)?;
+        if args.folds > 0 {
+            // The projections stay as they are, so none is fitted without a source.
+            figures = measure::figures(&sources, &views.text, None, &embedded, views.embedding.as_ref())?;
+        }
     }
     let versions = Versions {
         text: views.text.version(),
@@ -64,7 +72,7 @@ pub(super) fn run(args: &TrainArgs, logs: &[PathBuf], files: &[PathBuf]) -> anyh
     keep(&args.models_dir, &args.out)?;
     let bytes = serde_json::to_vec(&seed)?;
     let told = told(files, &sources)?;
-    let text = text(args, &bytes, &told, &learned);
+    let text = text(args, &bytes, &told, &learned, &figures);
     card::put(&args.out, CARD, text.as_bytes())?;
     // Last: what is watched for changes is whole once this is there.
     card::put(&args.out, SEED, &bytes)
@@ -92,20 +100,27 @@ fn views(args: &TrainArgs) -> anyhow::Result<Views> {
     Ok(Views { text, embedding })
 }
 
+/// The embeddings of a sample of each source, where there is an embedding view.
+fn embedded(args: &TrainArgs, views: &Views, sources: &[Source]) -> anyhow::Result<Vec<Embedded>> {
+    if views.embedding.is_none() {
+        return Ok(Vec::new());
+    }
+    let lists: Vec<Vec<&str>> = sources
+        .iter()
+        .map(|source| source.prompts.iter().map(|one| one.prompt.as_str()).collect())
+        .collect();
+    let mut embedder = LocalEmbedder::open(&args.models_dir.join(&args.embedding))?;
+    embeddings::embed(&lists, &mut embedder, args.embedding_sample, args.seed)
+}
+
 /// Recorded outcomes take the place of what was known of their models.
-fn from_files(args: &TrainArgs, views: &Views, sources: &[Source], seed: &mut Seed) -> anyhow::Result<()> {
-    let embedded = match &views.embedding {
-        None => Vec::new(),
-        Some(_) => {
-            let lists: Vec<Vec<&str>> = sources
-                .iter()
-                .map(|source| source.prompts.iter().map(|one| one.prompt.as_str()).collect())
-                .collect();
-            let mut embedder = LocalEmbedder::open(&args.models_dir.join(&args.embedding))?;
-            embeddings::embed(&lists, &mut embedder, args.embedding_sample, args.seed)?
-        }
-    };
-    let fitted = prior::fit(sources, &views.text, &embedded, views.embedding.as_ref());
+fn from_files(
+    views: &Views,
+    sources: &[Source],
+    embedded: &[Embedded],
+    seed: &mut Seed,
+) -> anyhow::Result<()> {
+    let fitted = prior::fit(sources, &views.text, embedded, views.embedding.as_ref());
     ensure!(
         !fitted.arms.is_empty(),
         "every prompt is marked `test`: those are left out of a prior"
@@ -146,6 +161,7 @@ fn text(
     bytes: &[u8],
     told: &[(String, String, usize, usize)],
     learned: &[(String, Learned)],
+    figures: &[Figure],
 ) -> String {
     let mut out = format!(
         "# Seed card\n\n`{SEED}` was fitted by `pointsman train` on projections that stayed as they were; for those see the \
@@ -163,6 +179,7 @@ fn text(
             let _ = writeln!(out, "| {name} | {prompts} | {models} | `{digest}` |");
         }
     }
+    card::features(figures, &mut out);
     for (extent, learned) in learned {
         let _ = write!(
             out,

@@ -30,19 +30,29 @@ pub struct Figure {
     pub gap: Option<f64>,
 }
 
-/// Measures every source: the text view, the same with a projection fitted without the source, its surface part, the
-/// source's own category labels, and the embedding view on the prompts that were embedded.
+/// What projections are fitted on, so that one can be fitted again without a source.
+#[derive(Clone, Copy)]
+pub struct Refit<'a> {
+    /// The prompts of every source, in the sources' order.
+    pub lists: &'a [Vec<&'a str>],
+    /// Word vectors.
+    pub model: &'a StaticModel,
+    /// Of random choices.
+    pub seed: u64,
+}
+
+/// Measures every source: the text view, the same with a projection fitted without the source (not where projections
+/// stay as they are), its surface part, the source's own category labels, and the embedding view on the prompts that were
+/// embedded.
 ///
 /// # Errors
 /// When a projection cannot be fitted.
 pub fn figures(
     sources: &[Source],
-    lists: &[Vec<&str>],
     view: &TextView,
-    model: &StaticModel,
+    refit: Option<Refit<'_>>,
     embedded: &[Embedded],
     embedding_view: Option<&EmbeddingView>,
-    seed: u64,
 ) -> anyhow::Result<Vec<Figure>> {
     let mut out = Vec::new();
     for (place, source) in sources.iter().enumerate() {
@@ -65,10 +75,12 @@ pub fn figures(
         );
         add("category labels", &indicators(source, &indices), &scores);
         add("text view", &features, &scores);
-        let mut others = lists.to_vec();
-        others.remove(place);
-        let unseen = TextView::from_artefact(&fit(&others, model, TextViewShape::default(), seed)?)?;
-        add("text view fitted without this source", &of_view(&unseen), &scores);
+        if let Some(Refit { lists, model, seed }) = refit {
+            let mut others = lists.to_vec();
+            others.remove(place);
+            let unseen = TextView::from_artefact(&fit(&others, model, TextViewShape::default(), seed)?)?;
+            add("text view fitted without this source", &of_view(&unseen), &scores);
+        }
         if let Some(embedding_view) = embedding_view {
             let own = || embedded.iter().filter(|one| one.source == place);
             let indices: Vec<usize> = own().map(|one| one.index).collect();

@@ -159,12 +159,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if args.folds > 0 {
         card.figures = measure::figures(
             &sources,
-            &lists,
             &view,
-            &static_model,
+            Some(measure::Refit {
+                lists: &lists,
+                model: &static_model,
+                seed: args.seed,
+            }),
             &embedded,
             embedding_view.as_ref(),
-            args.seed,
         )?;
     }
     card::put(&args.out, "MODEL_CARD.md", card.to_markdown().as_bytes())

@@ -314,3 +314,60 @@ async fn what_cannot_be_trained_on_is_told_in_one_sentence() {
     assert!(said.contains("/v1/feedback"), "{said}");
     assert!(!out.join("seed-prior.json").exists());
 }
+
+#[test]
+fn recorded_outcomes_alone_have_held_out_figures_too_where_features_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines = String::new();
+    for i in 0..60 {
+        let (prompt, good) = if i % 2 == 0 {
+            (format!("Prove that {i} is even."), 1.0)
+        } else {
+            (format!("Write a limerick about the number {i}."), 0.0)
+        };
+        let outcome = |score: f64| json!({"score": score, "output_tokens": 50, "cost_usd": 0.001});
+        let line = json!({
+            "id": i.to_string(), "prompt": prompt,
+            "outcomes": {"small": outcome(good), "large": outcome(1.0 - good)},
+        });
+        lines += &format!("{line}\n");
+    }
+    let dataset = folder.path().join("mine.jsonl");
+    std::fs::write(&dataset, lines).unwrap();
+    let models = models(folder.path());
+    let card = |folds: &str| {
+        let out = folder.path().join(format!("out-{folds}"));
+        let done = program::run(&[
+            "train",
+            "--keep-features",
+            "--dataset",
+            dataset.to_str().unwrap(),
+            "--models-dir",
+            models.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--folds",
+            folds,
+            "--embedding",
+            "off",
+        ]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        std::fs::read_to_string(out.join("SEED_CARD.md")).unwrap()
+    };
+    assert!(!card("0").contains("## Features"));
+    let told = card("5");
+    let row = told
+        .lines()
+        .find(|line| line.starts_with("| mine | text view | 60 |"));
+    let cells: Vec<&str> = row
+        .unwrap_or_else(|| panic!("{told}"))
+        .split('|')
+        .map(str::trim)
+        .collect();
+    // The first words tell which model is right.
+    assert!(cells[4].parse::<f64>().unwrap() > 0.5, "{told}");
+    assert!(
+        !told.contains("fitted without this source"),
+        "the projection stays"
+    );
+}
