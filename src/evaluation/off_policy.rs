@@ -66,6 +66,11 @@ impl Reward {
             by_factor: true,
         }
     }
+
+    /// The most that a mean can be, whatever is still to come: no score is above 1, but a call may cost more than any before.
+    const fn most(self) -> f64 {
+        if self.by_factor { f64::INFINITY } else { self.range }
+    }
 }
 
 /// An off-policy estimate in three forms.
@@ -169,10 +174,10 @@ pub fn estimate(
         .count();
 
     let ips = spread(rows.iter().zip(&weights).map(|(row, w)| w * row.reward), sequence);
-    // A mean of what is not below 0 is not either.
+    // A mean lies where what it is of does. What is cut off an interval holds the truth never, so it errs no more often.
     let dr = doubly_robust(rows.iter(), clip, reward)
         .interval(sequence)
-        .clamp(0.0, f64::INFINITY);
+        .clamp(0.0, reward.most());
     let snips = if sum > 0.0 {
         let value = rows
             .iter()
@@ -187,7 +192,7 @@ pub fn estimate(
                 .map(|(row, w)| n * w * (row.reward - value) / sum),
             sequence,
         );
-        Interval::around(value, around.half_width())
+        Interval::around(value, around.half_width()).clamp(0.0, reward.most())
     } else {
         Interval {
             estimate: f64::NAN,
@@ -284,14 +289,14 @@ pub fn doubly_robust<'a>(
 }
 
 /// Mean reward of the logging policy itself, with the model's prediction as a control variate: [`doubly_robust`] with
-/// weights of 1. The second of each pair is `Σ_a p(a|x) q̂_a`.
+/// weights of 1, within what a mean reward can be. The second of each pair is `Σ_a p(a|x) q̂_a`.
 #[must_use]
 pub fn logged_value(
     rows: &[(LoggedDecision, f64)],
     reward: Reward,
     sequence: &ConfidenceSequence,
 ) -> Interval {
-    logged(rows, reward).interval(sequence)
+    logged(rows, reward).interval(sequence).clamp(0.0, reward.most())
 }
 
 fn logged(rows: &[(LoggedDecision, f64)], reward: Reward) -> Robust {
@@ -350,7 +355,7 @@ pub fn contrast(
         Interval::around(paired.estimate, width)
     };
     Contrast {
-        gain,
+        gain: gain.clamp(-reward.most(), reward.most()),
         differing,
         paired: enough,
     }
@@ -389,6 +394,42 @@ mod tests {
             predicted,
             predicted_target,
             unsupported: 0.0,
+        }
+    }
+
+    /// Of few scores, all high but one, the plain interval of the log's own mean ends above 1, and of few low ones below 0.
+    #[test]
+    fn no_interval_of_a_mean_score_leaves_what_a_score_can_be() {
+        let sequence = ConfidenceSequence::new(0.05, 100).unwrap();
+        let one_apart = |usual: f64, other: f64| -> Vec<(LoggedDecision, f64)> {
+            (0..40)
+                .map(|i| {
+                    let reward = if i == 1 { other } else { usual };
+                    (row(0.5, f64::from(i % 2), reward, usual, usual), usual)
+                })
+                .collect()
+        };
+        for pairs in [one_apart(1.0, 0.0), one_apart(0.0, 1.0)] {
+            let rows: Vec<LoggedDecision> = pairs.iter().map(|(row, _)| *row).collect();
+            let found = estimate(&rows, 50.0, Reward::SCORE, &sequence).unwrap();
+            let log = logged_value(&pairs, Reward::SCORE, &sequence);
+            let plain = logged(&pairs, Reward::SCORE).interval(&sequence);
+            assert!(plain.high > 1.0 || plain.low < 0.0, "{plain:?}");
+            for interval in [log, found.dr, found.snips] {
+                assert!(
+                    0.0 <= interval.low && interval.low < interval.high,
+                    "{interval:?}"
+                );
+                assert!(interval.high <= 1.0, "{interval:?}");
+            }
+            assert!((log.low - plain.low.max(0.0)).abs() < 1e-12);
+            assert!((log.high - plain.high.min(1.0)).abs() < 1e-12);
+            // The dearest call so far is no bound of the mean cost.
+            let cost = logged_value(&pairs, Reward::cost(1.0), &sequence);
+            assert!(
+                cost.low >= 0.0 && cost.high > plain.high.min(1.0) - 1e-12,
+                "{cost:?}"
+            );
         }
     }
 
