@@ -119,7 +119,7 @@ fn fraction(raw: &RawValue, path: &Path<'_>) -> Result<f64, RequestError> {
 }
 
 fn millis(raw: &RawValue, path: &Path<'_>) -> Result<u64, RequestError> {
-    match raw::whole(raw, path, "a whole number of milliseconds, 1 or more")? {
+    match raw::numeric(raw, path, "a whole number of milliseconds, 1 or more")? {
         0 => Err(path.value("a whole number of milliseconds, 1 or more")),
         count => Ok(count),
     }

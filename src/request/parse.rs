@@ -3,6 +3,7 @@
 //! Strict about the type of every field that is known and about the keys of `routing`; tolerant of all other
 //! unknown fields, which are kept. As with OpenAI, `null` means absent.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -97,13 +98,19 @@ impl Draft {
             "response_format" if !null => self.response_format = response_format(raw, path)?,
             "max_completion_tokens" if !null => self.max_completion_tokens = Some(tokens(raw, path)?),
             "max_tokens" if !null => self.max_tokens = Some(tokens(raw, path)?),
-            "temperature" if !null => self.sampling.temperature = Some(raw::number(raw, path)?),
-            "top_p" if !null => self.sampling.top_p = Some(raw::number(raw, path)?),
-            "presence_penalty" if !null => self.sampling.presence_penalty = Some(raw::number(raw, path)?),
-            "frequency_penalty" if !null => self.sampling.frequency_penalty = Some(raw::number(raw, path)?),
+            "temperature" if !null => {
+                self.sampling.temperature = Some(between(raw, path, 0.0..=2.0, "a number from 0 to 2")?)
+            }
+            "top_p" if !null => {
+                self.sampling.top_p = Some(between(raw, path, 0.0..=1.0, "a number from 0 to 1")?)
+            }
+            "presence_penalty" if !null => self.sampling.presence_penalty = Some(penalty(raw, path)?),
+            "frequency_penalty" if !null => self.sampling.frequency_penalty = Some(penalty(raw, path)?),
             "stop" if !null => self.sampling.stop = one_or_many(raw, path)?,
-            "seed" if !null => self.sampling.seed = Some(raw::whole(raw, path, "a whole number")?),
-            "n" if !null => self.sampling.n = Some(tokens(raw, path)?),
+            "seed" if !null => {
+                self.sampling.seed = Some(raw::numeric(raw, path, "a whole number of 64 bits")?)
+            }
+            "n" if !null => self.sampling.n = Some(copies(raw, path)?),
             "reasoning_effort" if !null => self.reasoning_effort = Some(raw::string(raw, path)?),
             "stream" if !null => self.stream = raw::boolean(raw, path)?,
             "stream_options" if !null => self.include_usage = include_usage(raw, path)?,
@@ -217,9 +224,38 @@ fn texts(raw: &RawValue, path: &Path<'_>) -> Result<Message, RequestError> {
 }
 
 fn tokens(raw: &RawValue, path: &Path<'_>) -> Result<u32, RequestError> {
-    match raw::whole(raw, path, "a whole number, 1 or more")? {
-        0 => Err(path.value("a whole number, 1 or more")),
-        count => Ok(count),
+    const RANGE: &str = "a whole number from 1 to 1000000000";
+    match raw::numeric(raw, path, RANGE)? {
+        count @ 1..=1_000_000_000 => Ok(count),
+        _ => Err(path.value(RANGE)),
+    }
+}
+
+/// Answers to one request: OpenAI's most.
+fn copies(raw: &RawValue, path: &Path<'_>) -> Result<u32, RequestError> {
+    const RANGE: &str = "a whole number from 1 to 128";
+    match raw::numeric(raw, path, RANGE)? {
+        count @ 1..=128 => Ok(count),
+        _ => Err(path.value(RANGE)),
+    }
+}
+
+fn penalty(raw: &RawValue, path: &Path<'_>) -> Result<f64, RequestError> {
+    between(raw, path, -2.0..=2.0, "a number from -2 to 2")
+}
+
+/// A number within OpenAI's `range`, which `expected` says in words.
+fn between(
+    raw: &RawValue,
+    path: &Path<'_>,
+    range: RangeInclusive<f64>,
+    expected: &'static str,
+) -> Result<f64, RequestError> {
+    let number: f64 = raw::numeric(raw, path, expected)?;
+    if range.contains(&number) {
+        Ok(number)
+    } else {
+        Err(path.value(expected))
     }
 }
 

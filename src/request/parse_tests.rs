@@ -137,16 +137,8 @@ fn an_error_names_the_field_and_what_it_must_be() {
     let fields = [
         (r#""stream":"yes""#, "`stream` must be a boolean, but is a string"),
         (
-            r#""max_tokens":0"#,
-            "`max_tokens` must be a whole number, 1 or more",
-        ),
-        (
-            r#""max_tokens":1.5"#,
-            "`max_tokens` must be a whole number, 1 or more",
-        ),
-        (
-            r#""temperature":"hot""#,
-            "`temperature` must be a number, but is a string",
+            r#""temperature":"NaN""#,
+            "`temperature` must be a number from 0 to 2, but is a string",
         ),
         (
             r#""tools":[{"type":"function"}]"#,
@@ -179,6 +171,50 @@ fn an_error_names_the_field_and_what_it_must_be() {
     ];
     for (field, message) in fields {
         assert_eq!(with(field).unwrap_err().to_string(), message, "{field}");
+    }
+}
+
+#[test]
+fn a_number_out_of_its_range_is_refused_with_the_field_and_the_range() {
+    let ranges = [
+        (
+            "max_tokens",
+            "a whole number from 1 to 1000000000",
+            &["0", "-1", "1.5", "1000000000000", "1e400"][..],
+        ),
+        (
+            "max_completion_tokens",
+            "a whole number from 1 to 1000000000",
+            &["0", "-7", "1e12", "4294967295"],
+        ),
+        (
+            "n",
+            "a whole number from 1 to 128",
+            &["0", "-1", "129", "2.5", "1e9"],
+        ),
+        ("temperature", "a number from 0 to 2", &["-0.1", "2.1", "1e999"]),
+        ("top_p", "a number from 0 to 1", &["-1", "1.01", "-1e999"]),
+        ("presence_penalty", "a number from -2 to 2", &["-2.5", "3"]),
+        ("frequency_penalty", "a number from -2 to 2", &["-2.5", "1e400"]),
+        ("seed", "a whole number of 64 bits", &["0.5", "1e30"]),
+    ];
+    for (field, range, values) in ranges {
+        for value in values {
+            let error = with(&format!(r#""{field}":{value}"#)).unwrap_err();
+            assert_eq!(error.to_string(), format!("`{field}` must be {range}"), "{value}");
+            assert_eq!(error.path(), Some(field));
+        }
+        let error = with(&format!(r#""{field}":"5""#)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("`{field}` must be {range}, but is a string")
+        );
+    }
+    for ends in [
+        r#""max_tokens":1,"n":1,"temperature":0,"top_p":0,"presence_penalty":-2,"frequency_penalty":-2"#,
+        r#""max_tokens":1000000000,"n":128,"temperature":2,"top_p":1.0,"presence_penalty":2,"frequency_penalty":2"#,
+    ] {
+        assert!(with(ends).is_ok(), "{ends}");
     }
 }
 

@@ -172,10 +172,11 @@ pub(super) fn boolean(raw: &RawValue, path: &Path<'_>) -> Result<bool, RequestEr
 }
 
 pub(super) fn number(raw: &RawValue, path: &Path<'_>) -> Result<f64, RequestError> {
-    serde_json::from_str(raw.get()).map_err(|_| path.wrong_type("a number", raw))
+    numeric(raw, path, "a number")
 }
 
-pub(super) fn whole<T: serde::de::DeserializeOwned>(
+/// A number of the kind `T`, which `expected` says in words.
+pub(super) fn numeric<T: serde::de::DeserializeOwned>(
     raw: &RawValue,
     path: &Path<'_>,
     expected: &'static str,
