@@ -84,7 +84,19 @@ impl Seen {
     }
 }
 
+/// What dollars saved on a call are worth in quality points, where the route says that they are.
+fn worth_of(route: &Route, dollars: f64) -> f64 {
+    match route.objective {
+        Objective::Weighted { lambda, .. } => lambda * dollars,
+        _ => 0.0,
+    }
+}
+
 impl SeenRoute {
+    fn cost(&self, model: &ArmId) -> Option<f64> {
+        self.models.get(model.as_str()).copied().flatten()
+    }
+
     /// The pair of models whose order by price was turned over and that now lie furthest apart, of those that are worth
     /// a question: (now cheaper, now dearer).
     fn flipped(&self, now: &Self, worth: impl Fn(&ArmId) -> bool) -> Option<(ArmId, ArmId)> {
@@ -147,7 +159,10 @@ impl Desk {
                 continue;
             };
             self.new_models(config, route, old, now);
-            let worth = |arm: &ArmId| !self.is_known_worse(config, route, arm, now);
+            self.repriced(config, route, (old, new), now);
+            let worth = |arm: &ArmId| {
+                !self.leaves_out(&route.name, arm) && !self.is_known_worse(config, route, arm, now)
+            };
             if let Some((cheaper, dearer)) = old.flipped(new, worth) {
                 let trigger = Trigger::RankingFlip {
                     route: route.name.clone(),
@@ -194,6 +209,36 @@ impl Desk {
         }
     }
 
+    /// Takes up again the models that were left out for their price, which has fallen below that of their measure: what is
+    /// still the dearer one has to be better, as before, and was not.
+    fn repriced(&self, config: &Config, route: &Route, (old, new): (&SeenRoute, &SeenRoute), now: UnixMs) {
+        if !route.experiments.enabled || route.objective == Objective::MaxQuality {
+            return;
+        }
+        for model in &route.models {
+            let (Some(before), Some(after)) = (old.cost(model), new.cost(model)) else {
+                continue;
+            };
+            if after >= before || !self.leaves_out(&route.name, model) {
+                continue;
+            }
+            let reference = self.reference(config, route, model, now);
+            let Some((reference, dearer)) = reference.and_then(|arm| new.cost(&arm).map(|cost| (arm, cost)))
+            else {
+                continue;
+            };
+            let allowed = route.margin() + worth_of(route, dearer - after);
+            if after < dearer && self.reopen(&route.name, model, allowed, now) {
+                let trigger = Trigger::RankingFlip {
+                    route: route.name.clone(),
+                    cheaper: model.clone(),
+                    dearer: reference.clone(),
+                };
+                self.ask(config, route, &trigger, Some((&reference, model)), now);
+            }
+        }
+    }
+
     /// Whether the router already takes `arm` to be further below the best model than the route's margin, so that its price
     /// changes nothing: it serves the prompts that it is good enough for, and an experiment on it could only find what is
     /// known. Where a dollar is worth quality points, what it saves counts against that.
@@ -202,13 +247,8 @@ impl Desk {
             return false;
         };
         let cost = |arm| policies::list_cost(config, arm, now);
-        let saved = match route.objective {
-            Objective::Weighted { lambda, .. } => cost(&best)
-                .zip(cost(arm))
-                .map_or(0.0, |(best, own)| lambda * (best - own)),
-            _ => 0.0,
-        };
-        lead - saved > route.margin()
+        let saved = cost(&best).zip(cost(arm)).map_or(0.0, |(best, own)| best - own);
+        lead - worth_of(route, saved) > route.margin()
     }
 
     /// Starts an experiment on an arm whose quality fell, against the reference of each route that has it.

@@ -57,6 +57,11 @@ pub enum EventKind {
     },
     /// The model that it left out is let in again, because a retrial found it near enough.
     Readmitted,
+    /// What it had left out is a candidate again.
+    Reopened {
+        /// Why.
+        reason: String,
+    },
     /// Somebody ended, shipped or undid it.
     Overridden {
         /// What was asked.
@@ -100,6 +105,7 @@ impl std::fmt::Display for EventKind {
                 write!(f, "the model rests; it is asked about again in {hours:.0} h")
             }
             Self::Readmitted => f.write_str("a retrial found the model near enough: it is let in again"),
+            Self::Reopened { reason } => write!(f, "what it left out is let in again: {reason}"),
             Self::Overridden { intervention, reason } => write!(f, "by hand: {intervention} ({reason})"),
         }
     }

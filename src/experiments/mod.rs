@@ -16,6 +16,7 @@ mod hypothesis;
 mod intervention;
 mod life;
 mod overtaken;
+mod repriced;
 mod retrial;
 mod table;
 mod trigger;

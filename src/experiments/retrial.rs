@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::{Definition, Origin, Variant};
 use super::engine::Experiments;
 use super::event::EventKind;
+use super::repriced::excludes;
 use super::table::Ruling;
 use super::trigger::Trigger;
 use super::view::Phase;
@@ -101,11 +102,7 @@ impl Experiments {
     /// The models that a finished experiment leaves out of this route for every prompt.
     #[must_use]
     pub fn leaves_out(&self, route: &str, model: &ArmId) -> bool {
-        self.records.iter().any(|record| {
-            let definition = &record.definition;
-            let excluded = matches!(&record.ruling, Some(Ruling::Exclude { variant: Variant::Model(out) }) if out == model);
-            excluded && definition.route == route && definition.category.is_none()
-        })
+        self.records.iter().any(|record| excludes(record, route, model))
     }
 
     /// The retrial of this model that runs or waits.

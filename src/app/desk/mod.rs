@@ -190,6 +190,14 @@ impl Desk {
         self.books().experiments.leaves_out(route, model)
     }
 
+    /// Lets `model` in again, whose price has fallen, if that was all that kept it out of `route`; whether it was.
+    pub(super) fn reopen(&self, route: &str, model: &ArmId, allowed: f64, now: UnixMs) -> bool {
+        let mut books = self.books();
+        let open = books.experiments.reopen(route, model, allowed, now);
+        self.publish(&mut books);
+        open
+    }
+
     /// The routes and categories in which model families are compared, or wait to be.
     pub(super) fn compared_families(&self) -> Vec<(String, String)> {
         let books = self.books();

@@ -1,5 +1,6 @@
 mod assignment;
 mod life;
+mod repriced;
 mod retrials;
 mod triggers;
 

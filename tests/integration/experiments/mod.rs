@@ -7,6 +7,7 @@ mod features;
 mod hedges;
 mod kinds;
 mod priorities;
+mod repriced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
