@@ -111,8 +111,10 @@ impl Live {
                 .and_modify(|other| *other = None)
                 .or_insert_with(|| Some(arm.id.clone()));
         }
-        let keys = ClientKeys::new(config.server.api_keys.iter().map(config::Secret::expose));
-        let admins = ClientKeys::new(config.server.admin_keys.iter().map(config::Secret::expose));
+        let keys = ClientKeys::new(config.server.api_keys.iter().map(config::Secret::expose))
+            .reached_as(&config.server.allowed_hosts);
+        let admins = ClientKeys::new(config.server.admin_keys.iter().map(config::Secret::expose))
+            .reached_as(&config.server.allowed_hosts);
         Ok(Self {
             admins,
             caches: Caches::new(&config, before),

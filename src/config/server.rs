@@ -19,6 +19,8 @@ pub struct Server {
     pub api_keys: Vec<Secret>,
     /// Keys that may change prices. Empty: whoever may ask may, but only while there are no clients' keys either.
     pub admin_keys: Vec<Secret>,
+    /// Names of hosts by which it may be asked for without a key, beside those of this machine; in lower case.
+    pub allowed_hosts: Vec<String>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
     /// How long answers under way may go on after the program was told to stop; milliseconds.
@@ -102,6 +104,7 @@ pub(super) fn server(
     let mut keepalive_ms = DEFAULT_KEEPALIVE_MS;
     let mut named_in_file = false;
     let mut admin_names = Vec::new();
+    let mut allowed_hosts = Vec::new();
     if let Some(section) = section {
         if let Some(text) = section.string("listen") {
             listen = text.parse().ok();
@@ -119,6 +122,7 @@ pub(super) fn server(
         }
         let given = section.strings("admin_keys_env").unwrap_or_default();
         admin_names = given.into_iter().map(|(name, _)| name).collect();
+        allowed_hosts = hosts(section);
         max_body_bytes = section
             .integer("max_body_bytes", 1_024..=1 << 30)
             .unwrap_or(max_body_bytes);
@@ -176,10 +180,32 @@ pub(super) fn server(
         data_dir,
         api_keys,
         admin_keys,
+        allowed_hosts,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         shutdown_limit_ms,
         keepalive: Duration::from_millis(keepalive_ms),
     })
+}
+
+/// Names of hosts, each whole: a pattern would let in names that somebody else can take.
+fn hosts(section: &Section<'_>) -> Vec<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let mut names = Vec::new();
+    for (text, place) in section.strings("allowed_hosts").unwrap_or_default() {
+        let name = text.strip_suffix('.').unwrap_or(&text);
+        if !name.is_empty() && name.chars().all(plain) {
+            names.push(name.to_ascii_lowercase());
+        } else {
+            section.ledger().report_at(
+                &place,
+                format!(
+                    "is \"{text}\", but must be the whole name of a host such as \"llm.example.com\", without scheme, \
+                     port or wildcard"
+                ),
+            );
+        }
+    }
+    names
 }
 
 pub(super) fn sessions(section: Option<&Section<'_>>) -> SessionRule {
@@ -241,4 +267,41 @@ pub(super) fn embedding(section: Option<&Section<'_>>) -> Embedding {
         section.done();
     }
     embedding
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Source, parse};
+
+    fn hosts(list: &str) -> Result<Vec<String>, String> {
+        let toml = format!(
+            "[server]\nallowed_hosts = {list}\n[[providers]]\nname = \"p\"\nkind = \"simulated\"\n\
+             base_url = \"simulated:\"\n[[models]]\nid = \"p/m\"\ncontext_window = 8192\nmax_output_tokens = 1024\n\
+             [[routes]]\nname = \"auto\"\nmodels = [\"p/m\"]\n"
+        );
+        parse(&toml, Source::Text, &|_| None)
+            .map(|config| config.server.allowed_hosts)
+            .map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn allowed_hosts_are_whole_names() {
+        assert_eq!(hosts("[]"), Ok(Vec::new()));
+        assert_eq!(
+            hosts(r#"["LLM.example.com", "box_1."]"#),
+            Ok(vec!["llm.example.com".to_owned(), "box_1".to_owned()])
+        );
+        for wrong in [
+            "*.example.com",
+            "https://llm.example.com",
+            "llm.example.com:8080",
+            ".",
+        ] {
+            let told = hosts(&format!("[{wrong:?}]")).unwrap_err();
+            assert!(
+                told.contains("server.allowed_hosts[0]") && told.contains("whole name"),
+                "{told}"
+            );
+        }
+    }
 }

@@ -14,10 +14,12 @@ use crate::server::error::ApiError;
 /// How a page stands to what it asks, as the browser sees it; no page can set it.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// The keys that may use this router. Empty: anyone on the loopback address may.
+/// The keys that may use this router. Empty: anyone on the loopback address may, by a name of this machine.
 #[derive(Clone, Debug, Default)]
 pub struct ClientKeys {
     keys: Arc<[ClientKey]>,
+    /// Names by which it may be asked for without a key, beside those of this machine; in lower case.
+    hosts: Arc<[String]>,
 }
 
 /// One key, by its digest.
@@ -49,7 +51,19 @@ impl ClientKeys {
                 }
             })
             .collect();
-        Self { keys }
+        Self {
+            keys,
+            hosts: Arc::default(),
+        }
+    }
+
+    /// The same, where without a key it may be asked for by these names too.
+    #[must_use]
+    pub fn reached_as(self, hosts: &[String]) -> Self {
+        Self {
+            hosts: hosts.into(),
+            ..self
+        }
     }
 
     /// Whether anyone may come in.
@@ -62,9 +76,10 @@ impl ClientKeys {
     ///
     /// # Errors
     /// `authentication` when keys are set and none of them is in `Authorization: Bearer` or `x-api-key`;
-    /// `permission_denied` when none is set and a page of another site asks.
+    /// `permission_denied` when none is set and a page of another site asks, or somebody by another host's name.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
         if self.is_open() {
+            self.check_host(headers)?;
             return if is_foreign_page(headers) {
                 Err(ApiError::new(
                     FailureKind::PermissionDenied,
@@ -100,6 +115,46 @@ impl ClientKeys {
             },
         )
     }
+
+    /// Refuses what is sent to another host's name. A web page can have its own name point to this machine (DNS
+    /// rebinding): for the browser it then asks its own site, and `Origin` says nothing. But the browser names the host.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(host) = headers.get(header::HOST) else {
+            // No browser leaves it out.
+            return Ok(());
+        };
+        let name = host.to_str().map_or("", host_name);
+        let listed = self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if listed || is_local(name) || name.parse::<IpAddr>().is_ok() {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            FailureKind::PermissionDenied,
+            format!(
+                "Without a client key this router is reached by an IP address or as localhost, and not as {name:?}: a web \
+                 page could have its own name point here. If that name is yours, such as a proxy's in front, set \
+                 `server.allowed_hosts = [{name:?}]`; or set a client key (`server.api_keys_env`) and send it."
+            ),
+        ))
+    }
+}
+
+/// The name or address in a `Host` header, without port and brackets.
+fn host_name(host: &str) -> &str {
+    let name = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => host.split(':').next(),
+    };
+    let name = name.unwrap_or_default();
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Browsers look for names below `localhost`, such as that of a program's window, on this machine only.
+fn is_local(name: &str) -> bool {
+    const BELOW: &[u8] = b".localhost";
+    let name = name.as_bytes();
+    let end = name.len().checked_sub(BELOW.len()).map(|at| &name[at..]);
+    name.eq_ignore_ascii_case(&BELOW[1..]) || end.is_some_and(|end| end.eq_ignore_ascii_case(BELOW))
 }
 
 /// Whether a page of another site sends this. Any page may have a browser post to a loopback address without asking
@@ -125,14 +180,13 @@ fn is_foreign_page(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Browsers look for names below `localhost`, such as that of a program's window, on this machine only.
+/// Whether a page of this machine itself asks.
 fn is_this_machine(site: &str) -> bool {
     let Ok(authority) = site.parse::<Authority>() else {
         return false;
     };
     let host = authority.host().trim_matches(['[', ']']);
-    let named = host == "localhost" || host.ends_with(".localhost");
-    named
+    is_local(host)
         || host
             .parse::<IpAddr>()
             .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
@@ -144,6 +198,61 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
+    fn without_keys_no_other_hosts_name_lets_anybody_in() {
+        let refusal = |keys: &ClientKeys, host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+            // What a page says whose name points to this machine now.
+            headers.insert(
+                header::ORIGIN,
+                HeaderValue::from_str(&format!("http://{host}")).unwrap(),
+            );
+            headers.insert(FETCH_SITE, HeaderValue::from_static("same-origin"));
+            headers.insert("x-api-key", HeaderValue::from_static("secret-1"));
+            keys.authenticate(&headers).err()
+        };
+        let open = ClientKeys::default().reached_as(&["llm.example.test".to_owned()]);
+        for host in [
+            "evil.test",
+            "evil.test:8080",
+            "localhost.evil.test",
+            "notlocalhost",
+            "127.0.0.1.evil.test:8080",
+            "sub.llm.example.test",
+            "[evil]:80",
+            "",
+        ] {
+            let error = refusal(&open, host).unwrap_or_else(|| panic!("{host} was let in"));
+            assert_eq!(error.kind, FailureKind::PermissionDenied);
+            assert!(
+                error.message.contains("`server.allowed_hosts = ["),
+                "{}",
+                error.message
+            );
+        }
+        let told = refusal(&open, "evil.test:8080").unwrap().message;
+        assert!(
+            told.contains("`server.allowed_hosts = [\"evil.test\"]`"),
+            "{told}"
+        );
+        for host in [
+            "127.0.0.1:8080",
+            "192.168.1.7",
+            "[::1]:8080",
+            "localhost:8080",
+            "LocalHost.",
+            "tauri.localhost:3000",
+            "llm.example.test",
+            "LLM.example.test:443",
+        ] {
+            assert!(refusal(&open, host).is_none(), "{host}");
+        }
+        assert!(open.authenticate(&HeaderMap::new()).is_ok(), "no browser asks so");
+        // Who has a key may come by any name.
+        assert!(refusal(&ClientKeys::new(["secret-1"]), "evil.test").is_none());
+    }
+
+    #[test]
     fn without_keys_pages_of_other_sites_are_refused() {
         let refused = |keys: &ClientKeys, origin: &'static str| {
             let mut headers = HeaderMap::new();
@@ -152,7 +261,7 @@ mod tests {
             headers.insert("x-api-key", HeaderValue::from_static("secret-1"));
             keys.authenticate(&headers).err().map(|error| error.kind)
         };
-        let open = ClientKeys::default();
+        let open = ClientKeys::default().reached_as(&["router.test".to_owned()]);
         for origin in [
             "https://evil.test",
             "null",

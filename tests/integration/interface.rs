@@ -218,7 +218,8 @@ async fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
     let upstream = Upstream::always("a", Wire::OpenAi, Fault::None).await;
     let house = House::open(&[("a".to_owned(), &upstream)], &[]).await;
     let mut client = TcpStream::connect(house.address).await.unwrap();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n{";
+    let head =
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n{";
     client.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
     let read = tokio::time::timeout(Duration::from_secs(30), client.read(&mut answer)).await;

@@ -15,6 +15,7 @@ mod evaluate;
 mod experiments;
 mod gateway;
 mod hedging;
+mod hosts;
 mod inbound;
 mod interface;
 mod keepalive;
