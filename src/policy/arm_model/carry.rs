@@ -50,6 +50,13 @@ impl ArmModel {
         }
     }
 
+    /// Takes over all that `old` has observed, under the same features: of an arm that was met before what it starts from
+    /// was known. What is still to be told to other replicas is too.
+    pub fn succeed(&mut self, old: &Self, transfer: &Transfer) {
+        self.carry(old, [true; 2], transfer);
+        self.account.clone_from(&old.account);
+    }
+
     /// Learns a reward on views that came after it was learned on the others: only their weights move.
     pub fn learn_late(&mut self, observation: &Observation<'_>, clock: u64, common: &Common) {
         if let Some(old) = observation.revises {

@@ -6,7 +6,7 @@ mod replicas;
 mod reservoir;
 mod saved;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::arm_model::{ArmModel, Common, Dimensions, LearningSettings, is_seeded};
@@ -65,6 +65,8 @@ pub struct ContextualLearner {
     names: Vec<ArmId>,
     indices: HashMap<ArmId, usize>,
     arms: Vec<Arc<ArmModel>>,
+    /// Arms that something was heard of before their family and price were: they started from neither.
+    unplaced: BTreeSet<ArmId>,
     routes: BTreeMap<String, RouteState>,
     clock: u64,
     last_reward_seq: u64,
@@ -105,6 +107,7 @@ impl ContextualLearner {
             names: Vec::new(),
             indices: HashMap::new(),
             arms: Vec::new(),
+            unplaced: BTreeSet::new(),
             routes: BTreeMap::new(),
             clock: 0,
             last_reward_seq: 0,
@@ -120,14 +123,15 @@ impl ContextualLearner {
         }
     }
 
-    /// Makes the arms known that stand side by side; those that are known keep what they learned. Every route is solved
-    /// anew.
+    /// Makes the arms known that stand side by side; those that are known keep what they learned, and one that was only
+    /// heard of starts from its family and price with it. Every route is solved anew.
     pub fn ensure_arms(&mut self, arms: &[ArmFacts]) {
         let log_costs: Vec<f64> = arms.iter().filter_map(ArmFacts::log_cost).collect();
         let usual = log_costs.iter().sum::<f64>() / log_costs.len().max(1) as f64;
-        let before = self.arms.len();
+        let mut changed = false;
         for facts in arms {
-            if self.indices.contains_key(&facts.id) {
+            let known = self.indices.get(&facts.id).copied();
+            if known.is_some() && !self.unplaced.remove(&facts.id) {
                 continue;
             }
             let traits = Traits {
@@ -135,16 +139,22 @@ impl ContextualLearner {
                 cost_usd: facts.typical_cost_usd,
                 log_cost_ratio: facts.log_cost().map_or(0.0, |log_cost| log_cost - usual),
             };
-            let model = ArmModel::new(
+            let mut model = ArmModel::new(
                 facts.id.as_str(),
                 &traits,
                 self.seed.as_deref(),
                 self.dimensions,
                 &self.common.settings,
             );
-            self.insert(facts.id.clone(), model);
+            if let Some(index) = known {
+                model.succeed(&self.arms[index], &self.common.transfer);
+                self.arms[index] = Arc::new(model);
+            } else {
+                self.insert(facts.id.clone(), model);
+            }
+            changed = true;
         }
-        if self.arms.len() > before {
+        if changed {
             self.known_change();
         }
     }
@@ -172,6 +182,7 @@ impl ContextualLearner {
             self.dimensions,
             &self.common.settings,
         );
+        self.unplaced.insert(arm.clone());
         self.insert(arm.clone(), model)
     }
 

@@ -17,15 +17,22 @@ impl ContextualLearner {
         View::ALL.map(|view| self.view_versions.get(&view) == versions.get(&view))
     }
 
-    /// Takes a saved arm in.
-    pub(super) fn restore(&mut self, id: ArmId, saved: ArmModel, kept: [bool; 2]) {
-        let whole = kept == [true; 2] && saved.dimensions() == self.dimensions;
+    /// Takes a saved arm in. `placed`: its family and price were known when it began.
+    pub(super) fn restore(&mut self, id: ArmId, saved: ArmModel, kept: [bool; 2], placed: bool) {
         let index = self.index_of(&id);
-        let own = &mut self.arms[index];
-        if whole {
-            *own = Arc::new(saved);
+        let same = kept == [true; 2] && saved.dimensions() == self.dimensions;
+        let own = Arc::make_mut(&mut self.arms[index]);
+        if same && (placed || self.unplaced.contains(&id)) {
+            *own = saved;
+            if placed {
+                self.unplaced.remove(&id);
+            }
         } else {
-            Arc::make_mut(own).carry(&saved, kept, &self.common.transfer);
+            own.carry(&saved, kept, &self.common.transfer);
+        }
+        if self.replica.is_some() {
+            // What was still to be told is not saved.
+            own.keep_account();
         }
     }
 

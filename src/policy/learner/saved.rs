@@ -1,6 +1,6 @@
 //! What must outlive a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ struct Saved {
     heard: Heard,
     #[serde(default)]
     transfer: Transfer,
+    #[serde(default)]
+    unplaced: BTreeSet<ArmId>,
 }
 
 /// Why a saved state cannot be used.
@@ -85,6 +87,7 @@ impl ContextualLearner {
             signals: self.signals,
             heard: self.heard.clone(),
             transfer: self.common.transfer,
+            unplaced: self.unplaced.clone(),
         })
     }
 
@@ -100,6 +103,7 @@ impl ContextualLearner {
             return Err(LoadError::Format { found: saved.format });
         }
         self.clock = saved.clock;
+        self.tell_from_here();
         self.signals = saved.signals;
         self.heard = saved.heard;
         self.adopt(saved.transfer);
@@ -110,7 +114,8 @@ impl ContextualLearner {
             self.embedded = saved.embedded;
         }
         for (id, model) in saved.arms {
-            self.restore(id, model, kept);
+            let placed = !saved.unplaced.contains(&id);
+            self.restore(id, model, kept, placed);
         }
         for (name, mut memory) in saved.routes {
             if !kept[View::Text.index()] {
