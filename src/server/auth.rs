@@ -125,14 +125,14 @@ impl ClientKeys {
         };
         let name = host.to_str().map_or("", host_name);
         let listed = self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
-        if listed || is_local(name) || name.parse::<IpAddr>().is_ok() {
+        if listed || is_no_site(name) || name.parse::<IpAddr>().is_ok() {
             return Ok(());
         }
         Err(ApiError::new(
             FailureKind::PermissionDenied,
             format!(
-                "Without a client key this router is reached by an IP address or as localhost, and not as {name:?}: a web \
-                 page could have its own name point here. If that name is yours, such as a proxy's in front, set \
+                "Without a client key this router is reached by an IP address or by a name of this machine or its network, \
+                 and not as {name:?}: a web page could have its own name point here. If that name is yours, such as a proxy's in front, set \
                  `server.allowed_hosts = [{name:?}]`; or set a client key (`server.api_keys_env`) and send it."
             ),
         ))
@@ -151,10 +151,20 @@ fn host_name(host: &str) -> &str {
 
 /// Browsers look for names below `localhost`, such as that of a program's window, on this machine only.
 fn is_local(name: &str) -> bool {
-    const BELOW: &[u8] = b".localhost";
-    let name = name.as_bytes();
-    let end = name.len().checked_sub(BELOW.len()).map(|at| &name[at..]);
-    name.eq_ignore_ascii_case(&BELOW[1..]) || end.is_some_and(|end| end.eq_ignore_ascii_case(BELOW))
+    name.eq_ignore_ascii_case("localhost") || is_below(name, ".localhost")
+}
+
+/// Whether no web site can have this name: one word, or a name below those that the public name service does not have,
+/// of this machine (RFC 6761), the local link (RFC 6762), and private networks (`internal`, such as a container's
+/// `host.docker.internal`).
+fn is_no_site(name: &str) -> bool {
+    let one_word = !name.is_empty() && !name.contains(['.', '[', ']']);
+    one_word || is_local(name) || is_below(name, ".local") || is_below(name, ".internal")
+}
+
+fn is_below(name: &str, domain: &str) -> bool {
+    let at = name.len().checked_sub(domain.len());
+    at.is_some_and(|at| name.as_bytes()[at..].eq_ignore_ascii_case(domain.as_bytes()))
 }
 
 /// Whether a page of another site sends this. Any page may have a browser post to a loopback address without asking
@@ -216,7 +226,8 @@ mod tests {
             "evil.test",
             "evil.test:8080",
             "localhost.evil.test",
-            "notlocalhost",
+            "localhost.test",
+            "internal.evil.test",
             "127.0.0.1.evil.test:8080",
             "sub.llm.example.test",
             "[evil]:80",
@@ -242,6 +253,9 @@ mod tests {
             "localhost:8080",
             "LocalHost.",
             "tauri.localhost:3000",
+            "router:8080",
+            "host.docker.internal:8080",
+            "desk.local",
             "llm.example.test",
             "LLM.example.test:443",
         ] {
