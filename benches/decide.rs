@@ -80,6 +80,7 @@ const fn contexts(features: &[f32]) -> Contexts<'_> {
     Contexts {
         text: Some(features),
         embedding: None,
+        words: &[],
     }
 }
 

@@ -120,6 +120,7 @@ impl Decided {
         Contexts {
             text: (!self.features.text.is_empty()).then_some(&*self.features.text),
             embedding: self.features.embedding.as_deref(),
+            words: self.features.words.buckets(),
         }
     }
 

@@ -89,6 +89,7 @@ fn with_asked<T>(test: impl FnOnce(&Choosing<'_>) -> T) -> T {
         contexts: Contexts {
             text: Some(&text),
             embedding: None,
+            words: &[],
         },
         category: Some("code"),
         offers: &offers,

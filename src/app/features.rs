@@ -318,6 +318,7 @@ impl FeatureSet {
                 text_version: versions.text,
                 embedding: embedded,
                 embedding_version: versions.embedding,
+                words: words.set().clone(),
             },
             category: Some(Arc::from(named.name())),
             late,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::features::FeatureSet;
 use crate::app::policies;
 use crate::config::Config;
+use crate::context::WordSet;
 use crate::experiments::FeatureVersions;
 use crate::features::artefact::ArtefactError;
 use crate::features::classifier::Classifier;
@@ -71,6 +72,7 @@ pub struct Former {
 pub struct FormerLook {
     text: Vec<f32>,
     embedding: Option<Vec<f32>>,
+    words: WordSet,
     /// The prompt's category.
     pub category: Arc<str>,
 }
@@ -82,6 +84,7 @@ impl FormerLook {
         Contexts {
             text: Some(&self.text),
             embedding: self.embedding.as_deref(),
+            words: self.words.buckets(),
         }
     }
 }
@@ -173,6 +176,7 @@ impl Former {
         FormerLook {
             text,
             embedding,
+            words: words.set().clone(),
             category: Arc::from(self.classifier.classify(&words).category.name()),
         }
     }

@@ -57,7 +57,7 @@ pub struct WordHash {
 }
 
 impl WordHash {
-    fn of(word: &str) -> Self {
+    pub(super) fn of(word: &str) -> Self {
         let bytes = word.as_bytes();
         if bytes.iter().all(u8::is_ascii_digit) {
             let value = xxh3_64(match bytes.len() {

@@ -6,11 +6,12 @@
 //! [`VIEW_BYTES`](super::prompt::VIEW_BYTES), whatever the size of the prompt.
 
 use super::artefact::{Artefact, ArtefactError};
-use super::hashed::HashProjection;
+use super::hashed::{HashProjection, WordHash};
 use super::memo::{SomeWords, SplitMemo};
 use super::numeric::{dampened, standardise};
 use super::static_table::{Neighbourhood, StaticTable};
 use super::words;
+use crate::context::{WordSet, WordSetBuilder};
 use crate::request::ChatRequest;
 
 pub use super::hashed::{BUCKETS, NGrams};
@@ -42,10 +43,17 @@ pub struct Words {
     dense: Vec<f32>,
     /// Buckets that are not 0, in increasing order.
     sparse: Vec<(u16, f32)>,
+    set: WordSet,
 }
 
 impl Words {
-    fn new(dense: Vec<f32>, counts: &[u16; WORD_BUCKETS]) -> Self {
+    /// Which words there are, in more buckets than the classifier looks at.
+    #[must_use]
+    pub const fn set(&self) -> &WordSet {
+        &self.set
+    }
+
+    fn new(dense: Vec<f32>, counts: &[u16; WORD_BUCKETS], set: WordSet) -> Self {
         let filled = || (0..).zip(counts).filter(|(_, count)| **count > 0);
         let mut sparse: Vec<(u16, f32)> = Vec::with_capacity(filled().count());
         sparse.extend(filled().map(|(bucket, &count)| (bucket, dampened(count.into()))));
@@ -56,7 +64,7 @@ impl Words {
             0.0
         };
         sparse.iter_mut().for_each(|(_, share)| *share *= scale);
-        Self { dense, sparse }
+        Self { dense, sparse, set }
     }
 
     /// The values that are not 0, or may be so by chance, with their places.
@@ -114,6 +122,14 @@ impl Workspace {
             ..Self::default()
         }
     }
+}
+
+/// The words of a prompt, as [`Words::set`] has them.
+#[must_use]
+pub fn word_set(prompt: &PromptText) -> WordSet {
+    let mut set = WordSetBuilder::default();
+    words::each(prompt.words(), |word| set.insert(WordHash::of(word).bucket()));
+    set.build()
 }
 
 /// The frozen projection from words and surface to features. Shared by all threads, never changed.
@@ -208,9 +224,11 @@ impl TextView {
         some_words.clear();
         ids.clear();
         let mut counts = [0_u16; WORD_BUCKETS];
+        let mut set = WordSetBuilder::default();
         words::each(prompt.words(), |word| {
             let hash = ngrams.push(word);
             counts[usize::from(hash.bucket()) % WORD_BUCKETS] += 1;
+            set.insert(hash.bucket());
             some_words.push(word, hash.whole());
         });
         memo.split_all(&self.table, some_words, ids);
@@ -228,7 +246,7 @@ impl TextView {
         let surface_at = features.len();
         self.surface.extract(surface, &mut features);
         dense.extend_from_slice(&features[surface_at..]);
-        (features, Words::new(dense, &counts))
+        (features, Words::new(dense, &counts, set.build()))
     }
 
     /// Replaces `out` by the features: [`TextView::dimensions`] finite values, the first of them 1.
@@ -391,6 +409,7 @@ mod tests {
             for _ in 0..2 {
                 let (again, words) = view.look(&prompt, &Surface::plain(&prompt), &mut used);
                 prop_assert_eq!(&again, &features);
+                prop_assert_eq!(words.set(), &word_set(&prompt));
                 prop_assert_eq!(words, view.words(&prompt, &Surface::plain(&prompt)));
             }
         }

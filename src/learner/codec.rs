@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use crate::content::TextClass;
-use crate::context::Features;
+use crate::context::{Features, WordSet};
 use crate::policy::{ArmScore, Strategy};
 use crate::pricing::ContentKind;
 
-/// Version of this encoding. Version 1 lacked the kind of content and is still read.
-pub const CONTEXT_FORMAT: u32 = 2;
+/// Version of this encoding.
+pub const CONTEXT_FORMAT: u32 = 3;
+/// Those that are read: 1 lacked the kind of content, 2 the words.
+const KNOWN: std::ops::RangeInclusive<u32> = 1..=CONTEXT_FORMAT;
 
 /// What is kept of a decision beside the columns of its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +74,9 @@ pub fn encode(kept: &Kept) -> Vec<u8> {
         }
         out.push(u8::from(option.score.capable));
     }
+    let words = kept.features.words.buckets();
+    out.extend((words.len() as u16).to_le_bytes());
+    words.iter().for_each(|word| out.extend(word.to_le_bytes()));
     out.push(kind_code(kept.kind));
     out
 }
@@ -79,7 +84,7 @@ pub fn encode(kept: &Kept) -> Vec<u8> {
 /// The kind of content alone, which is the last byte. `None` when it is not known.
 #[must_use]
 pub fn kind(format: u32, bytes: &[u8]) -> Option<ContentKind> {
-    let code = bytes.last().filter(|_| format == CONTEXT_FORMAT)?;
+    let code = bytes.last().filter(|_| KNOWN.contains(&format) && format > 1)?;
     kind_of(*code).ok().flatten()
 }
 
@@ -109,7 +114,7 @@ fn kind_of(code: u8) -> Result<Option<ContentKind>, CodecError> {
 /// # Errors
 /// Another format, or bytes that no encoder wrote.
 pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
-    if format != CONTEXT_FORMAT && format != 1 {
+    if !KNOWN.contains(&format) {
         return Err(CodecError::Format { found: format });
     }
     let mut reader = Reader(bytes);
@@ -131,6 +136,10 @@ pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
             },
         });
     }
+    let words = match format {
+        1 | 2 => WordSet::default(),
+        _ => reader.words()?,
+    };
     let kind = match format {
         1 => None,
         _ => kind_of(reader.byte()?)?,
@@ -142,6 +151,7 @@ pub fn decode(format: u32, bytes: &[u8]) -> Result<Kept, CodecError> {
             text_version,
             embedding: (!embedding.is_empty()).then_some(embedding),
             embedding_version,
+            words,
         },
         lambda,
         strategy,
@@ -194,6 +204,12 @@ impl Reader<'_> {
         self.take().map(f32::from_le_bytes)
     }
 
+    fn words(&mut self) -> Result<WordSet, CodecError> {
+        let count = u16::from_le_bytes(self.take()?);
+        let words: Result<Vec<u16>, _> = (0..count).map(|_| self.take().map(u16::from_le_bytes)).collect();
+        Ok(WordSet::new(words?))
+    }
+
     fn view(&mut self) -> Result<(u32, Arc<[f32]>), CodecError> {
         let version = self.u32()?;
         let length = self.u32()? as usize;
@@ -217,6 +233,7 @@ mod tests {
                 text_version: 3,
                 embedding: embedding.map(Into::into),
                 embedding_version: 9,
+                words: WordSet::new((0..scores as u16).map(|word| word * 7)),
             },
             lambda: 12.5,
             strategy: crate::policy::Strategy::StaticMix,

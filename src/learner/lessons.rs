@@ -103,6 +103,7 @@ impl<'a> Lesson<'a> {
         Contexts {
             text: (!self.kept.features.text.is_empty()).then_some(&*self.kept.features.text),
             embedding: self.kept.features.embedding.as_deref(),
+            words: self.kept.features.words.buckets(),
         }
     }
 
@@ -303,6 +304,7 @@ pub(super) fn late_score(
     let contexts = Contexts {
         text: None,
         embedding: Some(&late.0),
+        words: &[],
     };
     learner.record_late(&observation(logged, &lesson, contexts, seq));
     true

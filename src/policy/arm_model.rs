@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Drift, DriftSettings};
 use super::linear::Linear;
-use super::lognormal::LogNormal;
+use super::lognormal::{Asked, LogNormal};
 use super::prompt_cache::PromptCache;
 use super::seed::{ArmSeed, CATEGORY_SHRINKAGE, CategorySeed, Seed, Traits, flat_prior};
 use super::transfer::Transfer;
+use super::word_weights::WordWeights;
 use super::{Contexts, UsageSample, View};
 
 pub use delta::ArmDelta;
@@ -287,8 +288,13 @@ impl ArmModel {
         self.dispersion * most_spread(mean)
     }
 
-    /// Learns from usage: lengths of answers.
-    pub fn learn_usage(&mut self, sample: &UsageSample<'_>, settings: &LearningSettings) {
+    /// Learns from usage: lengths of answers, in the `words` that all arms share too.
+    pub fn learn_usage(
+        &mut self,
+        sample: &UsageSample<'_>,
+        settings: &LearningSettings,
+        words: &mut WordWeights,
+    ) {
         self.calls += 1;
         self.note_call();
         if let (Some(input), Some((read, written))) = (sample.input_tokens, sample.cached_tokens) {
@@ -314,16 +320,30 @@ impl ArmModel {
         if let Some((view, head)) = &mut self.length
             && let Some(features) = sample.contexts.of(*view)
         {
-            head.learn(features, sample.category, tokens as f64);
+            let asked = Asked {
+                features,
+                category: sample.category,
+                words: sample.contexts.words,
+            };
+            head.learn(&asked, tokens as f64, words);
         }
     }
 
-    /// Expected tokens of an answer, once known.
+    /// Expected tokens of an answer, once known, with the `words` that all arms share.
     #[must_use]
-    pub fn output_tokens(&self, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
+    pub fn output_tokens(
+        &self,
+        contexts: &Contexts<'_>,
+        category: Option<&str>,
+        words: &WordWeights,
+    ) -> Option<f64> {
         let (view, head) = self.length.as_ref()?;
-        let features = contexts.of(*view)?;
-        (features.len() == head.dimensions()).then(|| head.expect(features, category))
+        let asked = Asked {
+            features: contexts.of(*view)?,
+            category,
+            words: contexts.words,
+        };
+        (asked.features.len() == head.dimensions()).then(|| head.expect(&asked, words))
     }
 
     /// Standard deviation of the logarithm of an answer's length around what is expected, once known.

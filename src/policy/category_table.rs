@@ -94,6 +94,7 @@ const fn text_only(features: &[f32]) -> Contexts<'_> {
     Contexts {
         text: Some(features),
         embedding: None,
+        words: &[],
     }
 }
 

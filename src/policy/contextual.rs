@@ -9,6 +9,7 @@ use super::arm_model::{ArmModel, Common};
 use super::pmf::{argmax, floor_per_dollar, probability_of_best};
 use super::prompt_cache::{CachedInput, CachedShares};
 use super::route::{Objective, RouteSettings, Solution};
+use super::word_weights::WordWeights;
 use super::{ArmScore, Candidate, Contexts, Pmf, Policy, Proposal, Round, Strategy};
 use crate::arm::ArmId;
 use score::{Scored, repriced};
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub(super) arms: HashMap<ArmId, Arc<ArmModel>>,
     pub(super) routes: HashMap<String, Arc<RouteView>>,
     pub(super) common: Common,
+    /// What words mean to the length of every arm's answers.
+    pub(super) words: Arc<WordWeights>,
     pub(super) clock: u64,
 }
 
@@ -319,7 +322,7 @@ impl Policy for Snapshot {
     }
 
     fn output_tokens(&self, arm: &ArmId, contexts: &Contexts<'_>, category: Option<&str>) -> Option<f64> {
-        self.arms.get(arm)?.output_tokens(contexts, category)
+        self.arms.get(arm)?.output_tokens(contexts, category, &self.words)
     }
 
     fn output_spread(&self, arm: &ArmId) -> Option<f64> {
@@ -359,6 +362,7 @@ mod tests {
             arms: HashMap::new(),
             routes: HashMap::new(),
             common: Common::default(),
+            words: Arc::new(WordWeights::new(1.0)),
             clock: 0,
         };
         let allowed = |budget: f64, room: f64| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::linear::{Linear, LinearDelta, LinearPrior};
+use super::word_weights::WordWeights;
 
 /// Weight of one call in the running variance and ratio, once there are many.
 const GAIN: f64 = 0.005;
@@ -16,11 +17,32 @@ const PRIOR_CALLS: f64 = 10.0;
 const CATEGORY_SHRINKAGE: f64 = 8.0;
 const MOST_CATEGORIES: usize = 256;
 
-/// ln y ~ Normal(w . x + o(category), s^2), with the learned ratio kappa of what was seen to what was expected:
-/// E\[y\] = kappa exp(w . x + o + s^2 / 2).
+/// Variance that a word's weight starts with, in units of one observation's noise: what it means to all arms, and what
+/// it means to one arm besides.
+pub const COMMON_WORDS: f32 = 0.5;
+/// See [`COMMON_WORDS`].
+pub const OWN_WORDS: f32 = 0.5;
+
+/// What is known of a prompt before it is answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// Its features.
+    pub features: &'a [f32],
+    /// Its category.
+    pub category: Option<&'a str>,
+    /// Buckets of its words.
+    pub words: &'a [u16],
+}
+
+/// ln y ~ Normal(w . x + o(category) + (u + v) . z, s^2) with features x and words z, where u is common to all arms and v
+/// is this one's own, and the learned ratio kappa of what was seen to what was expected: E\[y\] = kappa exp(that mean +
+/// s^2 / 2).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LogNormal {
     linear: Linear,
+    /// v, once a word was seen.
+    #[serde(default)]
+    words: Option<WordWeights>,
     /// What a category adds to the logarithm, with the calls behind it.
     categories: BTreeMap<String, (f64, f64)>,
     variance: f64,
@@ -34,6 +56,7 @@ impl LogNormal {
     pub fn new(prior: Arc<LinearPrior>, variance: f64, forgetting: f64) -> Option<Self> {
         Some(Self {
             linear: Linear::new(prior, forgetting)?,
+            words: None,
             categories: BTreeMap::new(),
             variance: variance.clamp(1e-4, 4.0),
             ratio: 1.0,
@@ -41,12 +64,29 @@ impl LogNormal {
         })
     }
 
-    /// E\[y | x\].
+    /// The same with weights of words that were fitted beside the prior.
     #[must_use]
-    pub fn expect(&self, features: &[f32], category: Option<&str>) -> f64 {
+    pub fn with_words(self, words: WordWeights) -> Self {
+        Self {
+            words: Some(words),
+            ..self
+        }
+    }
+
+    /// E\[y | x\], with the weights of words that all arms share.
+    #[must_use]
+    pub fn expect(&self, asked: &Asked<'_>, common: &WordWeights) -> f64 {
+        let exponent = self.linear.mean(asked.features)
+            + self.offset(asked.category)
+            + self.said(asked.words, common)
+            + 0.5 * self.variance;
         // An exponent beyond e^20 is a broken feature, not a length.
-        let exponent = self.linear.mean(features) + self.offset(category) + 0.5 * self.variance;
         self.ratio * exponent.clamp(-30.0, 20.0).exp()
+    }
+
+    /// What the words add.
+    fn said(&self, words: &[u16], common: &WordWeights) -> f64 {
+        common.expect(words) + self.words.as_ref().map_or(0.0, |own| own.expect(words))
     }
 
     /// Standard deviation of ln y.
@@ -61,9 +101,9 @@ impl LogNormal {
             .map_or(0.0, |(offset, _)| *offset)
     }
 
-    /// Learns only what a category adds: for seeds, once the weights are fitted.
-    pub fn learn_category(&mut self, features: &[f32], category: Option<&str>, observed: f64) {
-        let Some(name) = category.filter(|_| observed > 0.0) else {
+    /// Learns only what a category adds: for seeds, once the weights are fitted. `log` is ln y less what the words add.
+    pub fn learn_category(&mut self, features: &[f32], category: Option<&str>, log: f64) {
+        let Some(name) = category.filter(|_| log.is_finite()) else {
             return;
         };
         if !self.categories.contains_key(name) {
@@ -72,11 +112,20 @@ impl LogNormal {
             }
             self.categories.insert(name.to_owned(), (0.0, 0.0));
         }
-        let residual = observed.ln() - self.linear.mean(features);
+        let residual = log - self.linear.mean(features);
         if let Some((offset, calls)) = self.categories.get_mut(name) {
             *calls += 1.0;
             *offset += (residual - *offset) / (*calls + CATEGORY_SHRINKAGE).min(1.0 / GAIN);
         }
+    }
+
+    /// ln y less everything that is expected of it.
+    #[must_use]
+    pub fn residual(&self, asked: &Asked<'_>, observed: f64, common: &WordWeights) -> f64 {
+        observed.ln()
+            - self.linear.mean(asked.features)
+            - self.offset(asked.category)
+            - self.said(asked.words, common)
     }
 
     /// Keeps account of what is observed from now on.
@@ -105,23 +154,43 @@ impl LogNormal {
         self.linear.dimensions()
     }
 
-    /// Takes one observed y > 0 into account.
-    pub fn learn(&mut self, features: &[f32], category: Option<&str>, observed: f64) {
+    /// Takes one observed y > 0 into account, here and in the words' `common` weights. Weights, own words and common
+    /// words share its surprise by their variances, as in a Kalman filter whose covariance holds these blocks alone: learned
+    /// side by side, each on all of it, they overshoot.
+    pub fn learn(&mut self, asked: &Asked<'_>, observed: f64, common: &mut WordWeights) {
+        let Asked {
+            features,
+            category,
+            words,
+        } = *asked;
         if observed.is_nan() || observed <= 0.0 || features.len() != self.dimensions() {
             return;
         }
         self.calls += 1;
         let gain = (1.0 / (self.calls as f64 + PRIOR_CALLS)).max(GAIN);
         let log = observed.ln();
-        let offset = self.offset(category);
-        let residual = log - offset - self.linear.mean(features);
+        let said = self.said(words, common);
+        let residual = self.residual(asked, observed, common);
         // One outlier (an empty answer, a run-away one) must not blow the variance up.
         let squared = (residual * residual).min(9.0 * self.variance);
+        let share = (observed * self.ratio / self.expect(asked, common)).min(20.0);
         self.variance = (self.variance + gain * (squared - self.variance)).clamp(1e-4, 4.0);
-        let share = (observed * self.ratio / self.expect(features, category)).min(20.0);
         self.ratio = (self.ratio + gain * (share - self.ratio)).clamp(0.2, 5.0);
-        self.linear.update(features, log - offset, 1.0);
-        self.learn_category(features, category, observed);
+        if words.is_empty() {
+            self.linear.update(features, log - self.offset(category), 1.0);
+        } else {
+            let own = self.words.get_or_insert_with(|| WordWeights::new(OWN_WORDS));
+            let of_words = own.variance(words) + common.variance(words);
+            let along = self.linear.along(features);
+            let of_weights: f32 = along.iter().zip(features).map(|(a, x)| a * x).sum();
+            let spread = 1.0 + of_words + f64::from(of_weights.max(0.0));
+            own.learn(words, residual, spread);
+            common.learn(words, residual, spread);
+            let target = log - said - self.offset(category);
+            self.linear
+                .update_along(&along, features, target, 1.0 / (1.0 + of_words));
+        }
+        self.learn_category(features, category, log - self.said(words, common));
         if self.linear.needs_refresh() {
             self.linear.refresh();
         }
@@ -136,17 +205,22 @@ mod tests {
     fn expects_the_mean_and_not_the_median() {
         let prior = Arc::new(LinearPrior::around(&[5.0], 1.0));
         let mut head = LogNormal::new(prior, 0.5, 1.0).unwrap();
+        let mut common = WordWeights::new(COMMON_WORDS);
+        let plain = Asked {
+            features: &[1.0],
+            ..Asked::default()
+        };
         // Half 100, half 900: the mean is 500, the median of a log-normal there is 300.
         for turn in 0..4000 {
-            head.learn(&[1.0], None, if turn % 2 == 0 { 100.0 } else { 900.0 });
+            head.learn(&plain, if turn % 2 == 0 { 100.0 } else { 900.0 }, &mut common);
         }
         assert!(
-            (head.expect(&[1.0], None) - 500.0).abs() < 50.0,
+            (head.expect(&plain, &common) - 500.0).abs() < 50.0,
             "{}",
-            head.expect(&[1.0], None)
+            head.expect(&plain, &common)
         );
-        head.learn(&[1.0], None, f64::NAN);
-        head.learn(&[1.0], None, 0.0);
-        assert!(head.expect(&[1.0], None).is_finite());
+        head.learn(&plain, f64::NAN, &mut common);
+        head.learn(&plain, 0.0, &mut common);
+        assert!(head.expect(&plain, &common).is_finite());
     }
 }

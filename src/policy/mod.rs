@@ -31,6 +31,7 @@ pub mod signals;
 pub mod simple;
 pub mod solver;
 pub mod transfer;
+pub mod word_weights;
 
 use std::sync::Arc;
 

@@ -33,6 +33,9 @@ pub struct Contexts<'a> {
     pub text: Option<&'a [f32]>,
     /// [`View::Embedding`].
     pub embedding: Option<&'a [f32]>,
+    /// Buckets of the prompt's words ([`WordSet`](crate::context::WordSet)), for the length of its answers. Empty where
+    /// they are not known.
+    pub words: &'a [u16],
 }
 
 impl<'a> Contexts<'a> {

@@ -280,6 +280,7 @@ mod tests {
             contexts: Contexts {
                 text: Some(&[1.0]),
                 embedding: None,
+                words: &[],
             },
             reward,
             length: None,

@@ -166,6 +166,7 @@ mod tests {
                         contexts: Contexts {
                             text: Some(&features),
                             embedding: None,
+                            words: &[],
                         },
                         reward,
                         length: None,
@@ -201,6 +202,7 @@ mod tests {
                 contexts: Contexts {
                     text: Some(&features),
                     embedding: None,
+                    words: &[],
                 },
                 reward,
                 length: None,

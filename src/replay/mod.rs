@@ -176,8 +176,10 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
             Ok(Trial {
                 seed_embedded: embedded(&seed)?,
                 seed_features: looks.rows(&seed)?,
+                seed_words: views::words(&seed),
                 world: World {
                     features: looks.rows(&stream)?,
+                    words: views::words(&stream),
                     embedded: embedded(&stream)?,
                     replicas: scenario.replicas,
                     changes: scenario.resolve(&stream, stream.prompts.len())?,

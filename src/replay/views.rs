@@ -9,13 +9,23 @@ use indicatif::ProgressBar;
 
 use super::dataset::Dataset;
 use super::progress;
+use crate::context::WordSet;
 use crate::embedding::LocalEmbedder;
-use crate::features::text::{PromptText, SURFACE, Surface, TextView};
+use crate::features::text::{PromptText, SURFACE, Surface, TextView, word_set};
 use crate::features::{Embedder, EmbeddingView};
 use crate::policy::View;
 
 /// Features of prompts, one row each.
 pub type Rows = Arc<Vec<Arc<[f32]>>>;
+
+/// The words of prompts, one set each.
+pub type Words = Arc<Vec<WordSet>>;
+
+/// The words of every prompt.
+pub(super) fn words(dataset: &Dataset) -> Words {
+    let of = |text: &str| word_set(&PromptText::plain(text));
+    Arc::new(dataset.prompts.iter().map(|prompt| of(&prompt.text)).collect())
+}
 
 /// A view that is replayed by.
 pub(super) enum Looks {

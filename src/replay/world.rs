@@ -12,8 +12,9 @@ use super::dynamics::Audited;
 use super::meter::Meter;
 use super::metrics::{Run, Step};
 use super::scenario::{Feedback, Order, Replicas, Resolved, conditions};
-use super::views::Rows;
+use super::views::{Rows, Words};
 use crate::arm::ArmId;
+use crate::policy::lognormal::Asked;
 use crate::policy::{
     self, ArmScore, Candidate, Contexts, Demands, Learner, Logged, Observation, Round, UsageSample,
 };
@@ -28,6 +29,8 @@ pub struct World {
     pub dataset: Arc<Dataset>,
     /// Features of each prompt, by the text view.
     pub features: Rows,
+    /// Words of each prompt.
+    pub words: Words,
     /// By the transformer's view, where it is replayed beside the text view.
     pub embedded: Option<Rows>,
     /// What changes on the way.
@@ -94,8 +97,12 @@ impl World {
             }
             let turn = request % routers.len();
             let Router { learner, meter } = &mut routers[turn];
-            let features = &self.features[prompt];
             let record = &self.dataset.prompts[prompt];
+            let asked = Asked {
+                features: &self.features[prompt],
+                category: record.category.as_deref(),
+                words: self.words[prompt].buckets(),
+            };
             let offered: Vec<usize> = (0..models.len())
                 .filter(|&model| record.outcomes[model].is_some() && now[model].present)
                 .collect();
@@ -106,9 +113,7 @@ impl World {
                 .iter()
                 .map(|&model| Candidate {
                     arm: &models[model],
-                    cost_usd: meter.expect(model, features, record.category.as_deref())
-                        * now[model].price
-                        * now[model].misjudged,
+                    cost_usd: meter.expect(model, &asked) * now[model].price * now[model].misjudged,
                     latency_ms: 0.0,
                 })
                 .collect();
@@ -144,7 +149,7 @@ impl World {
                 best: best.min(1.0),
                 explored: decision.explored,
             });
-            meter.learn(model, features, record.category.as_deref(), outcome.cost_usd);
+            meter.learn(model, &asked, outcome.cost_usd);
             learner.record_usage(&UsageSample {
                 seq: request as u64 + 1,
                 route: ROUTE,
@@ -289,5 +294,7 @@ pub fn contexts<'a>(prompt: usize, features: &'a Rows, embedded: Option<&'a Rows
     Contexts {
         text: Some(&features[prompt]),
         embedding: embedded.map(|rows| &*rows[prompt]),
+        // What a call costs is the meter's to say.
+        words: &[],
     }
 }

@@ -230,7 +230,6 @@ mod tests {
             "internal.evil.test",
             "127.0.0.1.evil.test:8080",
             "sub.llm.example.test",
-            "[evil]:80",
             "",
         ] {
             let error = refusal(&open, host).unwrap_or_else(|| panic!("{host} was let in"));

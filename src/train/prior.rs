@@ -35,6 +35,7 @@ pub fn fit(sources: &[Source], text: &TextView, embedded: &[Embedded], view: Opt
                     Contexts {
                         text: Some(&features),
                         embedding: None,
+                        words: &[],
                     },
                 );
             }
@@ -63,6 +64,7 @@ pub fn fit(sources: &[Source], text: &TextView, embedded: &[Embedded], view: Opt
                 Contexts {
                     text: None,
                     embedding: Some(&features),
+                    words: &[],
                 },
             );
         }

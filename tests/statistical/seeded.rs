@@ -28,6 +28,7 @@ pub const fn contexts(features: &[f32]) -> Contexts<'_> {
     Contexts {
         text: Some(features),
         embedding: None,
+        words: &[],
     }
 }
 

@@ -67,6 +67,7 @@ impl<'a> Asked<'a> {
             contexts: Contexts {
                 text: Some(&self.sight.features.text),
                 embedding: self.sight.features.embedding.as_deref(),
+                words: self.sight.features.words.buckets(),
             },
             category: self.category(),
             offers,

@@ -8,6 +8,7 @@ use crate::policy::{Contexts, Observation};
 const PROMPT: Contexts<'static> = Contexts {
     text: Some(&[1.0]),
     embedding: None,
+    words: &[],
 };
 
 /// An arm of which nothing is known, with that prompt's one feature.
@@ -77,6 +78,7 @@ fn how_far_costs_stray_is_learned() {
                     ends_request: true,
                 },
                 &settings,
+                &mut WordWeights::new(0.5),
             );
         }
         model.surprise()
@@ -183,6 +185,7 @@ fn two_views_expect_what_lies_between_them() {
         let contexts = Contexts {
             text: Some(&[1.0]),
             embedding,
+            words: &[],
         };
         model.estimate(&contexts, None, 0, &settings.into(), true)
     };

@@ -13,10 +13,12 @@ use super::arm_model::{ArmModel, Common, Dimensions, LearningSettings, is_seeded
 use super::contextual::Snapshot;
 use super::drift::Change;
 use super::guard::Guard;
+use super::lognormal::COMMON_WORDS;
 use super::pacer::Pacer;
 use super::route::{RouteMemory, RouteSettings};
 use super::seed::{Seed, Traits};
 use super::signals::Calibration;
+use super::word_weights::WordWeights;
 use super::{Decision, Learner, Observation, Policy, Round, UsageSample, View};
 use crate::arm::ArmId;
 use reservoir::RouteState;
@@ -59,6 +61,8 @@ pub struct DriftEvent {
 #[derive(Clone, Debug)]
 pub struct ContextualLearner {
     common: Common,
+    /// What words mean to the length of every arm's answers.
+    words: Arc<WordWeights>,
     dimensions: Dimensions,
     view_versions: BTreeMap<View, String>,
     seed: Option<Arc<Seed>>,
@@ -101,6 +105,7 @@ impl ContextualLearner {
         };
         Self {
             common: learning.into(),
+            words: Arc::new(WordWeights::new(COMMON_WORDS)),
             dimensions,
             seed: seed.filter(matches),
             view_versions,
@@ -269,6 +274,7 @@ impl ContextualLearner {
                 .map(|(name, state)| (name.clone(), Arc::new(self.view(state))))
                 .collect(),
             common: self.common,
+            words: Arc::clone(&self.words),
             clock: self.clock,
         }
     }
@@ -350,7 +356,11 @@ impl Learner for ContextualLearner {
         }
         self.last_usage_seq = sample.seq;
         let index = self.index_of(sample.arm);
-        Arc::make_mut(&mut self.arms[index]).learn_usage(sample, &self.common.settings);
+        Arc::make_mut(&mut self.arms[index]).learn_usage(
+            sample,
+            &self.common.settings,
+            Arc::make_mut(&mut self.words),
+        );
         if let Some(state) = self.routes.get_mut(sample.route)
             && let Some(budget) = state.settings.budget_usd
         {

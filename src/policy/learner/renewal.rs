@@ -91,6 +91,7 @@ impl ContextualLearner {
             self.arms[index] = Arc::clone(&relearned.arms[theirs]);
         }
         self.adopt(relearned.common.transfer);
+        self.words = Arc::clone(&relearned.words);
         self.settle(relearned, kept);
     }
 
@@ -192,6 +193,7 @@ mod tests {
         Contexts {
             text: Some(text),
             embedding: Some(embedding),
+            words: &[],
         }
     }
 
@@ -387,6 +389,7 @@ mod tests {
             contexts: Contexts {
                 text: None,
                 embedding: Some(&embedding),
+                words: &[],
             },
             category: None,
             reward,

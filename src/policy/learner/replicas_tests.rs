@@ -39,6 +39,7 @@ fn learn(learner: &mut ContextualLearner, seen: &[Seen], late: bool) {
             contexts: Contexts {
                 text: Some(&features),
                 embedding: None,
+                words: &[],
             },
             category: Some(CATEGORIES[one.category]),
             reward: one.reward,
@@ -69,6 +70,7 @@ fn means(learner: &ContextualLearner) -> Vec<f64> {
             let contexts = Contexts {
                 text: Some(&features),
                 embedding: None,
+                words: &[],
             };
             found.push(
                 model
@@ -258,6 +260,7 @@ fn what_was_heard_of_first_starts_from_its_price_all_the_same() {
                 contexts: Contexts {
                     text: Some(&features),
                     embedding: None,
+                    words: &[],
                 },
                 reward: 0.5,
                 length: None,

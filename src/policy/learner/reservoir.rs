@@ -46,6 +46,8 @@ impl Recent {
         Contexts {
             text: self.views[0].as_deref(),
             embedding: self.views[1].as_deref(),
+            // What is remembered has its costs already.
+            words: &[],
         }
     }
 }
@@ -203,6 +205,7 @@ impl ContextualLearner {
         let contexts = Contexts {
             text: typical.as_deref(),
             embedding: None,
+            words: &[],
         };
         let variance = |arm: &Arc<ArmModel>| {
             let known = arm.estimate(&contexts, None, self.clock, &self.common, true);
@@ -248,6 +251,7 @@ impl ContextualLearner {
         let contexts = Contexts {
             text: typical.as_deref(),
             embedding: None,
+            words: &[],
         };
         let z = normal_quantile(1.0 - 1.0 / (state.rounds as f64).max(LEAST_ROUNDS));
         let upper = |arm: usize| {
@@ -357,6 +361,7 @@ mod tests {
         let contexts = Contexts {
             text: Some(&[1.0]),
             embedding: None,
+            words: &[],
         };
         let candidates = [&arms[0], &arms[1]].map(|arm| Candidate {
             arm,

@@ -1,6 +1,7 @@
 //! What must outlive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::policy::arm_model::ArmModel;
 use crate::policy::route::RouteMemory;
 use crate::policy::signals::Calibration;
 use crate::policy::transfer::Transfer;
+use crate::policy::word_weights::WordWeights;
 
 /// Version of the saved state's format.
 const STATE_FORMAT: u32 = 1;
@@ -40,6 +42,9 @@ struct Saved {
     transfer: Transfer,
     #[serde(default)]
     unplaced: BTreeSet<ArmId>,
+    /// Absent in states of earlier releases.
+    #[serde(default)]
+    words: Option<WordWeights>,
 }
 
 /// Why a saved state cannot be used.
@@ -88,6 +93,7 @@ impl ContextualLearner {
             heard: self.heard.clone(),
             transfer: self.common.transfer,
             unplaced: self.unplaced.clone(),
+            words: Some((*self.words).clone()),
         })
     }
 
@@ -107,6 +113,9 @@ impl ContextualLearner {
         self.signals = saved.signals;
         self.heard = saved.heard;
         self.adopt(saved.transfer);
+        if let Some(words) = saved.words.filter(WordWeights::is_usable) {
+            self.words = Arc::new(words);
+        }
         (self.last_reward_seq, self.last_usage_seq) = (saved.last_reward_seq, saved.last_usage_seq);
         self.last_late_seq = saved.last_late_seq;
         let kept = self.kept_views(&saved.view_versions);

@@ -263,6 +263,7 @@ mod tests {
             contexts: Contexts {
                 text: Some(features),
                 embedding: None,
+                words: &[],
             },
             reward,
             length: Some(100.0),

@@ -138,18 +138,13 @@ fn contextual(
     // The latest 512 seed prompts stand for the traffic to come.
     let skip = rows.len().saturating_sub(512);
     for (place, prompt) in trial.seed.prompts.iter().enumerate().skip(skip) {
-        let costs_from = &trial.seed_features[place];
+        let asked = trial.seed_asked(place);
         let category = category(contestant, prompt);
         let offers: Vec<_> = dataset
             .models
             .iter()
             .enumerate()
-            .map(|(model, id)| {
-                (
-                    id.clone(),
-                    meter.expect(model, costs_from, prompt.category.as_deref()),
-                )
-            })
+            .map(|(model, id)| (id.clone(), meter.expect(model, &asked)))
             .collect();
         learner.rehearse(ROUTE, &contexts(place, rows, embedded), category, &offers);
     }
@@ -167,18 +162,12 @@ fn nearest(trial: &Trial, settings: &Settings, meter: &Meter) -> Nearest {
             }
         }
     }
-    for (prompt, features) in trial
-        .seed
-        .prompts
-        .iter()
-        .zip(trial.seed_features.iter())
-        .rev()
-        .take(256)
-    {
+    for place in (0..trial.seed.prompts.len()).rev().take(256) {
+        let asked = trial.seed_asked(place);
         let costs: Vec<f64> = (0..models.len())
-            .map(|model| meter.expect(model, features, prompt.category.as_deref()))
+            .map(|model| meter.expect(model, &asked))
             .collect();
-        nearest.rehearse(features, &costs);
+        nearest.rehearse(asked.features, &costs);
     }
     nearest
 }
@@ -189,10 +178,11 @@ fn linucb(trial: &Trial, settings: &Settings, meter: &Meter) -> LinUcb {
         let mut sums = LinearPrior::around(&vec![0.0; dimensions], 0.0);
         let mut prompts = 0.0;
         let mut cost = 0.0;
-        for (prompt, features) in trial.seed.prompts.iter().zip(trial.seed_features.iter()) {
+        for (place, prompt) in trial.seed.prompts.iter().enumerate() {
             if let Some(outcome) = prompt.outcomes[model] {
-                sums.add(features, outcome.score, 1.0);
-                cost += meter.expect(model, features, prompt.category.as_deref());
+                let asked = trial.seed_asked(place);
+                sums.add(asked.features, outcome.score, 1.0);
+                cost += meter.expect(model, &asked);
                 prompts += 1.0;
             }
         }

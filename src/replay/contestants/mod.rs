@@ -15,9 +15,11 @@ use super::dataset::Dataset;
 use super::meter::{Meter, Row};
 use super::metrics::{Run, mean};
 use super::scenario::Replicas;
-use super::views::Rows;
+use super::views::{Rows, Words};
 use super::world::{Router, World};
+use crate::context::WordSet;
 use crate::policy::arm_model::LearningSettings;
+use crate::policy::lognormal::Asked;
 use crate::policy::route::RouteSettings;
 use crate::policy::seed::{Seed, SeedSettings};
 
@@ -95,6 +97,8 @@ pub struct Trial {
     pub seed: Arc<Dataset>,
     /// Their features, by the text view.
     pub seed_features: Rows,
+    /// Their words.
+    pub seed_words: Words,
     /// By the transformer's view, where it is replayed beside the text view.
     pub seed_embedded: Option<Rows>,
     /// The prompts to decide.
@@ -105,6 +109,17 @@ pub struct Trial {
     pub unseeded: Vec<usize>,
     /// Where the surface features begin in a feature vector.
     pub surface_offset: usize,
+}
+
+impl Trial {
+    /// What is known of the seed prompt at `place` beforehand.
+    fn seed_asked(&self, place: usize) -> Asked<'_> {
+        Asked {
+            features: &self.seed_features[place],
+            category: self.seed.prompts[place].category.as_deref(),
+            words: self.seed_words[place].buckets(),
+        }
+    }
 }
 
 impl Contestant {
@@ -190,6 +205,12 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
         rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ 0x00ff));
         Arc::new(rows)
     };
+    let mixed = |words: &Words| {
+        let mut rows = (**words).clone();
+        rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ 0x00ff));
+        Arc::new(rows)
+    };
+    let wordless = |words: &Words| Arc::new(vec![WordSet::default(); words.len()]);
     let mut own = trial.clone();
     if !contestant.sees_embeddings() {
         (own.seed_embedded, own.world.embedded) = (None, None);
@@ -198,11 +219,15 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
         Contestant::SurfaceOnly => {
             own.world.features = surface(&trial.world.features);
             own.seed_features = surface(&trial.seed_features);
+            own.world.words = wordless(&trial.world.words);
+            own.seed_words = wordless(&trial.seed_words);
             own.prior = None;
         }
         Contestant::Shuffled => {
             own.world.features = shuffled(&trial.world.features);
             own.seed_features = shuffled(&trial.seed_features);
+            own.world.words = mixed(&trial.world.words);
+            own.seed_words = mixed(&trial.seed_words);
         }
         _ => {}
     }
@@ -212,26 +237,21 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
 fn meter(trial: &Trial, settings: &Settings) -> Meter {
     let models = trial.world.dataset.models.len();
     let dimensions = trial.world.features.first().map_or(1, |features| features.len());
-    let rows = trial
-        .seed
-        .prompts
-        .iter()
-        .zip(trial.seed_features.iter())
-        .map(|(prompt, features)| {
-            let cost = |model: usize| {
-                let seeded = !trial.unseeded.contains(&model);
-                prompt.outcomes[model]
-                    .filter(|_| seeded)
-                    .map(|outcome| outcome.cost_usd)
-            };
-            Row {
-                features,
-                category: prompt.category.as_deref(),
-                costs: (0..models).map(cost).collect(),
-            }
-        });
+    let rows = trial.seed.prompts.iter().enumerate().map(|(place, prompt)| {
+        let cost = |model: usize| {
+            let seeded = !trial.unseeded.contains(&model);
+            prompt.outcomes[model]
+                .filter(|_| seeded)
+                .map(|outcome| outcome.cost_usd)
+        };
+        Row {
+            asked: trial.seed_asked(place),
+            costs: (0..models).map(cost).collect(),
+        }
+    });
     let typical: Vec<f64> = (0..models).map(|model| typical_cost(trial, model)).collect();
-    Meter::new(models, dimensions, rows, &typical, settings.seed.most_prompts)
+    let rows: Vec<Row<'_>> = rows.collect();
+    Meter::new(dimensions, &rows, &typical, settings.seed.most_prompts)
 }
 
 /// Mean cost of a model over the prompts to decide: stands for what its price list says beforehand.

@@ -1,0 +1,201 @@
+//! Weights of single words, beside the weights of a view: Normal, each on its own (the diagonal of what a Kalman filter
+//! would keep; Dredze et al. 2008 for such weights in classification).
+//!
+//! A prompt with the n word buckets J is z with z_j = 1 / sqrt(n) for j in J. Its words add sum_J m_j / sqrt(n) to what
+//! is expected, with the variance sum_J v_j / n in units of the noise of one observation.
+
+use serde::{Deserialize, Serialize};
+
+use super::packed;
+use crate::context::WORD_SET_BUCKETS;
+
+/// Weights never become firmer than this share of how they began, so that they can follow what changes.
+const LEAST_SHARE: f32 = 1.0 / 256.0;
+
+/// Sweeps of one fit.
+const SWEEPS: usize = 6;
+
+/// One weight per bucket of a [`WordSet`](crate::context::WordSet).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WordWeights {
+    #[serde(with = "packed::singles")]
+    mean: Vec<f32>,
+    #[serde(with = "packed::singles")]
+    variance: Vec<f32>,
+    /// Variance of each weight before anything was observed.
+    prior: f32,
+}
+
+impl WordWeights {
+    /// All 0, each with the variance `prior` > 0.
+    #[must_use]
+    pub fn new(prior: f32) -> Self {
+        Self {
+            mean: vec![0.0; WORD_SET_BUCKETS],
+            variance: vec![prior; WORD_SET_BUCKETS],
+            prior,
+        }
+    }
+
+    /// Moves to the posterior where nothing but `rows` was observed, prompts' buckets with what their words should add:
+    /// ridge regression by coordinate descent from the present means, [`SWEEPS`] times over all buckets.
+    pub fn fit(&mut self, rows: &[(&[u16], f64)]) {
+        let values: Vec<f64> = rows
+            .iter()
+            .map(|(words, _)| 1.0 / (words.len().max(1) as f64).sqrt())
+            .collect();
+        let mut left: Vec<f64> = rows
+            .iter()
+            .map(|(words, target)| target - self.expect(words))
+            .collect();
+        let mut columns: Vec<Vec<u32>> = vec![Vec::new(); WORD_SET_BUCKETS];
+        for (row, (words, _)) in (0..).zip(rows) {
+            for &bucket in *words {
+                if let Some(column) = columns.get_mut(usize::from(bucket)) {
+                    column.push(row);
+                }
+            }
+        }
+        let least = self.prior * LEAST_SHARE;
+        for _ in 0..SWEEPS {
+            for (bucket, column) in columns.iter().enumerate() {
+                let (mut squares, mut pull) = (0.0, 0.0);
+                for &row in column {
+                    let value = values[row as usize];
+                    squares += value * value;
+                    pull += value * left[row as usize];
+                }
+                let (own, precision) = (
+                    f64::from(self.mean[bucket]),
+                    1.0 / f64::from(self.prior) + squares,
+                );
+                let moved = (pull + squares * own) / precision - own;
+                self.mean[bucket] = (own + moved) as f32;
+                self.variance[bucket] = ((1.0 / precision) as f32).max(least);
+                for &row in column {
+                    left[row as usize] -= values[row as usize] * moved;
+                }
+            }
+        }
+    }
+
+    /// What the words of a prompt add. Buckets that there are not add nothing.
+    #[must_use]
+    pub fn expect(&self, words: &[u16]) -> f64 {
+        let sum: f32 = words
+            .iter()
+            .filter_map(|bucket| self.mean.get(usize::from(*bucket)))
+            .sum();
+        f64::from(sum) / (words.len().max(1) as f64).sqrt()
+    }
+
+    /// Variance of that.
+    #[must_use]
+    pub fn variance(&self, words: &[u16]) -> f64 {
+        let sum: f32 = words
+            .iter()
+            .filter_map(|bucket| self.variance.get(usize::from(*bucket)))
+            .sum();
+        f64::from(sum) / words.len().max(1) as f64
+    }
+
+    /// Takes an observation in that was `error` above what was expected of everything, where `spread` is the variance of
+    /// everything that was expected and of the noise: the gain of each weight is v_j z_j / spread.
+    pub fn learn(&mut self, words: &[u16], error: f64, spread: f64) {
+        if !(error.is_finite() && spread.is_finite() && spread > 0.0) {
+            return;
+        }
+        let each = 1.0 / (words.len().max(1) as f64).sqrt();
+        let (step, shrink) = ((each * error / spread) as f32, (each * each / spread) as f32);
+        let least = self.prior * LEAST_SHARE;
+        for &bucket in words {
+            let place = usize::from(bucket);
+            if let (Some(mean), Some(variance)) = (self.mean.get_mut(place), self.variance.get_mut(place)) {
+                *mean += *variance * step;
+                *variance = (*variance - *variance * *variance * shrink).max(least);
+            }
+        }
+    }
+
+    /// Whether these are weights that a program can use: of the right number, and finite.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let sound = |values: &[f32]| values.len() == WORD_SET_BUCKETS && values.iter().all(|v| v.is_finite());
+        sound(&self.mean) && sound(&self.variance) && self.prior > 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng as _;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn one_observation_by_hand() {
+        let mut weights = WordWeights::new(0.5);
+        // Four words: z = 1/2 each, the variance of their sum is 0.5, that of everything 2.
+        assert!((weights.variance(&[1, 2, 3, 4]) - 0.5).abs() < 1e-6);
+        weights.learn(&[1, 2, 3, 4], 1.0, 2.0);
+        // Each moves by 0.5 * 0.5 / 2 = 1/8, which adds 4 * 1/8 * 1/2 = 1/4.
+        assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
+        // And keeps 0.5 - 0.25 * 0.25 / 2 = 0.46875.
+        assert!((weights.variance(&[1]) - 0.46875).abs() < 1e-6);
+        assert_eq!(weights.expect(&[9]), 0.0);
+        assert_eq!(weights.expect(&[]), 0.0);
+        weights.learn(&[1], f64::NAN, 1.0);
+        weights.learn(&[u16::MAX], 1.0, 1.0);
+        assert!(weights.is_usable());
+    }
+
+    /// Sixty words with known weights, prompts of ten of them, noise of .3.
+    fn prompts(count: usize) -> Vec<(Vec<u16>, f64)> {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let truth: Vec<f64> = (0..60).map(|_| rng.gen_range(-2.0..2.0)).collect();
+        let mut prompt = || {
+            let words: Vec<u16> = (0..60).filter(|_| rng.gen_bool(1.0 / 6.0)).collect();
+            let sum: f64 = words.iter().map(|&word| truth[usize::from(word)]).sum();
+            let noise = rng.gen_range(-0.5..0.5);
+            (words.clone(), sum / (words.len().max(1) as f64).sqrt() + noise)
+        };
+        (0..count).map(|_| prompt()).collect()
+    }
+
+    fn squared_error(weights: &WordWeights, prompts: &[(Vec<u16>, f64)]) -> f64 {
+        let error = |(words, target): &(Vec<u16>, f64)| (target - weights.expect(words)).powi(2);
+        prompts.iter().map(error).sum::<f64>() / prompts.len() as f64
+    }
+
+    #[test]
+    fn what_words_add_is_found_at_once_and_on_the_way() {
+        let all = prompts(3000);
+        let (seen, fresh) = all.split_at(2000);
+        let unknown = squared_error(&WordWeights::new(0.5), fresh);
+        let rows: Vec<(&[u16], f64)> = seen.iter().map(|(words, target)| (&**words, *target)).collect();
+        let mut at_once = WordWeights::new(0.5);
+        at_once.fit(&rows);
+        let fitted = squared_error(&at_once, fresh);
+        let mut learning = WordWeights::new(0.5);
+        for (words, target) in seen {
+            let error = target - learning.expect(words);
+            let spread = 1.0 + learning.variance(words);
+            learning.learn(words, error, spread);
+        }
+        let learned = squared_error(&learning, fresh);
+        // The noise alone is 1/12.
+        assert!(
+            unknown > 1.0 && fitted < 0.1 && learned < 0.13,
+            "{unknown} {fitted} {learned}"
+        );
+    }
+
+    #[test]
+    fn weights_survive_being_written_down() {
+        let mut weights = WordWeights::new(0.25);
+        weights.learn(&[5, 6], 0.7, 1.3);
+        let text = serde_json::to_string(&weights).unwrap();
+        assert_eq!(serde_json::from_str::<WordWeights>(&text).unwrap(), weights);
+    }
+}
