@@ -34,7 +34,7 @@ impl Default for DriftSettings {
             max_variance: 0.02,
             slack: 0.5,
             threshold: 9.0,
-            returning: 0.8,
+            returning: 0.7,
             clip: 2.5,
         }
     }

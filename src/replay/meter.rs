@@ -222,10 +222,9 @@ mod tests {
         };
         let prompts: Vec<Vec<u16>> = (0..400_u16)
             .map(|turn| {
-                let mut words = vec![1, 100 + turn % 50];
-                words.extend((turn % 2 == 0).then_some(7));
-                words.extend((turn % 3 == 0).then_some(8));
-                words
+                let both = if turn % 2 == 0 { 7 } else { 9 };
+                let second = if turn % 3 == 0 { 8 } else { 10 };
+                vec![1, both, second, 100 + turn % 50]
             })
             .collect();
         let rows: Vec<Row<'_>> = prompts
@@ -236,9 +235,9 @@ mod tests {
             })
             .collect();
         let mut meter = Meter::new(1, &rows, &[0.01, 0.02], 1000.0);
-        for words in [&[1, 100][..], &[1, 7, 101], &[1, 8, 102], &[1, 7, 8, 103]] {
-            for (model, cost) in costs(words).into_iter().enumerate() {
-                let expected = meter.expect(model, &asked(words)) / cost.unwrap();
+        for words in [[1, 9, 10, 100], [1, 7, 10, 101], [1, 9, 8, 102], [1, 7, 8, 103]] {
+            for (model, cost) in costs(&words).into_iter().enumerate() {
+                let expected = meter.expect(model, &asked(&words)) / cost.unwrap();
                 assert!((0.8..1.25).contains(&expected), "{model} {words:?}: {expected}");
             }
         }
@@ -247,7 +246,7 @@ mod tests {
             let words = &prompts[turn % 400];
             meter.learn(0, &asked(words), 0.01);
         }
-        let expected = meter.expect(0, &asked(&[1, 7, 104])) / 0.01;
+        let expected = meter.expect(0, &asked(&[1, 7, 10, 104])) / 0.01;
         assert!((0.8..1.3).contains(&expected), "{expected}");
     }
 

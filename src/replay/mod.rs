@@ -192,6 +192,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
                 prior: prior.clone(),
                 unseeded: scenario.unseeded(&whole),
                 surface_offset: looks.surface_offset(),
+                meter: Arc::default(),
             })
         })
         .collect::<Result<Vec<Trial>>>()?;

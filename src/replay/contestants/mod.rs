@@ -3,7 +3,7 @@
 mod hindsight;
 mod learners;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rand::SeedableRng;
@@ -109,6 +109,8 @@ pub struct Trial {
     pub unseeded: Vec<usize>,
     /// Where the surface features begin in a feature vector.
     pub surface_offset: usize,
+    /// What calls are expected to cost at the start, once it was fitted: the same for every order and nearly every contestant.
+    pub meter: Arc<OnceLock<Meter>>,
 }
 
 impl Trial {
@@ -180,10 +182,10 @@ pub fn run(
     let mut trial = featured(contestant, trial, seed);
     trial.world.categories = contestant.sees_categories() || contestant == Contestant::CategoryTable;
     trial.world.replicas = contestant.replicas(trial.world.replicas);
-    let meter = meter(&trial, settings);
+    let meter = trial.meter.get_or_init(|| meter(&trial, settings));
     let mut routers: Vec<Router> = (0..trial.world.replicas.count)
         .map(|number| Router {
-            learner: learners::learner(contestant, &trial, settings, &meter, number),
+            learner: learners::learner(contestant, &trial, settings, meter, number),
             meter: meter.clone(),
         })
         .collect();
@@ -222,12 +224,14 @@ fn featured(contestant: Contestant, trial: &Trial, seed: u64) -> Trial {
             own.world.words = wordless(&trial.world.words);
             own.seed_words = wordless(&trial.seed_words);
             own.prior = None;
+            own.meter = Arc::default();
         }
         Contestant::Shuffled => {
             own.world.features = shuffled(&trial.world.features);
             own.seed_features = shuffled(&trial.seed_features);
             own.world.words = mixed(&trial.world.words);
             own.seed_words = mixed(&trial.seed_words);
+            own.meter = Arc::default();
         }
         _ => {}
     }
