@@ -17,13 +17,58 @@ const SWEEPS: usize = 6;
 
 /// One weight per bucket of a [`WordSet`](crate::context::WordSet).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct WordWeights {
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+    /// Variance of each weight before anything was observed.
+    prior: f32,
+}
+
+/// [`WordWeights`] as they are kept: those of words that were seen.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    prior: f32,
+    buckets: Vec<u16>,
     #[serde(with = "packed::singles")]
     mean: Vec<f32>,
     #[serde(with = "packed::singles")]
     variance: Vec<f32>,
-    /// Variance of each weight before anything was observed.
-    prior: f32,
+}
+
+impl From<WordWeights> for Written {
+    fn from(weights: WordWeights) -> Self {
+        let seen = (0..).zip(weights.mean.iter().zip(&weights.variance));
+        let seen = seen.filter(|(_, (mean, variance))| **mean != 0.0 || **variance != weights.prior);
+        let mut written = Self {
+            prior: weights.prior,
+            buckets: Vec::new(),
+            mean: Vec::new(),
+            variance: Vec::new(),
+        };
+        for (bucket, (mean, variance)) in seen {
+            written.buckets.push(bucket);
+            written.mean.push(*mean);
+            written.variance.push(*variance);
+        }
+        written
+    }
+}
+
+impl From<Written> for WordWeights {
+    /// What is no number, and buckets that there are not, are left as they begin.
+    fn from(written: Written) -> Self {
+        let mut weights = Self::new(written.prior.clamp(1e-6, 1e3));
+        let values = written.mean.into_iter().zip(written.variance);
+        for (bucket, (mean, variance)) in written.buckets.into_iter().zip(values) {
+            let place = usize::from(bucket);
+            if place < WORD_SET_BUCKETS && mean.is_finite() && variance > 0.0 && variance <= weights.prior {
+                weights.mean[place] = mean;
+                weights.variance[place] = variance;
+            }
+        }
+        weights
+    }
 }
 
 impl WordWeights {
@@ -116,13 +161,6 @@ impl WordWeights {
             }
         }
     }
-
-    /// Whether these are weights that a program can use: of the right number, and finite.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        let sound = |values: &[f32]| values.len() == WORD_SET_BUCKETS && values.iter().all(|v| v.is_finite());
-        sound(&self.mean) && sound(&self.variance) && self.prior > 0.0
-    }
 }
 
 #[cfg(test)]
@@ -147,7 +185,7 @@ mod tests {
         assert_eq!(weights.expect(&[]), 0.0);
         weights.learn(&[1], f64::NAN, 1.0);
         weights.learn(&[u16::MAX], 1.0, 1.0);
-        assert!(weights.is_usable());
+        assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
     }
 
     /// Sixty words with known weights, prompts of ten of them, noise of .3.
@@ -196,6 +234,11 @@ mod tests {
         let mut weights = WordWeights::new(0.25);
         weights.learn(&[5, 6], 0.7, 1.3);
         let text = serde_json::to_string(&weights).unwrap();
+        assert!(text.len() < 200, "two words: {text}");
         assert_eq!(serde_json::from_str::<WordWeights>(&text).unwrap(), weights);
+        let damaged = text.replace("[5,6]", "[5,65000]");
+        let kept: WordWeights = serde_json::from_str(&damaged).unwrap();
+        assert_eq!(kept.expect(&[5]), weights.expect(&[5]));
+        assert_eq!(kept.expect(&[6]), 0.0);
     }
 }

@@ -113,7 +113,7 @@ impl ContextualLearner {
         self.signals = saved.signals;
         self.heard = saved.heard;
         self.adopt(saved.transfer);
-        if let Some(words) = saved.words.filter(WordWeights::is_usable) {
+        if let Some(words) = saved.words {
             self.words = Arc::new(words);
         }
         (self.last_reward_seq, self.last_usage_seq) = (saved.last_reward_seq, saved.last_usage_seq);
