@@ -7,7 +7,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::arm::ArmId;
 use pointsman::policy::route::{Objective, RouteSettings};
 use pointsman::policy::{
-    ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Observation, Round, decide,
+    ArmFacts, Candidate, Contexts, ContextualLearner, Demands, Learner, Observation, Round, UsageSample,
+    decide,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -80,9 +81,20 @@ const fn contexts(features: &[f32]) -> Contexts<'_> {
     Contexts {
         text: Some(features),
         embedding: None,
-        words: &[],
+        words: &WORDS,
     }
 }
+
+/// Sixty words of a prompt.
+const WORDS: [u16; 60] = {
+    let mut words = [0; 60];
+    let mut at = 0;
+    while at < 60 {
+        words[at] = at as u16 * 67;
+        at += 1;
+    }
+    words
+};
 
 fn bench(criterion: &mut Criterion) {
     let (mut learner, arms, costs) = trained();
@@ -127,6 +139,40 @@ fn bench(criterion: &mut Criterion) {
                 &prompts[seq as usize % prompts.len()],
                 1.0,
             ));
+        });
+    });
+    let usage = |seq: u64| UsageSample {
+        seq,
+        route: "auto",
+        arm: &arms[seq as usize % ARMS],
+        contexts: contexts(&prompts[seq as usize % prompts.len()]),
+        category: Some("code"),
+        output_tokens: Some(200 + seq % 100),
+        input_tokens: Some(300),
+        cached_tokens: None,
+        prefix_tokens: 0,
+        cost_usd: 1e-3,
+        expected_cost_usd: 1e-3,
+        ends_request: true,
+    };
+    let mut attempts = 0;
+    for _ in 0..4000 {
+        attempts += 1;
+        learner.record_usage(&usage(attempts));
+    }
+    criterion.bench_function("learn one length d57, 60 words", |bench| {
+        bench.iter(|| {
+            attempts += 1;
+            learner.record_usage(&usage(attempts));
+        });
+    });
+    let snapshot = learner.snapshot();
+    criterion.bench_function("expected lengths k16, 60 words", |bench| {
+        bench.iter(|| {
+            at += 1;
+            let contexts = contexts(&prompts[at % prompts.len()]);
+            let of = |arm| snapshot.output_tokens(arm, &contexts, Some("code"));
+            black_box(arms.iter().filter_map(of).sum::<f64>())
         });
     });
     criterion.bench_function("publish a snapshot k16", |bench| {
