@@ -18,8 +18,8 @@ pub struct Card {
     pub seed: u64,
     /// Sources: name, file's SHA-256, prompts, models.
     pub sources: Vec<(String, String, usize, usize)>,
-    /// Files written: name, bytes, SHA-256, what it is.
-    pub files: Vec<(String, usize, String, &'static str)>,
+    /// What was made: name, content, what it is. Written with the card once everything is there.
+    pub files: Vec<(&'static str, Vec<u8>, &'static str)>,
     /// The embedding model, if its view was fitted.
     pub embedding_model: Option<String>,
     /// Probability below which no category is named.
@@ -47,29 +47,57 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// When the file cannot be written.
 pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let (path, fresh) = (folder.join(name), folder.join(format!(".{name}.new")));
-    let written = std::fs::write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, &path));
-    written.with_context(|| format!("cannot write {}", path.display()))?;
-    tracing::info!(path = %path.display(), bytes = bytes.len(), "written");
+    put_all(folder, &[(name, bytes)])
+}
+
+/// Writes files that belong together: each whole or not at all, and none before all of them are on the disk.
+///
+/// # Errors
+/// When one cannot be written; the folder then holds what it did before.
+pub fn put_all(folder: &Path, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
+    let fresh = |name: &str| folder.join(format!(".{name}.new"));
+    let stage = || -> anyhow::Result<()> {
+        for (name, bytes) in files {
+            std::fs::write(fresh(name), bytes)
+                .with_context(|| format!("cannot write {}", folder.join(name).display()))?;
+        }
+        Ok(())
+    };
+    if let Err(error) = stage() {
+        for (name, _) in files {
+            // Half of one may be there on a full disk, and takes room.
+            let _ = std::fs::remove_file(fresh(name));
+        }
+        return Err(error);
+    }
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        std::fs::rename(fresh(name), &path).with_context(|| format!("cannot write {}", path.display()))?;
+        tracing::info!(path = %path.display(), bytes = bytes.len(), "written");
+    }
     Ok(())
 }
 
 impl Card {
-    /// Writes `bytes` to `name` in `folder` and notes it.
+    /// Keeps what is to be written to `name`.
+    pub fn add(&mut self, name: &'static str, bytes: Vec<u8>, what: &'static str) {
+        self.files.push((name, bytes, what));
+    }
+
+    /// Writes all that was made, and the card. Nothing before: a run that is stopped or fails must not leave artefacts
+    /// beside each other that were not made together.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write(
-        &mut self,
-        folder: &Path,
-        name: &str,
-        bytes: &[u8],
-        what: &'static str,
-    ) -> anyhow::Result<()> {
-        put(folder, name, bytes)?;
-        self.files
-            .push((name.to_owned(), bytes.len(), sha256(bytes), what));
-        Ok(())
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let card = self.to_markdown();
+        let files: Vec<(&str, &[u8])> = self
+            .files
+            .iter()
+            .map(|(name, bytes, _)| (*name, bytes.as_slice()))
+            .chain([("MODEL_CARD.md", card.as_bytes())])
+            .collect();
+        put_all(folder, &files)
     }
 
     /// The card in Markdown.
@@ -93,8 +121,9 @@ impl Card {
             let _ = writeln!(out, "Embedding model: `{model}`.");
         }
         out.push_str("\n## Artefacts\n| file | what | bytes | SHA-256 |\n| --- | --- | ---: | --- |\n");
-        for (name, bytes, digest, what) in &self.files {
-            let _ = writeln!(out, "| `{name}` | {what} | {bytes} | `{digest}` |");
+        for (name, bytes, what) in &self.files {
+            let (size, digest) = (bytes.len(), sha256(bytes));
+            let _ = writeln!(out, "| `{name}` | {what} | {size} | `{digest}` |");
         }
         out.push_str(
             "\n## Data\nRecorded outcomes of real models; each prompt counts once. Prompts marked `test` are left out of \
@@ -161,7 +190,7 @@ mod tests {
             seed: 7,
             ..Card::default()
         };
-        card.write(folder.path(), "a.bin", b"abc", "a view").unwrap();
+        card.add("a.bin", b"abc".to_vec(), "a view");
         card.accuracy.push((
             "own".to_owned(),
             Accuracy {
@@ -173,7 +202,25 @@ mod tests {
         let text = card.to_markdown();
         assert!(text.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
         assert!(text.contains("| own | 2 | 0.500 | 0.000 | 0.000 |"));
+        card.write(folder.path()).unwrap();
         assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), b"abc");
-        assert!(card.write(Path::new("/nowhere"), "a", b"", "").is_err());
+        assert_eq!(
+            std::fs::read(folder.path().join("MODEL_CARD.md")).unwrap(),
+            text.as_bytes()
+        );
+        assert!(card.write(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn files_that_belong_together_are_all_new_or_all_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        put_all(folder.path(), &[("a", b"old"), ("b", b"old")]).unwrap();
+        // The second one cannot be written: a directory has its name.
+        std::fs::create_dir(at(".b.new")).unwrap();
+        let refused = put_all(folder.path(), &[("a", b"new"), ("b", b"new")]).unwrap_err();
+        assert!(refused.to_string().contains("cannot write"), "{refused}");
+        assert_eq!(std::fs::read(at("a")).unwrap(), b"old");
+        assert!(!at(".a.new").exists(), "what was not put in place is gone");
     }
 }

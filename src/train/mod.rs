@@ -116,19 +116,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         .collect();
     lists.push(own.iter().map(|own| own.prompt.as_str()).collect());
     let artefact = text_view::fit(&lists, &static_model, TextViewShape::default(), args.seed)?;
-    card.write(&args.out, "text-view.bin", &artefact.to_bytes(), "text view")?;
+    card.add("text-view.bin", artefact.to_bytes(), "text view");
     let view = TextView::from_artefact(&artefact)?;
 
     let (embedded, embedding_view) = match &*args.embedding {
         "off" => (Vec::new(), None),
         name => {
             let (embedded, artefact) = embed(args, name, &lists)?;
-            card.write(
-                &args.out,
-                "embedding-view.bin",
-                &artefact.to_bytes(),
-                "embedding view",
-            )?;
+            card.add("embedding-view.bin", artefact.to_bytes(), "embedding view");
             card.embedding_model = Some(name.to_owned());
             (embedded, Some(EmbeddingView::from_artefact(&artefact)?))
         }
@@ -141,20 +136,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         measure_classifier(args, &labelled, &sources, &mut card)?;
     }
     let classifier = labelled.fit(|_| true, card.least)?;
-    card.write(
-        &args.out,
-        "classifier.bin",
-        &classifier.to_bytes(),
-        "category classifier",
-    )?;
+    card.add("classifier.bin", classifier.to_bytes(), "category classifier");
 
     let seed = prior::fit(&sources, &view, &embedded, embedding_view.as_ref());
-    card.write(
-        &args.out,
+    card.add(
         "seed-prior.json",
-        &serde_json::to_vec(&seed)?,
+        serde_json::to_vec(&seed)?,
         "seed prior of known models",
-    )?;
+    );
 
     if args.folds > 0 {
         card.figures = measure::figures(
@@ -169,7 +158,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             embedding_view.as_ref(),
         )?;
     }
-    card::put(&args.out, "MODEL_CARD.md", card.to_markdown().as_bytes())
+    card.write(&args.out)
 }
 
 fn embed(args: &TrainArgs, name: &str, lists: &[Vec<&str>]) -> anyhow::Result<(Vec<Embedded>, Artefact)> {

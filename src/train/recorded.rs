@@ -55,7 +55,7 @@ pub fn read(path: &Path) -> Result<Source, DatasetError> {
     let mut prompts = Vec::new();
     let mut seen = HashSet::new();
     lines::each(path, |_, line| {
-        let recorded: Recorded = serde_json::from_str(line).map_err(|error| lines::json_reason(&error))?;
+        let recorded: Recorded = lines::record(line)?;
         for (model, outcome) in &recorded.outcomes {
             lines::sound(model, outcome.score, outcome.cost_usd)?;
         }

@@ -371,3 +371,30 @@ fn recorded_outcomes_alone_have_held_out_figures_too_where_features_are_kept() {
         "the projection stays"
     );
 }
+
+#[test]
+fn training_that_fails_half_way_leaves_the_folder_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, out) = (folder.path().join("outcomes.jsonl"), folder.path().join("out"));
+    let line = |number: usize| {
+        let outcomes = json!({"a": {"score": 1, "cost_usd": 0.1}, "b": {"score": 0, "cost_usd": 0.01}});
+        let prompt = format!("What is {number} plus {number}?");
+        json!({"id": number, "prompt": prompt, "outcomes": outcomes}).to_string()
+    };
+    std::fs::write(&dataset, (0..50).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    // The text view is fitted by the time that the embedding model turns out not to be there.
+    let (dataset, to) = (dataset.to_str().unwrap(), out.to_str().unwrap());
+    let done = program::run(&[
+        "train",
+        "--dataset",
+        dataset,
+        "--out",
+        to,
+        "--embedding",
+        "no-such-model",
+    ]);
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("no-such-model"), "{said}");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+}
