@@ -32,6 +32,23 @@ pub enum StoreError {
         /// What SQLite found.
         detail: String,
     },
+    /// A database, but none of ours.
+    #[error(
+        "{path} is another program's database and was left as it is: set another `server.data_dir`, or move it aside"
+    )]
+    Foreign {
+        /// The database.
+        path: String,
+    },
+    /// The file was emptied, but what was written last still waits in the log beside it.
+    #[error(
+        "{path} is empty, but {path}-wal beside it is not, and opening it would delete that: put the database back \
+         from a copy, or move both aside to start anew"
+    )]
+    Emptied {
+        /// The database.
+        path: String,
+    },
     /// The file was written by a later version.
     #[error(
         "{path} has schema version {found}, but this pointsman knows none later than {known}: run the newer version, \
@@ -46,10 +63,7 @@ pub enum StoreError {
         known: i64,
     },
     /// No space is left.
-    #[error(
-        "no space left to write {path}: free some, or lower the retention; writing resumes by itself and nothing \
-         stored is lost"
-    )]
+    #[error("no space left to write {path}: free some; writing resumes by itself and nothing stored is lost")]
     Full {
         /// The database.
         path: String,

@@ -171,26 +171,57 @@ const WAL_LIMIT: i64 = 64 << 20;
 
 /// The connection of the one writer: creates the file if need be, checks it and brings the schema up to date.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let size = std::fs::metadata(path).map(|file| file.len()).unwrap_or(0);
-    let attempt = || -> rusqlite::Result<Connection> {
+    let size = nothing_waits(path)?;
+    let begin = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    let failed = |error| StoreError::from_sql(path, &error);
+    let connection = begin().map_err(failed)?;
+    ours(path, &connection)?;
+    let set_up = || -> rusqlite::Result<()> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         connection.pragma_update(None, "cache_size", -4096)?;
-        keep_plans(&connection)?;
-        Ok(connection)
+        keep_plans(&connection)
     };
-    let connection = attempt().map_err(|error| StoreError::from_sql(path, &error))?;
+    set_up().map_err(failed)?;
     if size > 0 && size <= CHECK_UP_TO {
         check(path, &connection)?;
     }
     migrate(path, &connection)?;
     Ok(connection)
+}
+
+/// The file's size, 0 when there is none. Refuses an empty one with a write-ahead log: SQLite deletes that unread.
+fn nothing_waits(path: &Path) -> Result<u64, StoreError> {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if path.exists() && size(path) == 0 && size(Path::new(&log)) > 0 {
+        return Err(StoreError::Emptied {
+            path: path.display().to_string(),
+        });
+    }
+    Ok(size(path))
+}
+
+/// Refuses a file with tables that no version of ours made, before anything is changed in it.
+fn ours(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|error| StoreError::from_sql(path, &error))?;
+    if tables > 0 && version(path, connection)? == 0 {
+        return Err(StoreError::Foreign {
+            path: path.display().to_string(),
+        });
+    }
+    Ok(())
 }
 
 /// A connection that cannot write.
@@ -200,6 +231,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
             path: path.display().to_string(),
         });
     }
+    nothing_waits(path)?;
     let attempt = || -> rusqlite::Result<Connection> {
         // Not read-only for SQLite: a reader of a write-ahead log must be able to make its index.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -288,6 +288,52 @@ fn a_file_of_a_later_version_is_refused() {
 }
 
 #[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pointsman.db");
+    let theirs = rusqlite::Connection::open(&path).unwrap();
+    theirs.execute_batch("CREATE TABLE decisions (a)").unwrap();
+    drop(theirs);
+    let before = std::fs::read(&path).unwrap();
+    for refused in [
+        Store::open(dir.path(), clock::wall()).map(drop),
+        Reader::open(dir.path()).map(drop),
+    ] {
+        assert!(matches!(&refused, Err(StoreError::Foreign { .. })), "{refused:?}");
+        let message = refused.unwrap_err().to_string();
+        assert!(
+            message.contains("server.data_dir") && message.lines().count() == 1,
+            "{message}"
+        );
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_log_beside_an_emptied_database_is_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), clock::wall()).unwrap();
+    store.log_decision(decision("d1", 100));
+    store.flush().await.unwrap();
+    let (path, log) = (store.path().to_owned(), dir.path().join("pointsman.db-wal"));
+    let waits = std::fs::read(&log).unwrap();
+    assert!(!waits.is_empty());
+    store.close();
+    // As after a crash of the machine: what was written last is in the log, and the file has lost its content.
+    std::fs::write(&path, b"").unwrap();
+    std::fs::write(&log, &waits).unwrap();
+    let refused = Store::open(dir.path(), clock::wall());
+    let Err(error @ StoreError::Emptied { .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(error.to_string().contains("pointsman.db-wal"), "{error}");
+    assert_eq!(std::fs::read(&log).unwrap(), waits);
+    std::fs::remove_file(&log).unwrap();
+    // An empty file alone is what a start leaves that was killed at once.
+    Store::open(dir.path(), clock::wall()).unwrap().close();
+}
+
+#[test]
 fn a_report_without_a_database_says_what_to_run() {
     let dir = tempfile::tempdir().unwrap();
     let Err(error) = Reader::open(dir.path()) else {
