@@ -1,11 +1,13 @@
 //! A sentence-embedding model from a folder of files.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fastembed::{
     InitOptionsUserDefined, Pooling, QuantizationMode, TextEmbedding, TokenizerFiles,
     UserDefinedEmbeddingModel,
 };
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::runtime::{Runtime, RuntimeError, choose};
@@ -18,6 +20,9 @@ const MAX_TOKENS: usize = 128;
 /// Bytes of a text that are tokenised, head and tail: about [`MAX_TOKENS`] word pieces of English. fastembed
 /// tokenises all it is given before it truncates: a megabyte would take half a second.
 const MAX_BYTES: usize = 512;
+
+/// Digests of a model's files, as `sha256sum` writes them. A folder without it is not checked.
+const SUMS: &str = "SHA256SUMS";
 
 /// A model that runs in this process. Holds its weights (about 60 MB for the shipped one).
 pub struct LocalEmbedder {
@@ -38,6 +43,12 @@ pub enum OpenError {
         /// Why.
         cause: std::io::Error,
     },
+    /// A file is not what was shipped. A wrong weight would show in nothing else.
+    #[error("{} is damaged: SHA256SUMS beside it has another digest; restore it from the release or set `[embedding] model = \"off\"`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The files are not a usable model.
     #[error("{} is not a usable embedding model: {cause}; restore it from the release or set `[embedding] model = \"off\"`", folder.display())]
     Model {
@@ -56,11 +67,16 @@ impl LocalEmbedder {
     /// `tokenizer_config.json`. Blocks for about a tenth of a second.
     ///
     /// # Errors
-    /// When a file is missing, or the model does not load or does not embed.
+    /// When a file is missing or damaged, or the model does not load or does not embed.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        let sums = sums(folder)?;
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read(&path).map_err(|cause| OpenError::Read { path, cause })
+            match std::fs::read(&path) {
+                Ok(bytes) if is_whole(&sums, name, &bytes) => Ok(bytes),
+                Ok(_) => Err(OpenError::Damaged { path }),
+                Err(cause) => Err(OpenError::Read { path, cause }),
+            }
         };
         let unusable = |cause: String| OpenError::Model {
             folder: folder.to_owned(),
@@ -113,6 +129,24 @@ impl LocalEmbedder {
                 })?;
         Ok(embeddings.pop().unwrap_or_default())
     }
+}
+
+/// The text of [`SUMS`], empty when there is none.
+fn sums(folder: &Path) -> Result<String, OpenError> {
+    let path = folder.join(SUMS);
+    match std::fs::read_to_string(&path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OpenError::Read { path, cause }),
+        text => Ok(text.unwrap_or_default()),
+    }
+}
+
+/// Whether `bytes` have the digest that `sums` names for the file, if it names one.
+fn is_whole(sums: &str, name: &str, bytes: &[u8]) -> bool {
+    let expected = sums
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .find(|(_, file)| *file == name);
+    expected.is_none_or(|(digest, _)| digest == format!("{:x}", Sha256::digest(bytes)))
 }
 
 impl Embedder for LocalEmbedder {
@@ -191,9 +225,19 @@ mod tests {
         ] {
             std::fs::copy(shipped().join(name), folder.path().join(name)).unwrap();
         }
-        let model = std::fs::read(shipped().join("model.onnx")).unwrap();
+        let mut model = std::fs::read(shipped().join("model.onnx")).unwrap();
         std::fs::write(folder.path().join("model.onnx"), &model[..1_000_000]).unwrap();
         let corrupt = LocalEmbedder::open(folder.path()).err().unwrap().to_string();
         assert!(corrupt.contains("not a usable embedding model"), "{corrupt}");
+        // One wrong weight: it loads and embeds, and only the digest tells.
+        std::fs::copy(shipped().join(SUMS), folder.path().join(SUMS)).unwrap();
+        let middle = model.len() / 2;
+        model[middle] ^= 0x55;
+        std::fs::write(folder.path().join("model.onnx"), &model).unwrap();
+        let altered = LocalEmbedder::open(folder.path()).err().unwrap().to_string();
+        assert!(
+            altered.contains("model.onnx is damaged") && altered.contains("[embedding]"),
+            "{altered}"
+        );
     }
 }
