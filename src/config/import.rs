@@ -1,5 +1,6 @@
 //! `pointsman import-prices`: LiteLLM's price list, as `[[models]]` blocks of our configuration.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -53,11 +54,10 @@ pub fn run(args: &ImportArgs, out: &mut dyn Write, notes: &mut dyn Write) -> io:
         Some(path) => std::fs::write(path, &imported.toml)?,
         None => out.write_all(imported.toml.as_bytes())?,
     }
-    writeln!(
-        notes,
-        "{} models, {} without a usable price left out",
-        imported.models, imported.unpriced
-    )?;
+    writeln!(notes, "{} models", imported.models)?;
+    for (lacks, ids) in &imported.left_out {
+        writeln!(notes, "left out without {lacks}: {}", ids.join(", "))?;
+    }
     Ok(0)
 }
 
@@ -66,7 +66,8 @@ pub fn run(args: &ImportArgs, out: &mut dyn Write, notes: &mut dyn Write) -> io:
 struct Imported {
     toml: String,
     models: usize,
-    unpriced: usize,
+    /// Ids by what they lack.
+    left_out: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// LiteLLM's names of providers, and ours.
@@ -109,11 +110,11 @@ fn import(list: &Map<String, Value>, providers: &[String], models: &[String]) ->
             continue;
         }
         match block(&id, entry) {
-            Some(block) => {
+            Ok(block) => {
                 imported.toml.push_str(&block);
                 imported.models += 1;
             }
-            None => imported.unpriced += 1,
+            Err(lacks) => imported.left_out.entry(lacks).or_default().push(id),
         }
     }
     imported
@@ -142,6 +143,9 @@ const TIERS: [(&str, u64); 4] = [
     ("_above_272k_tokens", 272_000),
 ];
 
+/// LiteLLM's other way to write tiers: a list of blocks, each with the `range` of prompt tokens that it holds for.
+const TIER_LIST: &str = "tiered_pricing";
+
 /// What LiteLLM says a model can do, and our word for it.
 const ACCEPTS: [(&str, &str); 4] = [
     ("supports_vision", "image"),
@@ -150,20 +154,20 @@ const ACCEPTS: [(&str, &str); 4] = [
     ("supports_pdf_input", "pdf"),
 ];
 
-/// One model. `None` without a price of input and output, or without a window.
-fn block(id: &str, entry: &Value) -> Option<String> {
+/// One model, or what it lacks.
+fn block(id: &str, entry: &Value) -> Result<String, &'static str> {
     let tokens = |key: &str| {
-        entry
-            .get(key)
-            .and_then(Value::as_u64)
-            .filter(|tokens| *tokens > 0)
+        let tokens = entry.get(key).and_then(amount)?;
+        (tokens >= 1.0).then_some(tokens as u64)
     };
     let can = |key: &str| entry.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let window = tokens("max_input_tokens").or_else(|| tokens("max_tokens"))?;
-    let base = rates(entry, "");
+    let window = tokens("max_input_tokens")
+        .or_else(|| tokens("max_tokens"))
+        .ok_or("a context window")?;
+    let (base, tiers) = price(entry);
     let known = |name: &str| base.iter().any(|(rate, _)| *rate == name);
     if !known("input_per_mtok") || !known("output_per_mtok") {
-        return None;
+        return Err("a usable price of input and output tokens");
     }
     let mut toml = String::new();
     // Writing to a string cannot fail.
@@ -184,34 +188,64 @@ fn block(id: &str, entry: &Value) -> Option<String> {
     for (name, dollars) in &base {
         let _ = writeln!(toml, "{name} = {dollars}");
     }
-    let tiers: Vec<String> = TIERS
-        .iter()
-        .filter_map(|(suffix, above)| {
-            let rates = rates(entry, suffix);
-            if rates.is_empty() {
-                return None;
-            }
-            let rates: Vec<String> = rates
-                .iter()
-                .map(|(name, dollars)| format!("{name} = {dollars}"))
-                .collect();
-            Some(format!("{{ above_tokens = {above}, {} }}", rates.join(", ")))
-        })
-        .collect();
     if !tiers.is_empty() {
+        let tiers: Vec<String> = tiers.iter().map(tier).collect();
         let _ = writeln!(toml, "tiers = [{}]", tiers.join(", "));
     }
     toml.push('\n');
-    Some(toml)
+    Ok(toml)
 }
 
-/// The rates whose key ends in `suffix`, in dollars per million tokens.
-fn rates(entry: &Value, suffix: &str) -> Vec<(&'static str, String)> {
+/// Our names of rates with dollars per million tokens.
+type Rates = Vec<(&'static str, String)>;
+
+/// The rates of short prompts, and those above so many tokens.
+fn price(entry: &Value) -> (Rates, Vec<(u64, Rates)>) {
+    let mut base = rates(entry, "");
+    let mut tiers: Vec<(u64, Rates)> = TIERS
+        .iter()
+        .map(|(suffix, above)| (*above, rates(entry, suffix)))
+        .collect();
+    for block in entry
+        .get(TIER_LIST)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        match block.get("range").and_then(|range| amount(range.get(0)?)) {
+            Some(above) if above >= 1.0 => tiers.push((above as u64, rates(block, ""))),
+            Some(_) => base = rates(block, ""),
+            None => {}
+        }
+    }
+    tiers.retain(|(_, rates)| !rates.is_empty());
+    (base, tiers)
+}
+
+fn tier((above, rates): &(u64, Rates)) -> String {
+    let rates: Vec<String> = rates
+        .iter()
+        .map(|(name, dollars)| format!("{name} = {dollars}"))
+        .collect();
+    format!("{{ above_tokens = {above}, {} }}", rates.join(", "))
+}
+
+/// A number, 0 or more; some entries write theirs as a text.
+fn amount(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        value => value.as_f64()?,
+    };
+    (number.is_finite() && number >= 0.0).then_some(number)
+}
+
+/// The rates whose key ends in `suffix`.
+fn rates(entry: &Value, suffix: &str) -> Rates {
     RATES
         .iter()
         .filter_map(|(ours, theirs)| {
-            let dollars = entry.get(format!("{theirs}{suffix}"))?.as_f64()?;
-            (dollars.is_finite() && dollars >= 0.0).then(|| (*ours, decimal(dollars * 1e6)))
+            let dollars = amount(entry.get(format!("{theirs}{suffix}"))?)?;
+            Some((*ours, decimal(dollars * 1e6)))
         })
         .collect()
 }
@@ -252,6 +286,20 @@ mod tests {
         "supports_pdf_input": true},
       "text-embedding-3-small": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 2e-08},
       "openrouter/meta/free": {"litellm_provider": "openrouter", "mode": "chat", "max_input_tokens": 1000},
+      "dashscope/qwen3-coder-flash": {"litellm_provider": "dashscope", "mode": "chat", "max_input_tokens": 997952,
+        "tiered_pricing": [
+          {"range": [0, 32e3], "input_cost_per_token": 3e-07, "output_cost_per_token": 1.5e-06},
+          {"range": [32e3, 128e3], "input_cost_per_token": 5e-07, "output_cost_per_token": 2.5e-06},
+          {"range": [128e3, 1e6], "input_cost_per_token": 8e-07, "output_cost_per_token": 4e-06}]},
+      "mistral/in-words": {"litellm_provider": "mistral", "mode": "chat", "max_input_tokens": 32e3,
+        "input_cost_per_token": "1e-07", "output_cost_per_token": "0.0000003"},
+      "by-the-second": {"litellm_provider": "openai", "mode": "chat", "max_input_tokens": 1000,
+        "input_cost_per_second": 0.01, "input_cost_per_token": null, "output_cost_per_token": "free"},
+      "negative": {"litellm_provider": "openai", "mode": "chat", "max_input_tokens": 1000,
+        "input_cost_per_token": -1, "output_cost_per_token": 1e-06},
+      "no-window": {"litellm_provider": "openai", "mode": "chat",
+        "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06},
+      "a list": [1, 2], "nothing": null,
       "bedrock-model": {"litellm_provider": "bedrock", "mode": "chat", "max_input_tokens": 1000}
     }"#;
 
@@ -263,7 +311,7 @@ mod tests {
     #[test]
     fn what_is_imported_is_a_sound_configuration() {
         let imported = imported(&[]);
-        assert_eq!((imported.models, imported.unpriced), (2, 1));
+        assert_eq!(imported.models, 4);
         let keys = |name: &str| name.ends_with("_API_KEY").then(|| "k".to_owned());
         let config =
             parse(&imported.toml, Source::Text, &keys).unwrap_or_else(|problems| panic!("{problems}"));
@@ -283,6 +331,23 @@ mod tests {
             cost("google/gemini-2.5-pro", 300_000),
             Usd::from_nanos(765_000_000)
         );
+        // A list of tiers: 10 000 * 0.3 + 1 000 * 1.5, then 100 000 * 0.5 + 1 000 * 2.5 micro-dollars.
+        let coder = "qwen/qwen3-coder-flash";
+        assert_eq!(cost(coder, 10_000), Usd::from_nanos(4_500_000));
+        assert_eq!(cost(coder, 100_000), Usd::from_nanos(52_500_000));
+        // 1 000 * 0.1 + 1 000 * 0.3 micro-dollars.
+        assert_eq!(cost("mistral/in-words", 1_000), Usd::from_nanos(400_000));
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_with_what_it_lacks() {
+        let left_out = imported(&[]).left_out;
+        let unpriced = &left_out["a usable price of input and output tokens"];
+        assert_eq!(
+            unpriced,
+            &["openrouter/meta/free", "openai/by-the-second", "openai/negative"]
+        );
+        assert_eq!(left_out["a context window"], ["openai/no-window"]);
     }
 
     #[test]
