@@ -74,6 +74,14 @@ pub enum FeedbackError {
         /// What was sent.
         score: String,
     },
+    /// A field under two of its names, with different values.
+    #[error("`{field}` and `{other}` are names of the same field, but differ; send one of them")]
+    Contradiction {
+        /// The field.
+        field: &'static str,
+        /// Its other name.
+        other: &'static str,
+    },
     /// A field is not known.
     #[error("`{field}` is not a field of feedback; known are id, metric, score, rater, comment, tags")]
     Unknown {
@@ -96,7 +104,9 @@ impl FeedbackError {
             Self::NotAnObject => None,
             Self::NoId => Some("id"),
             Self::NoScore | Self::OutOfRange { .. } => Some("score"),
-            Self::WrongType { field, .. } | Self::TooLong { field } => Some(field),
+            Self::WrongType { field, .. } | Self::TooLong { field } | Self::Contradiction { field, .. } => {
+                Some(field)
+            }
             Self::Unknown { field } => Some(field),
         }
     }
@@ -121,10 +131,8 @@ impl Feedback {
             (None, Some(id)) => Target::Episode(id),
             (None, None) => return Err(FeedbackError::NoId),
         };
-        let score = fields
-            .get("score")
-            .or_else(|| fields.get("value"))
-            .ok_or(FeedbackError::NoScore)?;
+        let score = either(fields, "score", "value")?.ok_or(FeedbackError::NoScore)?;
+        either(fields, "metric", "metric_name")?;
         Ok(Self {
             target,
             metric: first_text(fields, &["metric", "metric_name"])?.unwrap_or_else(|| QUALITY.into()),
@@ -166,7 +174,6 @@ fn number(score: &Value) -> Result<f64, FeedbackError> {
     let value = match score {
         Value::Bool(good) => f64::from(u8::from(*good)),
         Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-        Value::Null => return Err(FeedbackError::NoScore),
         _ => {
             return Err(FeedbackError::WrongType {
                 field: "score",
@@ -180,6 +187,19 @@ fn number(score: &Value) -> Result<f64, FeedbackError> {
         Err(FeedbackError::OutOfRange {
             score: score.to_string(),
         })
+    }
+}
+
+/// What is given under either name of a field.
+fn either<'a>(
+    fields: &'a Map<String, Value>,
+    field: &'static str,
+    other: &'static str,
+) -> Result<Option<&'a Value>, FeedbackError> {
+    let given = |name| fields.get(name).filter(|value| !value.is_null());
+    match (given(field), given(other)) {
+        (Some(one), Some(two)) if one != two => Err(FeedbackError::Contradiction { field, other }),
+        (one, two) => Ok(one.or(two)),
     }
 }
 
@@ -225,6 +245,41 @@ mod tests {
         assert_eq!(read.rater, ANONYMOUS);
         let episode = Feedback::from_json(&json!({"episode_id": "e1", "score": 0.25})).unwrap();
         assert_eq!(episode.target, Target::Episode("e1".into()));
+    }
+
+    #[test]
+    fn of_two_different_scores_none_is_picked() {
+        let read = |item: Value| Feedback::from_json(&item);
+        assert_eq!(
+            read(json!({"id": "x", "score": 0.5, "value": 0.6})),
+            Err(FeedbackError::Contradiction {
+                field: "score",
+                other: "value"
+            })
+        );
+        assert_eq!(
+            read(json!({"id": "x", "score": 1, "metric": "a", "metric_name": "b"})),
+            Err(FeedbackError::Contradiction {
+                field: "metric",
+                other: "metric_name"
+            })
+        );
+        assert_eq!(
+            read(json!({"id": "x", "score": 0.5, "value": 0.5}))
+                .unwrap()
+                .score,
+            0.5
+        );
+        assert_eq!(
+            read(json!({"id": "x", "score": null, "value": 0.5}))
+                .unwrap()
+                .score,
+            0.5
+        );
+        assert_eq!(
+            read(json!({"id": "x", "score": null})),
+            Err(FeedbackError::NoScore)
+        );
     }
 
     #[test]
