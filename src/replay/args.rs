@@ -41,13 +41,13 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", group = "seeded")]
     pub folds: Option<usize>,
     /// Best quality within this many dollars a request
-    #[arg(long, value_name = "B", group = "goal")]
+    #[arg(long, value_name = "B", group = "goal", allow_negative_numbers = true)]
     pub budget_usd: Option<f64>,
     /// Least cost with a mean quality no more than this below the best model's [default: 0.02]
-    #[arg(long, value_name = "Q", group = "goal")]
+    #[arg(long, value_name = "Q", group = "goal", allow_negative_numbers = true)]
     pub margin: Option<f64>,
     /// Quality less this many points a dollar
-    #[arg(long, value_name = "L", group = "goal")]
+    #[arg(long, value_name = "L", group = "goal", allow_negative_numbers = true)]
     pub lambda: Option<f64>,
     /// The whole cost and quality curve with its area (AIQ)
     #[arg(long)]
@@ -56,10 +56,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Share of decisions that are scored (default: the scenario's, or all)
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub feedback_rate: Option<f64>,
     /// Mean delay of a score, in requests (default: the scenario's, or none)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub feedback_delay: Option<f64>,
     /// Changes on the way (TOML; see experiments/)
     #[arg(long, value_name = "FILE")]
@@ -71,7 +71,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "VIEW", default_value = "text", value_parser = super::asked::view)]
     pub view: View,
     /// Share of requests that go to the reference model (`serve`: 0.02), to hold the promised margin against what really comes of it
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub audit: Option<f64>,
     /// The audit's reference [default: whichever model may be the best by what is believed]
     #[arg(long, value_name = "MODEL", requires = "audit")]

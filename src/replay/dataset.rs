@@ -78,7 +78,7 @@ impl Dataset {
     }
 
     #[cfg(test)]
-    fn parse(path: &Path, text: &str) -> Result<Self, DatasetError> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, DatasetError> {
         let mut parser = Parser::default();
         lines::each_of(path, text.as_bytes(), |number, line| parser.take(number, line))?;
         parser.finish(path)
@@ -249,7 +249,7 @@ struct Parser {
 
 impl Parser {
     fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
-        let prompt: RawPrompt = serde_json::from_str(line).map_err(|error| lines::json_reason(&error))?;
+        let prompt: RawPrompt = lines::record(line)?;
         for (model, outcome) in &prompt.outcomes {
             lines::sound(model, outcome.score, outcome.cost_usd)?;
         }
@@ -370,6 +370,10 @@ mod tests {
                 .to_string()
                 .starts_with("x.jsonl line 1: ")
         );
+        let message = parse("[\"a\", \"math\", \"val\", \"1+1\", {}]")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(message, "x.jsonl line 1: it is not a JSON object");
         assert!(parse("\n").unwrap_err().to_string().contains("no outcomes"));
         let twice = LINES.replace("\"id\": 2", "\"id\": \"a\"");
         let message = parse(&twice).unwrap_err().to_string();

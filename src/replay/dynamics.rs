@@ -75,6 +75,23 @@ pub fn shares(courses: &[Course], model: usize) -> Vec<f64> {
         .collect()
 }
 
+/// Regret against the best model of each prompt, summed up to each request: mean over the orders.
+#[must_use]
+pub fn regret(courses: &[&Course]) -> Vec<f64> {
+    let length = courses.iter().map(|course| course.steps.len()).min().unwrap_or(0);
+    let mut so_far = 0.0;
+    (0..length)
+        .map(|request| {
+            let lost = courses.iter().map(|course| {
+                let step = &course.steps[request];
+                step.best - step.reward
+            });
+            so_far += lost.sum::<f64>() / courses.len() as f64;
+            so_far
+        })
+        .collect()
+}
+
 /// Requests from `start` on until the share has moved [`MOVED`] of the way from `before` to `after`.
 #[must_use]
 pub fn moved_after(shares: &[f64], start: usize, before: f64, after: f64) -> Option<usize> {
@@ -223,6 +240,22 @@ mod tests {
         grown.push(0.0);
         grown.extend([0.2; 60]);
         assert_eq!(adopted_after(&grown, 30), Some(7));
+    }
+
+    #[test]
+    fn regret_adds_up_over_the_requests() {
+        let course = |rewards: [f64; 3]| Course {
+            steps: rewards
+                .map(|reward| Step {
+                    reward,
+                    ..step(0, 1.0)
+                })
+                .to_vec(),
+            ..Course::default()
+        };
+        let (first, second) = (course([0.0, 1.0, 0.5]), course([1.0, 1.0, 0.0]));
+        assert_eq!(regret(&[&first, &second]), [0.5, 0.5, 1.25]);
+        assert!(regret(&[]).is_empty());
     }
 
     #[test]

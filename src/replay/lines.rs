@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
 /// A longer line is no prompt with outcomes, and must not fill the memory before that is noticed.
@@ -124,9 +124,19 @@ pub(super) fn each_of(
     Ok(())
 }
 
-/// What is wrong with a line's JSON; the line is told elsewhere.
-#[must_use]
-pub fn json_reason(error: &serde_json::Error) -> String {
+/// One record from its line.
+///
+/// # Errors
+/// What is wrong with its JSON; which line it is, is told elsewhere.
+pub fn record<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+    // A list would be taken for the fields in their order.
+    if !line.trim_start().starts_with('{') {
+        return Err("it is not a JSON object".to_owned());
+    }
+    serde_json::from_str(line).map_err(|error| json_reason(&error))
+}
+
+fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text
         .rfind(" at line ")

@@ -10,6 +10,7 @@ pub mod lines;
 mod meter;
 pub mod metrics;
 mod nearest;
+mod plots;
 mod report;
 pub mod scenario;
 mod sweep;
@@ -217,7 +218,7 @@ fn settings(args: &ReplayArgs) -> Result<Settings> {
         }
     }
     if args.margin.is_some_and(|margin| margin > 1.0) {
-        bail!("--margin must be from 0 to 1: quality is");
+        bail!("--margin must be from 0 to 1, as quality is");
     }
     let objective = match (args.budget_usd, args.lambda, args.margin) {
         (Some(_), _, _) => Objective::MaxQuality,

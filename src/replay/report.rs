@@ -2,10 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use plotters::prelude::*;
 use serde_json::{Map, Value};
 
 use super::ReplayArgs;
@@ -13,6 +11,7 @@ use super::contestants::Contestant;
 use super::dataset::Dataset;
 use super::dynamics::{self, Course};
 use super::metrics::{SeedFigures, summary};
+use super::plots;
 use super::scenario::Resolved;
 
 /// What was replayed.
@@ -59,10 +58,14 @@ pub(super) fn write(
 
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let text = report(args, &policy, &table, has_curves);
+    let drawn = |result: plots::Drawn| result.map_err(|error| anyhow!("cannot draw the curves: {error}"));
     if has_curves {
-        plot(&args.out.join("curve.svg"), &curves)
-            .map_err(|error| anyhow!("cannot draw the curves: {error}"))?;
+        drawn(plots::cost_and_quality(&args.out.join("curve.svg"), &curves))?;
     }
+    drawn(plots::regret(
+        &args.out.join("regret.svg"),
+        &regrets(dataset, measured),
+    ))?;
     let baselines: Map<String, Value> = rows
         .into_iter()
         .map(|(name, row)| (name, Value::Object(row)))
@@ -272,10 +275,32 @@ fn report(args: &ReplayArgs, policy: &str, table: &str, has_curves: bool) -> Str
         text,
         "\nEach policy decides every prompt once and sees the chosen model's outcome only. Intervals are 95 % bootstrap over the orders.\n\n{table}"
     );
+    text.push_str("\n![regret so far](regret.svg)\n");
     if has_curves {
         text.push_str("\n![cost and quality](curve.svg)\n");
     }
     text
+}
+
+/// Regret so far of the policy and of what stands beside it, without the single models but the best.
+fn regrets(dataset: &Dataset, measured: &[(Contestant, Vec<SeedFigures>)]) -> Vec<(String, Vec<f64>)> {
+    let last = |curve: &[f64]| curve.last().copied().unwrap_or(0.0);
+    let mut curves: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut best_single: Option<(String, Vec<f64>)> = None;
+    for (index, (contestant, seeds)) in measured.iter().enumerate() {
+        let courses: Vec<&Course> = seeds.iter().map(|seed| &seed.course).collect();
+        let curve = (contestant.key(dataset), dynamics::regret(&courses));
+        if index == 0 || !matches!(contestant, Contestant::Single(_)) {
+            curves.push(curve);
+        } else if best_single
+            .as_ref()
+            .is_none_or(|best| last(&curve.1) < last(&best.1))
+        {
+            best_single = Some(curve);
+        }
+    }
+    curves.extend(best_single);
+    curves
 }
 
 fn points(row: &Map<String, Value>) -> Vec<(f64, f64)> {
@@ -293,43 +318,47 @@ fn points(row: &Map<String, Value>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Cost (logarithmic) against quality of every swept policy.
-fn plot(path: &Path, curves: &[(&str, Vec<(f64, f64)>)]) -> Result<(), Box<dyn std::error::Error>> {
-    let all = || curves.iter().flat_map(|(_, points)| points.iter());
-    let fold = |pick: fn(&(f64, f64)) -> f64| {
-        let values = || all().map(pick);
-        (
-            values().fold(f64::INFINITY, f64::min),
-            values().fold(f64::NEG_INFINITY, f64::max),
-        )
-    };
-    let ((left, right), (low, high)) = (fold(|p| p.0.max(1e-9)), fold(|p| p.1));
-    let root = SVGBackend::new(path, (900, 560)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(56)
-        .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), low - 0.01..high + 0.01)?;
-    chart
-        .configure_mesh()
-        .x_desc("dollars a request")
-        .y_desc("mean quality")
-        .draw()?;
-    for (index, (name, points)) in curves.iter().filter(|(_, points)| points.len() > 1).enumerate() {
-        let colour = Palette99::pick(index).to_rgba();
-        let mut sorted = points.clone();
-        sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chart
-            .draw_series(LineSeries::new(sorted, colour.stroke_width(2)))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2)));
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::replay::metrics::Step;
+
+    #[test]
+    fn of_the_single_models_the_best_one_is_drawn() {
+        let line = r#"{"id": "1", "prompt": "x", "outcomes": {"a": {"score": 0, "cost_usd": 1}, "b": {"score": 0.5, "cost_usd": 1}, "c": {"score": 0.1, "cost_usd": 1}}}"#;
+        let dataset = Dataset::parse(Path::new("x.jsonl"), line).unwrap();
+        let run = |reward: f64| {
+            let step = Step {
+                model: 0,
+                reward,
+                cost_usd: 1.0,
+                best: 0.5,
+                explored: false,
+            };
+            let course = Course {
+                steps: vec![step],
+                ..Course::default()
+            };
+            vec![SeedFigures {
+                course,
+                ..SeedFigures::default()
+            }]
+        };
+        let measured = [
+            (Contestant::Single(0), run(0.0)),
+            (Contestant::Random, run(0.2)),
+            (Contestant::Single(2), run(0.1)),
+            (Contestant::Single(1), run(0.5)),
+        ];
+        let curves = regrets(&dataset, &measured);
+        let names: Vec<&str> = curves.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["single:a", "random", "single:b"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("regret.svg");
+        plots::regret(&path, &curves).unwrap();
+        let drawn = std::fs::read_to_string(path).unwrap();
+        assert!(drawn.contains("single:b") && drawn.contains("regret so far"));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .draw()?;
-    root.present()?;
-    Ok(())
 }
