@@ -44,7 +44,7 @@ pub enum OpenError {
         cause: std::io::Error,
     },
     /// A file is not what was shipped. A wrong weight would show in nothing else.
-    #[error("{} is damaged: SHA256SUMS beside it has another digest; restore it from the release or set `[embedding] model = \"off\"`", path.display())]
+    #[error("{} is damaged, or SHA256SUMS beside it: they do not agree; restore both from the release or set `[embedding] model = \"off\"`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ impl LocalEmbedder {
         let read = |name: &str| {
             let path = folder.join(name);
             match std::fs::read(&path) {
-                Ok(bytes) if is_whole(&sums, name, &bytes) => Ok(bytes),
+                Ok(bytes) if sums.as_ref().is_none_or(|sums| is_whole(sums, name, &bytes)) => Ok(bytes),
                 Ok(_) => Err(OpenError::Damaged { path }),
                 Err(cause) => Err(OpenError::Read { path, cause }),
             }
@@ -131,22 +131,20 @@ impl LocalEmbedder {
     }
 }
 
-/// The text of [`SUMS`], empty when there is none.
-fn sums(folder: &Path) -> Result<String, OpenError> {
+/// The text of [`SUMS`], if it is there.
+fn sums(folder: &Path) -> Result<Option<String>, OpenError> {
     let path = folder.join(SUMS);
     match std::fs::read_to_string(&path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OpenError::Read { path, cause }),
-        text => Ok(text.unwrap_or_default()),
+        Ok(text) => Ok(Some(text)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(OpenError::Read { path, cause }),
     }
 }
 
-/// Whether `bytes` have the digest that `sums` names for the file, if it names one.
+/// Whether `bytes` have the digest that `sums` names for the file.
 fn is_whole(sums: &str, name: &str, bytes: &[u8]) -> bool {
-    let expected = sums
-        .lines()
-        .filter_map(|line| line.split_once("  "))
-        .find(|(_, file)| *file == name);
-    expected.is_none_or(|(digest, _)| digest == format!("{:x}", Sha256::digest(bytes)))
+    let line = format!("{:x}  {name}", Sha256::digest(bytes));
+    sums.lines().any(|known| known == line)
 }
 
 impl Embedder for LocalEmbedder {
