@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use super::ReplayArgs;
 use super::contestants::{Contestant, Settings};
 use super::dataset::Dataset;
-use super::scenario::Scenario;
+use super::scenario::{Order, Scenario, SeedShape};
 use crate::policy::View;
 
 /// The view of that name.
@@ -45,6 +45,18 @@ pub(super) fn check_shares(args: &ReplayArgs) -> Result<()> {
     Ok(())
 }
 
+/// What a scenario changes must be there, or its figures would be those of another one.
+pub(super) fn check_scenario(scenario: &Scenario, seeded: bool, dataset: &Dataset) -> Result<()> {
+    if scenario.seed != SeedShape::default() && !seeded {
+        bail!("the scenario says what the seed is made of: give one with --seed-dataset or --folds");
+    }
+    let categories = dataset.categories().len();
+    if scenario.order == Order::ByCategory && categories < 2 {
+        bail!("the scenario asks for one category after the other, but the dataset has {categories}");
+    }
+    Ok(())
+}
+
 /// Sends a share of requests to the reference model, or to one that may be the best.
 pub(super) fn audit(args: &ReplayArgs, dataset: &Dataset, settings: &mut Settings) -> Result<()> {
     let Some(share) = args.audit else { return Ok(()) };
@@ -57,4 +69,41 @@ pub(super) fn audit(args: &ReplayArgs, dataset: &Dataset, settings: &mut Setting
     }
     settings.route.audit_share = share;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_would_change_nothing_is_refused() {
+        let line = |id: u8, category: &str| {
+            format!(
+                r#"{{"id": {id}, "category": "{category}", "prompt": "x", "outcomes": {{"a": {{"score": 0, "cost_usd": 1}}}}}}"#
+            )
+        };
+        let parse = |text: &str| Dataset::parse(Path::new("x.jsonl"), text).unwrap();
+        let one = parse(&line(1, "code"));
+        let two = parse(&format!("{}\n{}", line(1, "code"), line(2, "maths")));
+        let inverted = Scenario {
+            seed: SeedShape {
+                inverted: true,
+                ..SeedShape::default()
+            },
+            ..Scenario::default()
+        };
+        assert!(check_scenario(&inverted, true, &one).is_ok());
+        let refused = check_scenario(&inverted, false, &one).unwrap_err().to_string();
+        assert!(refused.contains("--seed-dataset"), "{refused}");
+        let shift = Scenario {
+            order: Order::ByCategory,
+            ..Scenario::default()
+        };
+        assert!(check_scenario(&shift, false, &two).is_ok());
+        let refused = check_scenario(&shift, false, &one).unwrap_err().to_string();
+        assert!(refused.contains("has 1"), "{refused}");
+        assert!(check_scenario(&Scenario::default(), false, &one).is_ok());
+    }
 }

@@ -54,10 +54,12 @@ struct RawPrompt {
     #[serde(default)]
     split: Option<String>,
     prompt: String,
+    #[serde(deserialize_with = "lines::outcomes")]
     outcomes: HashMap<String, RawOutcome>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with score and cost_usd")]
 struct RawOutcome {
     #[serde(deserialize_with = "lines::score")]
     score: f64,
@@ -374,6 +376,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert_eq!(message, "x.jsonl line 1: it is not a JSON object");
+        let outcomes =
+            |outcome: &str| format!(r#"{{"id": 1, "prompt": "x", "outcomes": {{"a": {outcome}}}}}"#);
+        let message = parse(&outcomes("7")).unwrap_err().to_string();
+        assert!(message.contains("an object with score and cost_usd"), "{message}");
+        // No outcome, as if the model were not named.
+        assert!(
+            parse(&outcomes("null"))
+                .unwrap_err()
+                .to_string()
+                .contains("no outcomes")
+        );
         assert!(parse("\n").unwrap_err().to_string().contains("no outcomes"));
         let twice = LINES.replace("\"id\": 2", "\"id\": \"a\"");
         let message = parse(&twice).unwrap_err().to_string();

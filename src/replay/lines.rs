@@ -1,5 +1,6 @@
 //! Lines of a file of recorded outcomes: plain or gzip, with what may be wrong with such a file told in one sentence.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -174,6 +175,23 @@ pub fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     }
 }
 
+/// What models made of a prompt, by name; null is no outcome.
+///
+/// # Errors
+/// Anything else than an object of outcomes.
+pub fn outcomes<'de, D, T, M>(deserializer: D) -> Result<M, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    M: FromIterator<(String, T)>,
+{
+    let all = HashMap::<String, Option<T>>::deserialize(deserializer)?;
+    Ok(all
+        .into_iter()
+        .filter_map(|(model, outcome)| Some((model, outcome?)))
+        .collect())
+}
+
 /// A text, empty where there is none.
 ///
 /// # Errors
@@ -181,6 +199,9 @@ pub fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
 pub fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
+
+/// No call costs so many dollars or takes so many tokens: larger numbers are mistakes, and their squares would overflow.
+const MOST: f64 = 1e9;
 
 /// What is wrong with an outcome's numbers, if anything.
 ///
@@ -190,10 +211,23 @@ pub fn sound(model: &str, score: f64, cost_usd: f64) -> Result<(), String> {
     if !(0.0..=1.0).contains(&score) {
         return Err(format!("score {score} of {model} is not in [0, 1]"));
     }
-    if !cost_usd.is_finite() || cost_usd < 0.0 {
+    if !(0.0..=MOST).contains(&cost_usd) {
         return Err(format!("cost_usd {cost_usd} of {model} is not an amount"));
     }
     Ok(())
+}
+
+/// What is wrong with a number of tokens, if anything.
+///
+/// # Errors
+/// A number that is no count.
+pub fn count(model: &str, name: &str, tokens: Option<f64>) -> Result<(), String> {
+    match tokens {
+        Some(tokens) if !(0.0..=MOST).contains(&tokens) => {
+            Err(format!("{name} {tokens} of {model} is not a count"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

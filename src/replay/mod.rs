@@ -150,6 +150,8 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
         }
         .into());
     }
+    let seeded = args.folds.is_some() || args.seed_dataset.is_some();
+    asked::check_scenario(&scenario, seeded, &whole)?;
     let pairs = match (args.folds, &args.seed_dataset) {
         (Some(folds), _) => fold(&whole, folds)?,
         (None, Some(path)) => {
@@ -169,7 +171,7 @@ fn plan(args: &ReplayArgs) -> Result<Plan> {
     let trials = pairs
         .into_iter()
         .map(|(seed, stream)| {
-            let seed = shape(seed, &scenario, args.seed_limit);
+            let seed = shape(seed, &scenario, args.seed_limit)?;
             let mut embedded = |prompts: &Dataset| -> Result<Option<Rows>> {
                 let transformer = transformer.as_mut();
                 transformer.map(|looks| looks.rows(prompts)).transpose()
@@ -287,7 +289,7 @@ fn fold(whole: &Dataset, folds: usize) -> Result<Vec<(Dataset, Dataset)>> {
 }
 
 /// The seed prompts that a scenario leaves, in random order, at most `limit` of them.
-fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Dataset {
+fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Result<Dataset> {
     let only = &scenario.seed.categories;
     if !only.is_empty() {
         seed.prompts.retain(|prompt| {
@@ -296,6 +298,12 @@ fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Datase
                 .as_ref()
                 .is_some_and(|category| only.contains(category))
         });
+        if seed.prompts.is_empty() {
+            bail!(
+                "no prompt of the seed is of the scenario's categories: {}",
+                only.join(", ")
+            );
+        }
     }
     if scenario.seed.inverted {
         for outcome in seed
@@ -308,7 +316,7 @@ fn shape(mut seed: Dataset, scenario: &Scenario, limit: Option<usize>) -> Datase
     }
     seed.prompts.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
     seed.prompts.truncate(limit.unwrap_or(usize::MAX));
-    seed
+    Ok(seed)
 }
 
 impl Plan {

@@ -19,6 +19,7 @@ pub struct Recorded {
     /// The prompt.
     pub prompt: String,
     /// By model name.
+    #[serde(deserialize_with = "lines::outcomes")]
     pub outcomes: BTreeMap<String, Outcome>,
     /// `val`, `test`, ... where the source has splits.
     pub split: Option<String>,
@@ -26,6 +27,7 @@ pub struct Recorded {
 
 /// What one model made of one prompt.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(expecting = "an object with score and cost_usd")]
 pub struct Outcome {
     /// Quality in [0,1].
     #[serde(deserialize_with = "lines::score")]
@@ -58,6 +60,8 @@ pub fn read(path: &Path) -> Result<Source, DatasetError> {
         let recorded: Recorded = lines::record(line)?;
         for (model, outcome) in &recorded.outcomes {
             lines::sound(model, outcome.score, outcome.cost_usd)?;
+            lines::count(model, "input_tokens", outcome.input_tokens)?;
+            lines::count(model, "output_tokens", outcome.output_tokens)?;
         }
         if seen.insert(recorded.prompt.clone()) {
             prompts.push(recorded);
@@ -126,6 +130,17 @@ mod tests {
         );
         let message = read(&path).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("1.5"), "{message}");
+        for (wrong, told) in [
+            ("\"cost_usd\":1e300", "cost_usd 1000"),
+            (
+                "\"cost_usd\":1,\"input_tokens\":-4",
+                "input_tokens -4 of m is not a count",
+            ),
+        ] {
+            let (_dir, path) = write("bad.jsonl", LINE.replace("\"cost_usd\":0.1", wrong).as_bytes());
+            let message = read(&path).unwrap_err().to_string();
+            assert!(message.contains("line 1") && message.contains(told), "{message}");
+        }
         let (_dir, path) = write("none.jsonl", b"\n");
         assert!(matches!(read(&path), Err(DatasetError::Empty { .. })));
         assert!(matches!(
