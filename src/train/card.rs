@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use super::classifier::Accuracy;
 use super::measure::Figure;
 
+/// The card of a seed that was fitted alone.
+pub const SEED_CARD: &str = "SEED_CARD.md";
+
 /// All that the card tells.
 #[derive(Clone, Debug, Default)]
 pub struct Card {
@@ -97,7 +100,14 @@ impl Card {
             .map(|(name, bytes, _)| (*name, bytes.as_slice()))
             .chain([("MODEL_CARD.md", card.as_bytes())])
             .collect();
-        put_all(folder, &files)
+        put_all(folder, &files)?;
+        match std::fs::remove_file(folder.join(SEED_CARD)) {
+            // It tells of a seed that is gone.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {SEED_CARD} from {}", folder.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The card in Markdown.
@@ -202,7 +212,9 @@ mod tests {
         let text = card.to_markdown();
         assert!(text.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
         assert!(text.contains("| own | 2 | 0.500 | 0.000 | 0.000 |"));
+        std::fs::write(folder.path().join(SEED_CARD), "of the seed before").unwrap();
         card.write(folder.path()).unwrap();
+        assert!(!folder.path().join(SEED_CARD).exists());
         assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), b"abc");
         assert_eq!(
             std::fs::read(folder.path().join("MODEL_CARD.md")).unwrap(),

@@ -21,7 +21,6 @@ use crate::policy::seed::Seed;
 const KEPT: [&str; 3] = ["text-view.bin", "classifier.bin", "embedding-view.bin"];
 /// The seed's file, and the card that tells of it.
 const SEED: &str = "seed-prior.json";
-const CARD: &str = "SEED_CARD.md";
 
 /// The projections that stay.
 struct Views {
@@ -73,7 +72,7 @@ pub(super) fn run(args: &TrainArgs, logs: &[PathBuf], files: &[PathBuf]) -> anyh
     let bytes = serde_json::to_vec(&seed)?;
     let told = told(files, &sources)?;
     let text = text(args, &bytes, &told, &learned, &figures);
-    card::put(&args.out, CARD, text.as_bytes())?;
+    card::put(&args.out, card::SEED_CARD, text.as_bytes())?;
     // Last: what is watched for changes is whole once this is there.
     card::put(&args.out, SEED, &bytes)
 }
@@ -184,11 +183,18 @@ fn text(
         let _ = write!(
             out,
             "\n## Decision log `{}`\n{extent}. A server with this log learns only what came after on top. {} scores were \
-             given to answers decided on other projections and say nothing here.\n\nHeld-out errors are root mean squares \
-             over {} parts: of the mean of a model's other scores, of what was known of it before, of this seed.\n\n\
-             | model | scores | mean | before | this seed |\n| --- | ---: | ---: | ---: | ---: |\n",
-            learned.log, learned.other_features, args.folds
+             given to answers decided on other projections and say nothing here.\n\n",
+            learned.log, learned.other_features
         );
+        let _ = match args.folds {
+            0 => out.write_str("How far held-out scores are missed was not asked for (`--folds`).\n\n"),
+            folds => write!(
+                out,
+                "Held-out errors are root mean squares over {folds} parts: of the mean of a model's other scores, of \
+                 what was known of it before, of this seed.\n\n"
+            ),
+        };
+        out.push_str("| model | scores | mean | before | this seed |\n| --- | ---: | ---: | ---: | ---: |\n");
         for (model, scores) in &learned.scores {
             let roots = learned.errors.get(model).map(|errors| errors.roots());
             let cell =
