@@ -131,6 +131,16 @@ pub enum StartError {
     /// The learner.
     #[error(transparent)]
     Learner(#[from] LearnerError),
+    /// Simulated providers on a log of real ones.
+    #[error(
+        "{} holds what real providers answered, and simulated ones would be mixed into it: set another \
+         `server.data_dir`, or --data-dir with --demo",
+        folder.display()
+    )]
+    Real {
+        /// The data directory.
+        folder: PathBuf,
+    },
     /// The HTTP client.
     #[error("no HTTP client can be made: {0}")]
     Http(#[from] providers::ProviderError),
@@ -144,6 +154,7 @@ impl Parts {
     pub fn start(mut config: Config, options: &Options) -> Result<App, StartError> {
         let features = FeatureSet::load(&options.models_dir, &config.embedding)?;
         let http = providers::http_client(Duration::from_millis(DEFAULT_CONNECT_TIMEOUT_MS))?;
+        reports::keep_apart(&config)?;
         let store = Store::open(&config.server.data_dir, clock::wall())?;
         let prices = Prices::restore(store.reader())?;
         prices.lock().impose(&mut config);

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::app::StartError;
 use crate::config::{Config, Objective, ProviderKind, QualityRule};
 use crate::experiments::FeatureVersions;
 use crate::report::Provenance;
 use crate::report::command::{self, CommandError, DEFAULT_MARGIN};
-use crate::store::{DocRow, Reader, StoreError};
+use crate::store::{DocRow, Reader, StoreError, set_aside};
 use crate::units::UnixMs;
 
 /// How far back the report goes that is written by itself. `pointsman report` reads the whole log.
@@ -51,10 +52,7 @@ impl About {
         Self {
             config_hash: config.hash.clone(),
             seed,
-            simulated: config
-                .providers
-                .iter()
-                .all(|provider| provider.kind == ProviderKind::Simulated),
+            simulated: is_simulated(config),
             margin: margin.unwrap_or(DEFAULT_MARGIN),
             features: Some(features),
         }
@@ -89,6 +87,47 @@ impl About {
         Ok(row
             .and_then(|row| serde_json::from_str(&row.json).ok())
             .unwrap_or_default())
+    }
+}
+
+fn is_simulated(config: &Config) -> bool {
+    let mut kinds = config.providers.iter().map(|provider| provider.kind);
+    kinds.all(|kind| kind == ProviderKind::Simulated)
+}
+
+/// Whether the log in `folder` is of simulated providers; `None` when there is none, or nothing in it.
+fn kept_simulated(folder: &Path) -> Option<bool> {
+    let reader = Reader::open(folder).ok()?;
+    let row = reader.doc(KIND, NAME).ok()??;
+    let about: About = serde_json::from_str(&row.json).ok()?;
+    reader.log(UnixMs(0), UnixMs(i64::MAX)).next()?.ok()?;
+    Some(about.simulated)
+}
+
+/// What simulated providers answered must not be learned from, billed or reported beside what real ones did. A log of
+/// the former, such as the demonstration's, is moved out of the way; beside the latter they are refused.
+///
+/// # Errors
+/// When the database cannot be moved, or holds what real providers answered.
+pub fn keep_apart(config: &Config) -> Result<(), StartError> {
+    let folder = &config.server.data_dir;
+    // Whatever is wrong with the database is told when it is opened.
+    let Some(simulated) = kept_simulated(folder) else {
+        return Ok(());
+    };
+    match (simulated, is_simulated(config)) {
+        (true, false) => {
+            let aside = set_aside(folder, "simulated")?;
+            tracing::info!(
+                path = %aside.display(),
+                "the log of simulated providers was moved out of the way: this one begins anew"
+            );
+            Ok(())
+        }
+        (false, true) => Err(StartError::Real {
+            folder: folder.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@
 //! - A place (`seq`) in a log is never used twice.
 //! - A file that is damaged, newer than we know or in use is never written to.
 
+mod aside;
 mod codec;
 mod columns;
 mod error;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+pub use self::aside::set_aside;
 pub use self::error::{RecordError, StoreError};
 pub use self::joined::JoinedLog;
 pub use self::read::Reader;

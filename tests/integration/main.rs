@@ -8,6 +8,7 @@
     reason = "a test's helpers fail the test"
 )]
 
+mod apart;
 mod caching;
 mod dashboard;
 mod dispatch;
