@@ -38,8 +38,8 @@ const fn unknown_cost_error() -> f64 {
 }
 const COST_ERROR_CALLS: f64 = 10.0;
 const COST_ERROR_MEMORY: f64 = 300.0;
-/// 95 % quantile of a standard normal number.
-const UPPER_NORMAL: f64 = 1.645;
+/// 99.5 % quantile of a standard normal number.
+const UPPER_NORMAL: f64 = 2.576;
 
 /// How arms learn.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -352,7 +352,7 @@ impl ArmModel {
         self.length.as_ref().map(|(_, head)| head.spread())
     }
 
-    /// How many times its expected cost a call of this arm may well come to: the 95 % quantile of a log-normal whose
+    /// How many times its expected cost a call of this arm may well come to: the 99.5 % quantile of a log-normal whose
     /// mean is what is expected, exp(z s - s^2 / 2).
     #[must_use]
     pub fn surprise(&self) -> f64 {

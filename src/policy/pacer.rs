@@ -10,7 +10,7 @@ const HORIZON: f64 = 100.0;
 const ALLOWANCE: (f64, f64) = (0.3, 1.2);
 /// Requests in a window, and what it is planned to spend of its budget at most, so that surprises stay within 1.10.
 const WINDOW: usize = 200;
-const WINDOW_USE: f64 = 1.06;
+const WINDOW_USE: f64 = 1.07;
 
 /// The account of a budget per request.
 ///
@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn a_window_that_is_nearly_spent_has_no_room_for_a_dear_call() {
         let mut pacer = Pacer::default();
-        assert!((pacer.room(1.5) - 318.0).abs() < 1e-9);
+        assert!((pacer.room(1.5) - 321.0).abs() < 1e-9);
         (0..300).for_each(|_| pacer.record(1.0, true, 1.0));
-        // 199 of the latest count; 212 may be spent.
-        assert!((pacer.room(1.0) - 13.0).abs() < 1e-9);
+        // 199 of the latest count; 214 may be spent.
+        assert!((pacer.room(1.0) - 15.0).abs() < 1e-9);
         (0..50).for_each(|_| pacer.record(2.0, true, 1.0));
         assert_eq!(pacer.room(1.0), 0.0);
     }

@@ -83,13 +83,13 @@ fn how_far_costs_stray_is_learned() {
         }
         model.surprise()
     };
-    // Before any call s = .5: exp(1.645 * .5 - .25 / 2) = 2.01.
-    assert!((calls(0, 1.0) - 2.009).abs() < 1e-3);
-    // The first call counts an eleventh: s^2 = .25 * 10 / 11, exp(1.645 * .4767 - .1136) = 1.955.
-    assert!((calls(1, 1.0) - 1.955).abs() < 1e-3);
+    // Before any call s = .5: exp(2.576 * .5 - .25 / 2) = 3.20.
+    assert!((calls(0, 1.0) - 3.200).abs() < 1e-3);
+    // The first call counts an eleventh: s^2 = .25 * 10 / 11, exp(2.576 * .4767 - .1136) = 3.048.
+    assert!((calls(1, 1.0) - 3.048).abs() < 1e-3);
     assert!(calls(2_000, 1.0) < 1.05, "costs come out as expected");
-    // Calls that cost double: s = ln 2, exp(1.645 * .6931 - .2402) = 2.46.
-    assert!((calls(3_000, 2.0) - 2.459).abs() < 0.01);
+    // Calls that cost double: s = ln 2, exp(2.576 * .6931 - .2402) = 4.69.
+    assert!((calls(3_000, 2.0) - 4.689).abs() < 0.02);
 }
 
 /// Noise .5 * .25; the weights' part has a variance of 1/4 of that, the category's of 1/8, what is common to new arms of .02.
