@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::linear::{Linear, LinearDelta, LinearPrior};
-use super::word_weights::WordWeights;
+use super::word_weights::{MeanWords, WordWeights};
 
 /// Weight of one call in the running variance and ratio, once there are many.
 const GAIN: f64 = 0.005;
@@ -42,12 +42,42 @@ pub struct LogNormal {
     linear: Linear,
     /// v, once a word was seen.
     #[serde(default)]
-    words: Option<WordWeights>,
+    words: Option<OwnWords>,
     /// What a category adds to the logarithm, with the calls behind it.
     categories: BTreeMap<String, (f64, f64)>,
     variance: f64,
     ratio: f64,
     calls: u64,
+}
+
+/// What words mean to one arm, and which its prompts usually have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OwnWords {
+    weights: WordWeights,
+    usual: MeanWords,
+    /// What the latest residuals came to in the mean: features, category and ratio have yet to learn it, and words never
+    /// should.
+    level: f64,
+}
+
+/// Calls that the level remembers.
+const LEVEL_CALLS: f64 = 30.0;
+
+impl OwnWords {
+    fn new(weights: WordWeights, usual: MeanWords) -> Self {
+        Self {
+            weights,
+            usual,
+            level: 0.0,
+        }
+    }
+
+    /// Takes a prompt in with what was left of its answer, and gives what its words are to learn.
+    fn note(&mut self, words: &[u16], residual: f64) -> f64 {
+        self.usual.note(words);
+        self.level += (residual - self.level) / self.usual.calls().min(LEVEL_CALLS);
+        residual - self.level
+    }
 }
 
 impl LogNormal {
@@ -64,11 +94,13 @@ impl LogNormal {
         })
     }
 
-    /// The same with weights of words that were fitted beside the prior.
+    /// The same with weights of words that were fitted beside the prior on prompts that have these words in the mean, and
+    /// with the residual variance of all of it on prompts that it was not fitted on.
     #[must_use]
-    pub fn with_words(self, words: WordWeights) -> Self {
+    pub fn with_words(self, weights: WordWeights, usual: MeanWords, variance: f64) -> Self {
         Self {
-            words: Some(words),
+            words: Some(OwnWords::new(weights, usual)),
+            variance: variance.clamp(1e-4, 4.0),
             ..self
         }
     }
@@ -86,7 +118,7 @@ impl LogNormal {
 
     /// What the words add.
     fn said(&self, words: &[u16], common: &WordWeights) -> f64 {
-        common.expect(words) + self.words.as_ref().map_or(0.0, |own| own.expect(words))
+        common.expect(words) + self.words.as_ref().map_or(0.0, |own| own.weights.expect(words))
     }
 
     /// Standard deviation of ln y.
@@ -179,13 +211,16 @@ impl LogNormal {
         if words.is_empty() {
             self.linear.update(features, log - self.offset(category), 1.0);
         } else {
-            let own = self.words.get_or_insert_with(|| WordWeights::new(OWN_WORDS));
-            let of_words = own.variance(words) + common.variance(words);
+            let own = self
+                .words
+                .get_or_insert_with(|| OwnWords::new(WordWeights::new(OWN_WORDS), MeanWords::default()));
+            let surprise = own.note(words, residual);
+            let of_words = own.weights.variance(words) + common.variance(words);
             let along = self.linear.along(features);
             let of_weights: f32 = along.iter().zip(features).map(|(a, x)| a * x).sum();
             let spread = 1.0 + of_words + f64::from(of_weights.max(0.0));
-            own.learn(words, residual, spread);
-            common.learn(words, residual, spread);
+            own.weights.learn(words, &own.usual, surprise, spread);
+            common.learn(words, &own.usual, surprise, spread);
             let target = log - said - self.offset(category);
             self.linear
                 .update_along(&along, features, target, 1.0 / (1.0 + of_words));
@@ -199,6 +234,10 @@ impl LogNormal {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng as _;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     #[test]
@@ -222,5 +261,40 @@ mod tests {
         head.learn(&plain, f64::NAN, &mut common);
         head.learn(&plain, 0.0, &mut common);
         assert!(head.expect(&plain, &common).is_finite());
+    }
+
+    /// All answers of one arm become eleven times as long. What its prompts' words mean to other arms hardly moves.
+    #[test]
+    fn one_arms_level_is_not_taken_for_the_words_of_its_prompts() {
+        let prompt = |turn: u64| -> Vec<u16> {
+            let mut rng = ChaCha8Rng::seed_from_u64(turn);
+            // Some words are in nearly every prompt, most are rare.
+            (0..300_u16)
+                .filter(|word| rng.gen_bool(if *word < 10 { 0.8 } else { 0.08 }))
+                .collect()
+        };
+        let head = || LogNormal::new(Arc::new(LinearPrior::around(&[5.0], 500.0)), 0.3, 1.0).unwrap();
+        let (mut changed, other) = (head(), head());
+        let mut common = WordWeights::new(COMMON_WORDS);
+        let before = other.expect(&asked(&prompt(1000)), &common);
+        for turn in 0..400 {
+            changed.learn(&asked(&prompt(turn % 60)), before * 11.0, &mut common);
+            if turn % 25 == 24 {
+                for fresh in 1000..1020 {
+                    let now = other.expect(&asked(&prompt(fresh)), &common) / before;
+                    assert!((0.9..1.1).contains(&now), "after {turn}: {now}");
+                }
+            }
+        }
+        let learned = changed.expect(&asked(&prompt(2000)), &common) / before;
+        assert!((5.0..16.0).contains(&learned), "{learned}");
+    }
+
+    fn asked(words: &[u16]) -> Asked<'_> {
+        Asked {
+            features: &[1.0],
+            category: None,
+            words,
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! would keep; Dredze et al. 2008 for such weights in classification).
 //!
 //! A prompt with the n word buckets J is z with z_j = 1 / sqrt(n) for j in J. Its words add sum_J m_j / sqrt(n) to what
-//! is expected, with the variance sum_J v_j / n in units of the noise of one observation.
+//! is expected, with the variance sum_J v_j / n in units of the noise of one observation. Weights learn from what sets a
+//! prompt apart from the mean prompt of its arm: they move along z less [`MeanWords`]. Else an arm whose answers all grow
+//! longer would teach the words of its prompts to be long, for every arm.
 
 use serde::{Deserialize, Serialize};
 
@@ -145,13 +147,17 @@ impl WordWeights {
     }
 
     /// Takes an observation in that was `error` above what was expected of everything, where `spread` is the variance of
-    /// everything that was expected and of the noise: the gain of each weight is v_j z_j / spread.
-    pub fn learn(&mut self, words: &[u16], error: f64, spread: f64) {
+    /// everything that was expected and of the noise: the gain of each weight is v_j (z_j - usual_j) / spread.
+    pub fn learn(&mut self, words: &[u16], usual: &MeanWords, error: f64, spread: f64) {
         if !(error.is_finite() && spread.is_finite() && spread > 0.0) {
             return;
         }
         let each = 1.0 / (words.len().max(1) as f64).sqrt();
-        let (step, shrink) = ((each * error / spread) as f32, (each * each / spread) as f32);
+        let (gain, shrink) = ((error / spread) as f32, (each * each / spread) as f32);
+        for ((mean, variance), usual) in self.mean.iter_mut().zip(&self.variance).zip(&usual.mean) {
+            *mean -= variance * usual * gain;
+        }
+        let step = each as f32 * gain;
         let least = self.prior * LEAST_SHARE;
         for &bucket in words {
             let place = usize::from(bucket);
@@ -160,6 +166,86 @@ impl WordWeights {
                 *variance = (*variance - *variance * *variance * shrink).max(least);
             }
         }
+    }
+}
+
+/// Calls that the mean of an arm's prompts remembers.
+const MEMORY: f32 = 1000.0;
+
+/// The mean of z over the prompts of an arm, itself included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WrittenMean", into = "WrittenMean")]
+pub struct MeanWords {
+    mean: Vec<f32>,
+    calls: f32,
+}
+
+/// [`MeanWords`] as they are kept: those of words that were seen.
+#[derive(Serialize, Deserialize)]
+struct WrittenMean {
+    calls: f32,
+    buckets: Vec<u16>,
+    #[serde(with = "packed::singles")]
+    mean: Vec<f32>,
+}
+
+impl Default for MeanWords {
+    fn default() -> Self {
+        Self {
+            mean: vec![0.0; WORD_SET_BUCKETS],
+            calls: 0.0,
+        }
+    }
+}
+
+impl MeanWords {
+    /// Prompts that it is the mean of.
+    #[must_use]
+    pub const fn calls(&self) -> f64 {
+        self.calls as f64
+    }
+
+    /// Takes the words of a prompt in.
+    pub fn note(&mut self, words: &[u16]) {
+        self.calls = (self.calls + 1.0).min(MEMORY);
+        let gain = 1.0 / self.calls;
+        self.mean.iter_mut().for_each(|mean| *mean -= gain * *mean);
+        let each = gain / (words.len().max(1) as f32).sqrt();
+        for bucket in words {
+            if let Some(mean) = self.mean.get_mut(usize::from(*bucket)) {
+                *mean += each;
+            }
+        }
+    }
+}
+
+impl From<MeanWords> for WrittenMean {
+    fn from(words: MeanWords) -> Self {
+        let seen = (0..).zip(words.mean).filter(|(_, mean)| *mean != 0.0);
+        let (buckets, mean) = seen.unzip();
+        Self {
+            calls: words.calls,
+            buckets,
+            mean,
+        }
+    }
+}
+
+impl From<WrittenMean> for MeanWords {
+    /// What is no share, and buckets that there are not, are left out.
+    fn from(written: WrittenMean) -> Self {
+        let mut words = Self {
+            calls: written.calls.clamp(0.0, MEMORY),
+            ..Self::default()
+        };
+        for (bucket, share) in written.buckets.into_iter().zip(written.mean) {
+            if let Some(mean) = words.mean.get_mut(usize::from(bucket))
+                && (0.0..=1.0).contains(&share)
+            {
+                *mean = share;
+            }
+        }
+        words
     }
 }
 
@@ -176,15 +262,16 @@ mod tests {
         let mut weights = WordWeights::new(0.5);
         // Four words: z = 1/2 each, the variance of their sum is 0.5, that of everything 2.
         assert!((weights.variance(&[1, 2, 3, 4]) - 0.5).abs() < 1e-6);
-        weights.learn(&[1, 2, 3, 4], 1.0, 2.0);
+        let none = MeanWords::default();
+        weights.learn(&[1, 2, 3, 4], &none, 1.0, 2.0);
         // Each moves by 0.5 * 0.5 / 2 = 1/8, which adds 4 * 1/8 * 1/2 = 1/4.
         assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
         // And keeps 0.5 - 0.25 * 0.25 / 2 = 0.46875.
         assert!((weights.variance(&[1]) - 0.46875).abs() < 1e-6);
         assert_eq!(weights.expect(&[9]), 0.0);
         assert_eq!(weights.expect(&[]), 0.0);
-        weights.learn(&[1], f64::NAN, 1.0);
-        weights.learn(&[u16::MAX], 1.0, 1.0);
+        weights.learn(&[1], &none, f64::NAN, 1.0);
+        weights.learn(&[u16::MAX], &none, 1.0, 1.0);
         assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
     }
 
@@ -216,11 +303,19 @@ mod tests {
         at_once.fit(&rows);
         let fitted = squared_error(&at_once, fresh);
         let mut learning = WordWeights::new(0.5);
+        let (mut usual, mut level) = (MeanWords::default(), 0.0);
         for (words, target) in seen {
-            let error = target - learning.expect(words);
+            usual.note(words);
+            let error = target - level - learning.expect(words);
             let spread = 1.0 + learning.variance(words);
-            learning.learn(words, error, spread);
+            learning.learn(words, &usual, error, spread);
+            level += 0.02 * error;
         }
+        let fresh: Vec<(Vec<u16>, f64)> = fresh
+            .iter()
+            .map(|(words, target)| (words.clone(), target - level))
+            .collect();
+        let fresh = &*fresh;
         let learned = squared_error(&learning, fresh);
         // The noise alone is 1/12.
         assert!(
@@ -232,7 +327,11 @@ mod tests {
     #[test]
     fn weights_survive_being_written_down() {
         let mut weights = WordWeights::new(0.25);
-        weights.learn(&[5, 6], 0.7, 1.3);
+        let mut usual = MeanWords::default();
+        usual.note(&[5, 9]);
+        let text = serde_json::to_string(&usual).unwrap();
+        assert_eq!(serde_json::from_str::<MeanWords>(&text).unwrap(), usual);
+        weights.learn(&[5, 6], &MeanWords::default(), 0.7, 1.3);
         let text = serde_json::to_string(&weights).unwrap();
         assert!(text.len() < 200, "two words: {text}");
         assert_eq!(serde_json::from_str::<WordWeights>(&text).unwrap(), weights);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::linear::LinearPrior;
 use crate::policy::lognormal::{Asked, COMMON_WORDS, LogNormal, OWN_WORDS};
-use crate::policy::word_weights::WordWeights;
+use crate::policy::word_weights::{MeanWords, WordWeights};
 
 /// Times that weights, categories and words are fitted in turn, each to what the others leave.
 const TURNS: usize = 3;
@@ -52,31 +52,44 @@ impl Meter {
     /// `typical`, the cost that its price list and a typical length give.
     #[must_use]
     pub fn new(dimensions: usize, rows: &[Row<'_>], typical: &[f64], most_prompts: f64) -> Self {
-        let models = 0..typical.len();
-        let mut words = Words {
-            common: WordWeights::new(COMMON_WORDS),
-            own: vec![WordWeights::new(OWN_WORDS); typical.len()],
-        };
-        let fit = |words: &Words| -> Vec<Option<LogNormal>> {
-            models
-                .clone()
-                .map(|model| head(model, dimensions, rows, typical[model], most_prompts, words))
+        let (heads, words) = fit(dimensions, rows, typical, most_prompts);
+        if rows.iter().all(|row| row.asked.words.is_empty()) {
+            return Self {
+                heads,
+                words: words.common,
+            };
+        }
+        // So many weights fit what they were fitted on better than what is to come.
+        let part = |odd: usize| -> Vec<Row<'_>> {
+            let rows = rows.iter().enumerate();
+            rows.filter(|(place, _)| place / 5 % 2 == odd)
+                .map(|(_, row)| row.clone())
                 .collect()
         };
-        let mut heads = fit(&words);
-        if rows.iter().any(|row| !row.asked.words.is_empty()) {
-            for _ in 0..TURNS {
-                words.refit(rows, &heads);
-                heads = fit(&words);
-            }
-        }
-        let own = words.own.into_iter();
+        let (half, of_half) = fit(dimensions, &part(0), typical, most_prompts);
+        let rest = part(1);
+        let dress = |(model, (head, own)): (usize, (Option<LogNormal>, WordWeights))| {
+            let head = head?;
+            let mut usual = MeanWords::default();
+            let seen = rows.iter().filter(|row| row.log(model).is_some());
+            seen.for_each(|row| usual.note(row.asked.words));
+            let errors = rest.iter().filter_map(|row| {
+                let left = half[model]
+                    .as_ref()?
+                    .residual(&row.asked, row.costs[model]?, &nothing());
+                let error = left - of_half.expect(model, row.asked.words);
+                error.is_finite().then_some(error * error)
+            });
+            let (count, sum) = errors.fold((0.0, 0.0), |(count, sum), error| (count + 1.0, sum + error));
+            let variance = if count < 10.0 {
+                head.spread().powi(2)
+            } else {
+                sum / count
+            };
+            Some(head.with_words(own, usual, variance))
+        };
         Self {
-            heads: heads
-                .into_iter()
-                .zip(own)
-                .map(|(head, own)| Some(head?.with_words(own)))
-                .collect(),
+            heads: heads.into_iter().zip(words.own).enumerate().map(dress).collect(),
             words: words.common,
         }
     }
@@ -97,11 +110,44 @@ impl Meter {
     }
 }
 
+/// Words of no weight.
+fn nothing() -> WordWeights {
+    WordWeights::new(COMMON_WORDS)
+}
+
+/// Heads that know no words, and the words beside them, fitted in turn.
+fn fit(
+    dimensions: usize,
+    rows: &[Row<'_>],
+    typical: &[f64],
+    most_prompts: f64,
+) -> (Vec<Option<LogNormal>>, Words) {
+    let models = 0..typical.len();
+    let mut words = Words {
+        common: nothing(),
+        own: vec![WordWeights::new(OWN_WORDS); typical.len()],
+    };
+    let fit = |words: &Words| -> Vec<Option<LogNormal>> {
+        models
+            .clone()
+            .map(|model| head(model, dimensions, rows, typical[model], most_prompts, words))
+            .collect()
+    };
+    let mut heads = fit(&words);
+    if rows.iter().any(|row| !row.asked.words.is_empty()) {
+        for _ in 0..TURNS {
+            words.refit(rows, &heads);
+            heads = fit(&words);
+        }
+    }
+    (heads, words)
+}
+
 impl Words {
     /// Fits the words to what `heads`, which know no words, leave: what a prompt's words mean to all models to the mean of
     /// them, for the answers to one prompt are no independent observations of it; then what they mean to each besides.
     fn refit(&mut self, rows: &[Row<'_>], heads: &[Option<LogNormal>]) {
-        let nothing = WordWeights::new(COMMON_WORDS);
+        let nothing = nothing();
         let left = |row: &Row<'_>, model: usize| {
             let cost = row.costs[model].filter(|&cost| cost > 0.0)?;
             Some(heads[model].as_ref()?.residual(&row.asked, cost, &nothing))
