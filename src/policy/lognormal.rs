@@ -105,6 +105,13 @@ impl LogNormal {
         }
     }
 
+    /// Takes over what words mean to `old`: they do not depend on its features, and add nothing in the mean.
+    pub fn keep_words(&mut self, old: &Self) {
+        if old.words.is_some() {
+            self.words.clone_from(&old.words);
+        }
+    }
+
     /// E\[y | x\], with the weights of words that all arms share.
     #[must_use]
     pub fn expect(&self, asked: &Asked<'_>, common: &WordWeights) -> f64 {

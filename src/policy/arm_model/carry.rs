@@ -41,6 +41,7 @@ impl ArmModel {
                 None => self.length = Some((view, head)),
             }
         }
+        self.keep_words(old);
         if carried {
             self.drift = old.drift;
             self.categories.clone_from(&old.categories);
@@ -55,6 +56,13 @@ impl ArmModel {
     pub fn succeed(&mut self, old: &Self, transfer: &Transfer) {
         self.carry(old, [true; 2], transfer);
         self.account.clone_from(&old.account);
+    }
+
+    /// Takes over what words mean to the length of the answers of `old`, the same arm.
+    pub fn keep_words(&mut self, old: &Self) {
+        if let (Some((_, own)), Some((_, before))) = (&mut self.length, &old.length) {
+            own.keep_words(before);
+        }
     }
 
     /// Learns a reward on views that came after it was learned on the others: only their weights move.

@@ -88,10 +88,11 @@ impl ContextualLearner {
         let names = self.names.clone();
         for (index, name) in names.iter().enumerate() {
             let theirs = relearned.index_of(name);
-            self.arms[index] = Arc::clone(&relearned.arms[theirs]);
+            let mut model = ArmModel::clone(&relearned.arms[theirs]);
+            model.keep_words(&self.arms[index]);
+            self.arms[index] = Arc::new(model);
         }
         self.adopt(relearned.common.transfer);
-        self.words = Arc::clone(&relearned.words);
         self.settle(relearned, kept);
     }
 
@@ -425,5 +426,59 @@ mod tests {
         };
         learner.record_late(&late(2, 0.4, Some(revision)));
         assert!(expected(&learner, View::Embedding) < after);
+    }
+
+    /// Answers to prompts with the word 1 are eight times as long as those with the word 2. New projections or a seed from
+    /// the learner's own log know nothing of words, so what was learned of them stays.
+    #[test]
+    fn what_words_mean_outlives_new_features_and_new_arms() {
+        let length = |learner: &mut ContextualLearner, words: &[u16], tokens: Option<u64>| {
+            let asked = Contexts {
+                words,
+                ..contexts(&[1.0, 1.0], &[1.0, -1.0])
+            };
+            if let Some(tokens) = tokens {
+                let seq = learner.sequences().1 + 1;
+                learner.record_usage(&crate::policy::UsageSample {
+                    seq,
+                    route: "auto",
+                    arm: &arm(),
+                    contexts: asked,
+                    category: None,
+                    output_tokens: Some(tokens),
+                    input_tokens: None,
+                    cached_tokens: None,
+                    prefix_tokens: 0,
+                    cost_usd: 0.0,
+                    expected_cost_usd: 0.0,
+                    ends_request: true,
+                });
+            }
+            learner.snapshot().output_tokens(&arm(), &asked, None).unwrap()
+        };
+        let apart =
+            |learner: &mut ContextualLearner| length(learner, &[1], None) / length(learner, &[2], None);
+        let mut running = learner(["1", "1"], seed(0.5, 1));
+        for turn in 0..400 {
+            let (word, tokens) = if turn % 2 == 0 { (1, 800) } else { (2, 100) };
+            length(&mut running, &[word], Some(tokens));
+        }
+        let known = apart(&mut running);
+        assert!(known > 5.0, "{known}");
+        // What other features and arms have learned, where no words were told.
+        let fresh = || {
+            let mut fresh = learner(["2", "1"], seed(0.5, 2));
+            (0..20).for_each(|_| {
+                length(&mut fresh, &[], Some(300));
+            });
+            fresh
+        };
+        let mut renewed = running.clone();
+        renewed.renew(fresh());
+        running.replace_arms(fresh());
+        for learner in [&mut renewed, &mut running] {
+            let now = apart(learner);
+            assert!((now / known - 1.0).abs() < 1e-6, "{now} and not {known}");
+        }
     }
 }
