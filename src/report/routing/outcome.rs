@@ -77,6 +77,16 @@ pub(super) fn outcome(
             );
             say("saving", text)
         }
+        _ if saved.high > 0.0 => say(
+            "not_yet_sure",
+            format!(
+                "It is not yet sure whether routing saves money here: so far {} ({} to {}). {answer}. More requests \
+                 will tell.",
+                format::saved_of(share, &always),
+                format::usd(saved.low),
+                format::usd(saved.high)
+            ),
+        ),
         _ => say(
             "not_saving",
             format!(

@@ -52,7 +52,7 @@ pub struct RoutingReport {
 /// The answer to "what should I do".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// `saving`, `not_saving`, `losing_quality`, `unhealthy` or `not_enough_data`.
+    /// `saving`, `not_yet_sure`, `not_saving`, `losing_quality`, `unhealthy` or `not_enough_data`.
     pub verdict: String,
     /// One or two sentences.
     pub sentence: String,

@@ -167,6 +167,32 @@ fn enough_data_comes_to_a_verdict() {
 }
 
 #[test]
+fn a_saving_that_may_be_a_loss_is_not_yet_sure_and_one_that_is_a_loss_is_told() {
+    // Half of the requests cost nothing, the other half `dearer` of the baseline.
+    let outcome = |dearer: i64| {
+        let mut all = rows(400, 7);
+        for (index, row) in all.iter_mut().enumerate() {
+            row.known_cost = Usd::from_nanos(if index % 2 == 0 { 0 } else { dearer });
+            (row.cost, row.baseline_cost) = (Some(row.known_cost), Some(Usd::from_nanos(1_000)));
+            row.score = Some(0.9);
+        }
+        let report = summarise(&all, &question()).unwrap();
+        (report.saved.unwrap(), report.outcome)
+    };
+    let (saved, unsure) = outcome(1_900);
+    assert!(saved.estimate > 0.0 && saved.low < 0.0, "{saved:?}");
+    assert_eq!(unsure.verdict, "not_yet_sure");
+    assert!(
+        unsure.sentence.contains("not yet sure") && unsure.sentence.contains("5.0 %"),
+        "{}",
+        unsure.sentence
+    );
+    let (saved, loss) = outcome(8_000);
+    assert!(saved.high < 0.0, "{saved:?}");
+    assert_eq!(loss.verdict, "not_saving", "{}", loss.sentence);
+}
+
+#[test]
 fn an_answer_of_a_fallback_is_not_the_drawn_arms() {
     let mut all = rows(200, 3);
     for row in &mut all {
