@@ -172,7 +172,8 @@ pub async fn keep(app: Weak<Parts>) {
 async fn save(app: &App) {
     app.budgets.begin_save();
     if let Err(error) = app.store.flush().await {
-        tracing::warn!(%error, "the budgets' accounts are not saved, because the log is not");
+        // Why the log is not written is told once, by the store.
+        tracing::debug!(%error, "the budgets' accounts are not saved, because the log is not");
         return;
     }
     let log_seq = match app.store.reader().last_attempt() {

@@ -22,6 +22,7 @@ impl Worker {
     /// Saves what was learned, with the place in the log that it was learned up to.
     pub(super) fn save(&mut self) {
         self.saved = clock::monotonic();
+        self.save_failed = true;
         let bytes = match self.learner.save() {
             Ok(bytes) => bytes,
             Err(error) => return self.fail(&error),
@@ -56,6 +57,7 @@ impl Worker {
             Ok(()) => {
                 self.status.saved_at_ms = now;
                 self.unsaved = false;
+                self.save_failed = false;
             }
             Err(error) => self.fail(&error),
         }

@@ -38,6 +38,8 @@ pub(super) struct Worker {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) status: LearnerStatus,
     pub(super) unsaved: bool,
+    /// The last try to save failed: its error stands until one succeeds.
+    pub(super) save_failed: bool,
     pub(super) saved: Instant,
 }
 
@@ -82,6 +84,7 @@ impl Worker {
             runtime: tokio::runtime::Handle::current(),
             status,
             unsaved: false,
+            save_failed: false,
             saved: clock::monotonic(),
         };
         if reseeded {
@@ -117,7 +120,9 @@ impl Worker {
             match self.catch_up() {
                 Ok(learned) => {
                     changed |= learned;
-                    self.status.error = None;
+                    if !self.save_failed {
+                        self.status.error = None;
+                    }
                 }
                 Err(error) => self.fail(&error),
             }

@@ -68,6 +68,15 @@ pub enum StoreError {
         /// The database.
         path: String,
     },
+    /// The file was deleted or replaced while it was open.
+    #[error(
+        "{path} was deleted or replaced under this pointsman, and what is written now would be lost: put that file \
+         back, or restart"
+    )]
+    Gone {
+        /// The database.
+        path: String,
+    },
     /// There is no database yet.
     #[error("{path} does not exist yet: run `pointsman serve` with this `server.data_dir` first")]
     Missing {

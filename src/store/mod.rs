@@ -12,6 +12,7 @@
 //! - Of each (decision, metric, rater) one score counts: the latest. Of each (decision, metric) the mean of these is one
 //!   observation.
 //! - A place (`seq`) in a log is never used twice.
+//! - Nothing is acknowledged that was written to a file that is no longer at its path.
 //! - A file that is damaged, newer than we know or in use is never written to.
 
 mod aside;
@@ -20,6 +21,7 @@ mod columns;
 mod error;
 mod insert;
 mod joined;
+mod place;
 mod queue;
 mod raters;
 mod read;
@@ -52,6 +54,7 @@ pub use self::rows::{
 pub use self::stats::StoreStats;
 
 use self::insert::Sequences;
+use self::place::Identity;
 use self::queue::{Entry, Order, Queue};
 use self::stats::Counters;
 use self::tail::Tail;
@@ -136,6 +139,7 @@ impl Store {
         let (sender, feedback_seq) = watch::channel(sequences.feedback - 1);
         let writer = Writer {
             path: path.clone(),
+            file: Identity::of(&path)?,
             connection,
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),

@@ -54,6 +54,11 @@ impl Counters {
     /// Notes a failure; true if it is not the one already known.
     pub(super) fn failed(&self, failure: &StoreError) -> bool {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.noted(failure)
+    }
+
+    /// Notes what would make a transaction fail; true if it is not the one already known.
+    pub(super) fn noted(&self, failure: &StoreError) -> bool {
         let text = failure.to_string();
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         let new = error.as_ref() != Some(&text);

@@ -4,7 +4,7 @@
 //! (`synchronous = FULL`). Plain log entries survive the end of the process from their commit on, and the end of the
 //! machine from the next sync on (`NORMAL`).
 //!
-//! When a batch fails for a reason that concerns everything (no space, a lock, a damaged file), nothing of it is
+//! When a batch fails for a reason that concerns everything (no space, a lock, a file that is damaged or gone), nothing of it is
 //! stored: those who wait are told, and log entries are held, up to the queue's capacity, and tried again.
 
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::error::{RecordError, StoreError};
 use super::insert::{self, Sequences};
+use super::place::Identity;
 use super::queue::{Acks, Done, Entry, Order, Queue, Work};
 use super::record;
 use super::retention::{self, Retention};
@@ -31,11 +32,15 @@ const RETRY: Duration = Duration::from_millis(250);
 const PROBE: usize = 64;
 /// Between two deletions of old rows, when nothing else is to be done.
 const BETWEEN_STEPS: Duration = Duration::from_millis(1);
+/// Between two looks whether the file is still there, when nothing is to be written.
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     pub(super) path: PathBuf,
+    /// What is open, and must be at `path`.
+    pub(super) file: Identity,
     pub(super) connection: Connection,
     pub(super) queue: Arc<Queue>,
     pub(super) counters: Arc<Counters>,
@@ -75,7 +80,7 @@ impl Writer {
             let patience = match (held.is_empty(), cleaning) {
                 (false, _) => RETRY,
                 (true, true) => BETWEEN_STEPS,
-                (true, false) => HOUSEKEEPING,
+                (true, false) => LOOK,
             };
             let Some(work) = self.queue.take(self.interval, patience) else {
                 break;
@@ -89,6 +94,9 @@ impl Writer {
                     Work::Order(Order::Prune(now, done)) => prunes.push((now, done)),
                     Work::Order(order) => orders.push(order),
                 }
+            }
+            if held.is_empty() && orders.is_empty() {
+                self.look();
             }
             self.round(&mut held, orders);
             for (now, done) in prunes {
@@ -111,6 +119,15 @@ impl Writer {
         self.tell_lost();
         if let Err(error) = retention::checkpoint(&self.connection) {
             tracing::warn!(%error, "the write-ahead log stays beside the database");
+        }
+    }
+
+    /// Notes it when the file is gone, although nothing is to be written.
+    fn look(&self) {
+        if let Err(error) = self.file.check(&self.path)
+            && self.counters.noted(&error)
+        {
+            tracing::error!(%error, "the database is gone; nothing is written");
         }
     }
 
@@ -176,6 +193,7 @@ impl Writer {
     }
 
     fn transact(&mut self, held: &[Entry], orders: &[Order]) -> Result<Written, StoreError> {
+        self.file.check(&self.path)?;
         let path = self.path.clone();
         let general = |error: rusqlite::Error| StoreError::from_sql(&path, &error);
         let synchronous = if orders.is_empty() { "normal" } else { "full" };

@@ -384,6 +384,42 @@ async fn a_full_disk_refuses_scores_keeps_serving_and_recovers() {
     store.close();
 }
 
+#[tokio::test]
+async fn a_folder_deleted_under_a_server_is_noticed_and_no_score_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let store = Store::open(&data, clock::wall()).unwrap();
+    store.log_decision(decision("d1", 0));
+    store.record_feedback(score("d1", 0.5)).await.unwrap();
+    assert_eq!(store.stats().error, None);
+    let away = dir.path().join("away");
+    std::fs::rename(&data, &away).unwrap();
+    // By itself, although nobody asks for anything.
+    let noticing = async {
+        while store.stats().error.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), noticing)
+        .await
+        .unwrap();
+    let gone = async || match store.record_feedback(score("d1", 0.75)).await {
+        Err(RecordError::Store(error @ StoreError::Gone { .. })) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(gone().await.contains("restart"), "{}", gone().await);
+    // Another database in its place is not the one that is open.
+    Store::open(&data, clock::wall()).unwrap().close();
+    gone().await;
+    std::fs::remove_dir_all(&data).unwrap();
+    // Put back, it holds what was acknowledged and goes on.
+    std::fs::rename(&away, &data).unwrap();
+    let ack = store.record_feedback(score("d1", 0.75)).await.unwrap();
+    assert_eq!((ack.revised, ack.previous), (true, Some(0.5)));
+    assert_eq!(store.stats().error, None);
+    store.close();
+}
+
 /// Scores that arrive together share a commit; each waits for the disk, not for the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_share_commits() {
