@@ -5,6 +5,8 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRef, FromRequest, Request};
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 use http_body_util::BodyExt;
 
 use crate::app::App;
@@ -29,15 +31,23 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        whole(&App::from_ref(state), request.into_body()).await.map(Self)
+        let (parts, body) = request.into_parts();
+        whole(&App::from_ref(state), &parts.headers, body).await.map(Self)
     }
 }
 
 /// All of `body`.
 ///
 /// # Errors
-/// One that is larger than the configured limit, breaks off, or stops coming.
-pub async fn whole(app: &App, mut body: Body) -> Result<Bytes, ApiError> {
+/// One that is compressed, larger than the configured limit, breaks off, or stops coming.
+pub async fn whole(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Bytes, ApiError> {
+    if let Some(encoding) = encoding(headers) {
+        discard(&mut body).await;
+        return Err(ApiError::invalid(
+            format!("`content-encoding: {encoding}` is not taken: send the body uncompressed."),
+            None,
+        ));
+    }
     let limit = app.live.load().config.server.max_body_bytes;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
@@ -57,6 +67,14 @@ pub async fn whole(app: &App, mut body: Body) -> Result<Bytes, ApiError> {
             return Err(too_large(&mut body, limit).await);
         }
     }
+}
+
+/// How the body is compressed, if it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let named = headers.get_all(CONTENT_ENCODING).into_iter();
+    named
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
+        .find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"))
 }
 
 async fn too_large(body: &mut Body, limit: usize) -> ApiError {

@@ -43,7 +43,7 @@ pub async fn post(State(app): State<App>, request: Request) -> Response {
 
 async fn run(app: App, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let client = app.live.load().keys.authenticate(&headers)?;
-    let body = body::whole(&app, body).await?;
+    let body = body::whole(&app, &headers, body).await?;
     ask(app, client, headers, body, "chat").await
 }
 

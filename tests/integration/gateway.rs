@@ -161,6 +161,18 @@ async fn bad_input_is_refused_in_one_shape_with_what_to_do() {
 #[tokio::test]
 async fn a_score_counts_once_is_revised_and_outlives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
+    for path in ["/v1/chat/completions", "/v1/messages", "/v1/feedback"] {
+        let sent = |encoding: &'static str| {
+            let ask = http.post(program.url(path)).header("content-encoding", encoding);
+            ask.body("{")
+        };
+        let refused = sent("gzip").send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{path}");
+        let said = refused.text().await.unwrap();
+        assert!(said.contains("content-encoding: gzip"), "{path}: {said}");
+        let said = sent("identity").send().await.unwrap().text().await.unwrap();
+        assert!(said.contains("not valid JSON"), "{path}: {said}");
+    }
     let toml = program::simulated(folder.path());
     let program = Program::serve(folder.path(), &toml, &[]);
     let http = client();
