@@ -125,7 +125,7 @@ impl Feedback {
             return Err(FeedbackError::Unknown { field: field.clone() });
         }
         let episode = text(fields, "episode_id")?;
-        let id = first_text(fields, &["id", "request_id", "decision_id", "inference_id"])?;
+        let id = one_answer(fields)?;
         let target = match (id, episode) {
             (Some(id), _) => Target::Any(id),
             (None, Some(id)) => Target::Episode(id),
@@ -151,6 +151,36 @@ impl Feedback {
             },
         })
     }
+}
+
+/// What other protocols put before our decision id to make a response id.
+const RESPONSE_PREFIXES: [&str; 5] = ["chatcmpl-", "msg_", "resp_", "embd-", "cmpl-"];
+
+/// The decision in a response id.
+#[must_use]
+pub fn decision_in(id: &str) -> &str {
+    RESPONSE_PREFIXES
+        .iter()
+        .find_map(|prefix| id.strip_prefix(prefix))
+        .unwrap_or(id)
+}
+
+/// The id of the answer that is scored. Where several are given, they must be of one answer.
+fn one_answer(fields: &Map<String, Value>) -> Result<Option<String>, FeedbackError> {
+    let mut first: Option<(&'static str, String)> = None;
+    for other in ["id", "request_id", "decision_id", "inference_id"] {
+        let Some(id) = text(fields, other)? else {
+            continue;
+        };
+        match &first {
+            Some((field, known)) if decision_in(known) != decision_in(&id) => {
+                return Err(FeedbackError::Contradiction { field, other });
+            }
+            Some(_) => {}
+            None => first = Some((other, id)),
+        }
+    }
+    Ok(first.map(|(_, id)| id))
 }
 
 const FIELDS: [&str; 13] = [
@@ -280,6 +310,28 @@ mod tests {
             read(json!({"id": "x", "score": null})),
             Err(FeedbackError::NoScore)
         );
+    }
+
+    #[test]
+    fn of_two_different_answers_none_is_picked() {
+        let read = |item: Value| Feedback::from_json(&item).map(|read| read.target.id().to_owned());
+        assert_eq!(
+            read(json!({"id": "chatcmpl-a", "decision_id": "b", "score": 1})),
+            Err(FeedbackError::Contradiction {
+                field: "id",
+                other: "decision_id"
+            })
+        );
+        assert_eq!(
+            read(json!({"request_id": "a", "inference_id": "b", "score": 1})),
+            Err(FeedbackError::Contradiction {
+                field: "request_id",
+                other: "inference_id"
+            })
+        );
+        // An answer's id and its decision's are of one answer.
+        let same = json!({"id": "chatcmpl-a", "decision_id": "a", "request_id": null, "score": 1});
+        assert_eq!(read(same), Ok("chatcmpl-a".to_owned()));
     }
 
     #[test]

@@ -8,25 +8,15 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{FeedbackAck, FeedbackRow};
-use crate::feedback::Target;
+use crate::feedback::{Target, decision_in};
 
 /// Decisions of one episode that a score reaches: the newest so many.
 const EPISODE_REACH: i64 = 64;
-/// What other protocols put before our decision id to make a response id.
-const RESPONSE_PREFIXES: [&str; 5] = ["chatcmpl-", "msg_", "resp_", "embd-", "cmpl-"];
-
-/// The decision in a response id.
-pub(super) fn bare(id: &str) -> &str {
-    RESPONSE_PREFIXES
-        .iter()
-        .find_map(|prefix| id.strip_prefix(prefix))
-        .unwrap_or(id)
-}
 
 /// The decision with this id: as it is, as a response id, or as the provider's id of an answer.
 pub(super) fn find_decision(connection: &Connection, id: &str) -> rusqlite::Result<Option<Arc<str>>> {
     let mut by_id = connection.prepare_cached("SELECT id FROM decisions WHERE id = ?1")?;
-    for candidate in [id, bare(id)] {
+    for candidate in [id, decision_in(id)] {
         if let Some(found) = by_id.query_row([candidate], |row| row.get(0)).optional()? {
             return Ok(Some(found));
         }

@@ -75,7 +75,7 @@ async fn bad_input_is_refused_in_one_shape_with_what_to_do() {
         .build()
         .unwrap();
     let long = question(&"x".repeat(5000));
-    let cases: [(&str, &str, u16, &str, &str); 12] = [
+    let cases: [(&str, &str, u16, &str, &str); 13] = [
         (
             "/v1/chat/completions",
             "{",
@@ -137,6 +137,13 @@ async fn bad_input_is_refused_in_one_shape_with_what_to_do() {
         ("/v1/feedback", r#"{"score":1}"#, 400, "invalid_request", "`id`"),
         (
             "/v1/feedback",
+            r#"{"id":"chatcmpl-a","decision_id":"b","score":1}"#,
+            400,
+            "invalid_request",
+            "`id` and `decision_id`",
+        ),
+        (
+            "/v1/feedback",
             r#"{"id":"chatcmpl-none","score":1}"#,
             404,
             "not_found",
@@ -154,13 +161,6 @@ async fn bad_input_is_refused_in_one_shape_with_what_to_do() {
         assert!(message.contains(says), "{body}: {message}");
         assert!(!message.contains("sesame"));
     }
-    let refused = http.delete(program.url("/v1/feedback")).send().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
-}
-
-#[tokio::test]
-async fn a_score_counts_once_is_revised_and_outlives_a_kill() {
-    let folder = tempfile::tempdir().unwrap();
     for path in ["/v1/chat/completions", "/v1/messages", "/v1/feedback"] {
         let sent = |encoding: &'static str| {
             let ask = http.post(program.url(path)).header("content-encoding", encoding);
@@ -173,6 +173,13 @@ async fn a_score_counts_once_is_revised_and_outlives_a_kill() {
         let said = sent("identity").send().await.unwrap().text().await.unwrap();
         assert!(said.contains("not valid JSON"), "{path}: {said}");
     }
+    let refused = http.delete(program.url("/v1/feedback")).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_score_counts_once_is_revised_and_outlives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
     let toml = program::simulated(folder.path());
     let program = Program::serve(folder.path(), &toml, &[]);
     let http = client();
