@@ -259,7 +259,9 @@ impl Lane {
         if let Some(wait) = error.retry_after {
             let until = now + wait.min(LONGEST_WAIT);
             match error.fault {
-                FaultSource::Credentials => lock(&self.key).ask_to_wait(until),
+                FaultSource::Credentials if error.quota_exhausted => lock(&self.key).ask_to_wait(until),
+                // A refused key is not accepted later, and whoever asks next is told of the key, not to wait.
+                FaultSource::Credentials => {}
                 FaultSource::Upstream => lock(&self.vitals).circuit.ask_to_wait(until),
                 FaultSource::Client | FaultSource::Internal => {}
             }

@@ -91,6 +91,7 @@ fn cases() -> Vec<Case> {
         case("402", OpenAi, (402, "", BALANCE), limited, Mark::Quota, 1),
         case("a 400 that is an empty account", Anthropic, (400, "", CREDIT), limited, Mark::Quota, 1),
         case("401", OpenAi, (401, "", BAD_KEY), (502, "provider_unavailable"), Mark::Key, 1),
+        case("401 with a wait", OpenAi, (401, "retry-after: 30\r\n", BAD_KEY), (502, "provider_unavailable"), Mark::Key, 1),
         case("a 400 that is a bad key", Gemini, (400, "", GEMINI_BAD_KEY), (502, "provider_unavailable"), Mark::Key, 1),
         case("a 403 for one model", OpenAi, (403, "", GONE), (502, "provider_unavailable"), Mark::Counted, 1),
         case("529", Anthropic, (529, "", OVERLOADED), (503, "provider_overloaded"), Mark::Counted, 2),
