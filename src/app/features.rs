@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::app::late::Late;
 use crate::config::{Embedding, EmbeddingModel};
@@ -76,8 +76,13 @@ pub struct Fingerprint {
     pub embedding: u32,
     /// Of the category classifier.
     pub classifier: u32,
-    /// Digest of the seed prior's file.
+    /// Digest of the seed prior's file. As text: JavaScript and jq round a number of 64 bits.
+    #[serde(serialize_with = "hexadecimal")]
     pub seed: u64,
+}
+
+fn hexadecimal<S: Serializer>(digest: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{digest:016x}"))
 }
 
 /// What a prompt looks like.
