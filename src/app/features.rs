@@ -130,6 +130,12 @@ pub enum FeatureError {
         /// What it does not fit.
         of: &'static str,
     },
+    /// Training left the embedding's view out.
+    #[error("{} is not there, as after `pointsman train --embedding off`: set [embedding] model = \"off\", or name another folder with --models-dir", path.display())]
+    NoView {
+        /// The file.
+        path: PathBuf,
+    },
     /// The embedding model.
     #[error(transparent)]
     Embedder(#[from] OpenError),
@@ -334,6 +340,9 @@ impl FeatureSet {
 impl Embeddings {
     fn open(models_dir: &Path, settings: &Embedding, running: Option<&Self>) -> Result<Self, FeatureError> {
         let path = models_dir.join("embedding-view.bin");
+        if !path.exists() {
+            return Err(FeatureError::NoView { path });
+        }
         let view = EmbeddingView::read(&read(&path)?).map_err(|reason| FeatureError::Artefact {
             path: path.clone(),
             reason,

@@ -317,6 +317,21 @@ async fn what_cannot_be_trained_on_is_told_in_one_sentence() {
 }
 
 #[test]
+fn models_without_an_embedding_view_name_the_setting_that_goes_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let (models, file) = (models(folder.path()), folder.path().join("pointsman.toml"));
+    std::fs::write(&file, program::simulated(folder.path())).unwrap();
+    let [models, file] = [&models, &file].map(|path| path.to_str().unwrap());
+    let refused = program::run(&["serve", "--config", file, "--models-dir", models]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("embedding-view.bin") && said.contains("[embedding] model = \"off\""),
+        "{said}"
+    );
+}
+
+#[test]
 fn recorded_outcomes_alone_have_held_out_figures_too_where_features_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut lines = String::new();
