@@ -5,8 +5,9 @@ mod fit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::View;
 use super::linear::LinearPrior;
@@ -16,6 +17,8 @@ pub use fit::{LabelledOutcome, SeedBuilder, SeedSettings};
 
 /// Version of the seed's file format.
 pub const SEED_FORMAT: u32 = 1;
+/// What stands before the checksum, the last member of the file.
+const CHECKSUM: &[u8] = b",\"checksum\":\"";
 /// Prompts of no effect that a category's offset is shrunk by.
 pub const CATEGORY_SHRINKAGE: f64 = 8.0;
 /// Share of what other models tell between prompts that a new one is expected to have.
@@ -42,7 +45,7 @@ pub struct Seed {
     /// The logs that some of the arms were fitted from, and how far each was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<LogMark>,
-    /// Tells one seed from another: set by whoever reads the file.
+    /// Tells one seed from another: of the file's bytes without the checksum, set by whoever reads it.
     #[serde(skip)]
     pub digest: u64,
 }
@@ -82,6 +85,9 @@ pub enum SeedError {
     /// Written by another release.
     #[error("it has format {0}, this release reads {SEED_FORMAT}")]
     Format(u32),
+    /// Not the bytes that training wrote.
+    #[error("it is damaged: its checksum is that of other content")]
+    Checksum,
     /// Numbers that no training writes.
     #[error("the prior of {0} is damaged")]
     Damaged(String),
@@ -154,13 +160,27 @@ impl Seed {
     /// Reads a seed from the bytes of its file.
     ///
     /// # Errors
-    /// When they are not a seed, or hold what cannot be.
+    /// When they are not a seed, hold what cannot be, or have a checksum that is not theirs.
     pub fn parse(bytes: &[u8]) -> Result<Self, SeedError> {
+        let digest = digest(bytes)?;
         let mut seed: Self =
             serde_json::from_slice(bytes).map_err(|error| SeedError::Unreadable(error.to_string()))?;
         seed.check()?;
-        seed.digest = xxh3_64(bytes);
+        seed.digest = digest;
         Ok(seed)
+    }
+
+    /// The bytes of its file: the object's last member is the checksum of what it is without it.
+    ///
+    /// # Errors
+    /// Never for what was fitted: finite numbers and strings.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = serde_json::to_vec(self)?;
+        let sum = format!("{:016x}\"}}", xxh3_64(&bytes));
+        bytes.pop();
+        bytes.extend_from_slice(CHECKSUM);
+        bytes.extend_from_slice(sum.as_bytes());
+        Ok(bytes)
     }
 
     /// Whether every number in it can be: a file that was altered is refused as a whole.
@@ -249,6 +269,23 @@ impl Seed {
     }
 }
 
+/// The digest of a seed's file without its checksum, which must be the same. Files of earlier releases have none.
+fn digest(bytes: &[u8]) -> Result<u64, SeedError> {
+    let Some(at) = memmem::rfind(bytes, CHECKSUM) else {
+        return Ok(xxh3_64(bytes));
+    };
+    let (content, told) = (&bytes[..at], &bytes[at + CHECKSUM.len()..]);
+    let mut hash = Xxh3Default::new();
+    hash.update(content);
+    hash.update(b"}");
+    let digest = hash.digest();
+    if told.trim_ascii_end() == format!("{digest:016x}\"}}").as_bytes() {
+        Ok(digest)
+    } else {
+        Err(SeedError::Checksum)
+    }
+}
+
 /// Whether `long` is `short` with a date or a release appended.
 fn dated(long: &str, short: &str) -> bool {
     long.strip_prefix(short).is_some_and(|rest| {
@@ -310,6 +347,31 @@ mod tests {
             }
         }
         builder.build(&SeedSettings::default(), BTreeMap::new())
+    }
+
+    #[test]
+    fn a_byte_that_was_flipped_is_noticed_and_a_file_without_a_checksum_is_read() {
+        let bytes = two_models().to_bytes().unwrap();
+        let digest = Seed::parse(&bytes).unwrap().digest;
+        let at = memmem::find(&bytes, b"\"cheap\"").unwrap() + 1;
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        assert_eq!(Seed::parse(&flipped).err(), Some(SeedError::Checksum));
+        let mut flipped = bytes.clone();
+        let in_sum = bytes.len() - 4;
+        flipped[in_sum] ^= 1;
+        assert_eq!(Seed::parse(&flipped).err(), Some(SeedError::Checksum));
+        // As earlier releases wrote it: what was learned on top of it still belongs to it.
+        let bare = serde_json::to_vec(&two_models()).unwrap();
+        assert!(bare.len() < bytes.len());
+        assert_eq!(Seed::parse(&bare).unwrap().digest, digest);
+    }
+
+    #[test]
+    fn the_shipped_seed_has_a_checksum() {
+        let shipped = include_bytes!("../../models/seed-prior.json");
+        assert!(memmem::rfind(shipped, CHECKSUM).is_some());
+        assert!(Seed::parse(shipped).is_ok());
     }
 
     fn level(traits: &Traits<'_>) -> f64 {

@@ -69,7 +69,7 @@ pub(super) fn run(args: &TrainArgs, logs: &[PathBuf], files: &[PathBuf]) -> anyh
     }
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     keep(&args.models_dir, &args.out)?;
-    let bytes = serde_json::to_vec(&seed)?;
+    let bytes = seed.to_bytes()?;
     let told = told(files, &sources)?;
     let text = text(args, &bytes, &told, &learned, &figures);
     card::put(&args.out, card::SEED_CARD, text.as_bytes())?;

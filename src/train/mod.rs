@@ -139,11 +139,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     card.add("classifier.bin", classifier.to_bytes(), "category classifier");
 
     let seed = prior::fit(&sources, &view, &embedded, embedding_view.as_ref());
-    card.add(
-        "seed-prior.json",
-        serde_json::to_vec(&seed)?,
-        "seed prior of known models",
-    );
+    card.add("seed-prior.json", seed.to_bytes()?, "seed prior of known models");
 
     if args.folds > 0 {
         card.figures = measure::figures(
