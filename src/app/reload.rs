@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::app::live::Live;
-use crate::app::{App, Parts, policies};
+use crate::app::{App, Parts, policies, reports};
 use crate::clock;
 use crate::config::{self, Config};
 
@@ -28,6 +28,13 @@ pub fn apply(app: &App, mut config: Config) -> Result<(), String> {
         || config.server.data_dir != old.config.server.data_dir
     {
         tracing::warn!("server.listen and server.data_dir change at a restart only; the old ones stay");
+    }
+    if reports::is_simulated(&config) != reports::is_simulated(&old.config) {
+        return Err(
+            "it turns simulated providers into real ones or the reverse, and what they answer must not be in one log: \
+             restart pointsman with it"
+                .to_owned(),
+        );
     }
     let now = clock::wall();
     prices.impose(&mut config);

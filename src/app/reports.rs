@@ -90,7 +90,8 @@ impl About {
     }
 }
 
-fn is_simulated(config: &Config) -> bool {
+/// Whether every provider is simulated.
+pub(super) fn is_simulated(config: &Config) -> bool {
     let mut kinds = config.providers.iter().map(|provider| provider.kind);
     kinds.all(|kind| kind == ProviderKind::Simulated)
 }

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pointsman::app::reload;
+use pointsman::config;
 use pointsman::providers::http_client;
 use pointsman::store::Reader;
 use pointsman::units::UnixMs;
 use serde_json::json;
 
 use crate::program::{self, Program};
+use crate::running::Running;
 
 /// A provider that nobody can reach: its answers fail, and are in the log.
 fn real(folder: &Path) -> String {
@@ -69,4 +72,21 @@ async fn a_real_server_begins_anew_after_the_demonstration_and_not_the_reverse()
         "{said}"
     );
     assert_eq!(decisions(&data), 1);
+}
+
+#[tokio::test]
+async fn a_running_server_does_not_turn_simulated_providers_into_real_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |toml: &str| {
+        let file = folder.path().join("pointsman.toml");
+        std::fs::write(&file, toml).unwrap();
+        config::load(Some(&file), &|_| None).unwrap()
+    };
+    let simulated = program::simulated(folder.path());
+    let running = Running::start(read(&simulated), 1).await;
+    let refused = reload::apply(&running.app, read(&real(folder.path()))).unwrap_err();
+    assert!(refused.contains("restart"), "{refused}");
+    let wider = simulated.replace("[server]\n", "[server]\nmax_body_bytes = 4096\n");
+    assert_ne!(wider, simulated);
+    reload::apply(&running.app, read(&wider)).unwrap();
 }
