@@ -296,6 +296,7 @@ const fn words(row: &[f32]) -> Contexts<'_> {
     Contexts {
         text: Some(row),
         embedding: None,
+        words: &[],
     }
 }
 
