@@ -272,6 +272,7 @@ fn ask(
 const CONTEXTS: Contexts<'static> = Contexts {
     text: Some(&[1.0]),
     embedding: None,
+    words: &[],
 };
 
 /// Mean dollars of each model in each category, shrunk to the model's own.
