@@ -8,12 +8,13 @@ use super::event::EventKind;
 use super::table::Ruling;
 use super::view::Phase;
 use crate::arm::ArmId;
+use crate::evaluation::sequence::Interval;
 use crate::units::UnixMs;
 
 impl Experiments {
     /// Lets a model in again whose price has fallen, if that was all that kept it out: every experiment that leaves it out
-    /// of `route` found it too dear for how good it is, and not further below its measure than `allowed` quality points.
-    /// Whether there was any.
+    /// of `route` found it too dear for how good it is, and not worse than its measure by more than `allowed` quality
+    /// points, by what was estimated. Whether there was any.
     pub fn reopen(&mut self, route: &str, model: &ArmId, allowed: f64, now: UnixMs) -> bool {
         let excluding: Vec<usize> = (0..self.records.len())
             .filter(|&index| excludes(&self.records[index], route, model))
@@ -57,7 +58,15 @@ fn is_about_price(record: &Record, allowed: f64) -> bool {
                 .any(|guard| guard.name != "cost" && guard.difference.interval.low > guard.limit);
             let worse = found
                 .quality
-                .is_some_and(|quality| quality.interval.high < -allowed);
+                .is_some_and(|quality| is_worse(&quality.interval, allowed));
             !fails && !worse
         })
+}
+
+/// Whether a treatment was found worse than its control by more than `allowed`: shown to be worse at all, and by more than
+/// that as far as was estimated. An interval beyond `allowed` would be too much to ask: where the treatment had to be
+/// better, the experiment ends as soon as its interval leaves 0, however bad the treatment is. What is not shown to be
+/// worse may have been estimated low by chance, where a price ended the experiment early.
+fn is_worse(difference: &Interval, allowed: f64) -> bool {
+    difference.high < 0.0 && difference.estimate < -allowed
 }

@@ -7,6 +7,10 @@ const SMALL: &str = "b/small";
 
 /// A dearer new model that is a tenth worse: it had to be better, and is left out.
 fn left_out(trigger: &Trigger, superior: bool) -> (Experiments, String) {
+    left_out_at([0.95, 0.85], trigger, superior, 4)
+}
+
+fn left_out_at(rates: [f64; 2], trigger: &Trigger, superior: bool, seed: u64) -> (Experiments, String) {
     let mut experiments = Experiments::default();
     let terms = Terms {
         superior,
@@ -14,7 +18,7 @@ fn left_out(trigger: &Trigger, superior: bool) -> (Experiments, String) {
         ..TERMS
     };
     let name = experiments.trigger(trigger, &terms, UnixMs(1)).unwrap();
-    run_priced(&mut experiments, [0.95, 0.85], [0.001, 0.01], 20_000, 4);
+    run_priced(&mut experiments, rates, [0.001, 0.01], 20_000, seed);
     assert_eq!(experiments.view(&name).unwrap().phase, Phase::StoppedForHarm);
     assert!(experiments.leaves_out("auto", &ArmId::new(SMALL)));
     (experiments, name)
@@ -69,6 +73,20 @@ fn what_is_worse_than_the_route_allows_is_so_at_any_price() {
     // At its end the interval had just come to lie below 0: with nothing allowed, that is worse.
     assert!(!experiments.reopen("auto", &ArmId::new(SMALL), 0.0, UnixMs(5)));
     assert!(experiments.leaves_out("auto", &ArmId::new(SMALL)));
+    for seed in 0..20 {
+        let (mut experiments, name) = left_out_at([0.9, 0.7], &new_model(), true, seed);
+        let found = experiments.view(&name).unwrap().decided.unwrap().comparisons[0]
+            .quality
+            .unwrap()
+            .interval;
+        assert!(found.estimate < -0.02 && found.high > -0.2, "{found:?}");
+        assert!(
+            !experiments.reopen("auto", &ArmId::new(SMALL), 0.02, UnixMs(5)),
+            "{found:?}"
+        );
+        // Its interval alone says little: it ended with it just below 0.
+        assert!(experiments.reopen("auto", &ArmId::new(SMALL), -found.estimate, UnixMs(5)));
+    }
 }
 
 #[test]
