@@ -1,9 +1,11 @@
 //! The model card: from what, how, and how good.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
 use super::classifier::Accuracy;
@@ -53,32 +55,48 @@ pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     put_all(folder, &[(name, bytes)])
 }
 
-/// Writes files that belong together: each whole or not at all, and none before all of them are on the disk.
+/// Writes files that belong together, in this order: each whole or not at all, and none is replaced before all of them
+/// are on the disk, and nothing stands where they belong that no file replaces. Names change one after the other: whoever
+/// is stopped in between, or may no longer write to the folder then, leaves the first ones new and the others old.
 ///
 /// # Errors
-/// When one cannot be written; the folder then holds what it did before.
+/// When one cannot be written. But for what is said above, the folder then holds what it did before.
 pub fn put_all(folder: &Path, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
-    let fresh = |name: &str| folder.join(format!(".{name}.new"));
-    let stage = || -> anyhow::Result<()> {
-        for (name, bytes) in files {
-            std::fs::write(fresh(name), bytes)
-                .with_context(|| format!("cannot write {}", folder.join(name).display()))?;
-        }
-        Ok(())
-    };
-    if let Err(error) = stage() {
+    let written = replace(folder, files);
+    if written.is_err() {
         for (name, _) in files {
             // Half of one may be there on a full disk, and takes room.
-            let _ = std::fs::remove_file(fresh(name));
+            let _ = std::fs::remove_file(staged(folder, name));
         }
-        return Err(error);
+    }
+    written
+}
+
+fn staged(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.new"))
+}
+
+fn replace(folder: &Path, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
+    let failed = |name: &str| format!("cannot write {}", folder.join(name).display());
+    for (name, _) in files {
+        ensure!(!folder.join(name).is_dir(), "{}: it is a folder", failed(name));
+    }
+    for (name, bytes) in files {
+        stage(&staged(folder, name), bytes).with_context(|| failed(name))?;
     }
     for (name, bytes) in files {
         let path = folder.join(name);
-        std::fs::rename(fresh(name), &path).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::rename(staged(folder, name), &path).with_context(|| failed(name))?;
         tracing::info!(path = %path.display(), bytes = bytes.len(), "written");
     }
     Ok(())
+}
+
+/// Writes a file through to the disk: a name that is given to it must not outlive its content when power fails.
+fn stage(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 impl Card {
@@ -87,11 +105,11 @@ impl Card {
         self.files.push((name, bytes, what));
     }
 
-    /// Writes all that was made, and the card. Nothing before: a run that is stopped or fails must not leave artefacts
-    /// beside each other that were not made together.
+    /// Writes all that was made, and the card, as [`put_all`] does. Nothing before: a run that is stopped or fails while
+    /// it learns must not leave artefacts beside each other that were not made together.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or the card of a seed before cannot be removed: everything else is in place then.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let card = self.to_markdown();
         let files: Vec<(&str, &[u8])> = self
@@ -234,5 +252,21 @@ mod tests {
         assert!(refused.to_string().contains("cannot write"), "{refused}");
         assert_eq!(std::fs::read(at("a")).unwrap(), b"old");
         assert!(!at(".a.new").exists(), "what was not put in place is gone");
+        std::fs::remove_dir(at(".b.new")).unwrap();
+        // Nor can this one, which is known only once it is put in place.
+        std::fs::create_dir(at("c")).unwrap();
+        let files: [(&str, &[u8]); 3] = [("a", b"new"), ("c", b"new"), ("b", b"new")];
+        let refused = put_all(folder.path(), &files).unwrap_err();
+        assert!(refused.to_string().contains("it is a folder"), "{refused}");
+        let mut left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["a", "b", "c"]);
+        assert_eq!(
+            (std::fs::read(at("a")).unwrap(), std::fs::read(at("b")).unwrap()),
+            (b"old".to_vec(), b"old".to_vec())
+        );
     }
 }
