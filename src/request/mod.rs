@@ -23,7 +23,7 @@ use crate::arm::ArmId;
 use crate::units::Usd;
 
 pub use error::RequestError;
-pub use parse::{parse, parse_embedding};
+pub use parse::{MOST_TOKENS, parse, parse_embedding};
 pub use prefix::Beginning;
 pub(crate) use raw::top_level;
 

@@ -223,10 +223,13 @@ fn texts(raw: &RawValue, path: &Path<'_>) -> Result<Message, RequestError> {
     })
 }
 
+/// The largest limit on an answer's tokens that is taken for one.
+pub const MOST_TOKENS: u32 = 1_000_000_000;
+
 fn tokens(raw: &RawValue, path: &Path<'_>) -> Result<u32, RequestError> {
     const RANGE: &str = "a whole number from 1 to 1000000000";
     match raw::numeric(raw, path, RANGE)? {
-        count @ 1..=1_000_000_000 => Ok(count),
+        count @ 1..=MOST_TOKENS => Ok(count),
         _ => Err(path.value(RANGE)),
     }
 }

@@ -1,13 +1,16 @@
 //! From Anthropic's Messages to chat.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::request::MOST_TOKENS;
 use crate::server::error::ApiError;
 use crate::server::inbound::read::{self, Fields, wrong};
 
-/// A limit above this many tokens is Anthropic's own matter: models that answer with less can serve all the same.
-const LARGE_LIMIT: u64 = 8_192;
+/// A limit of so many tokens is Anthropic's own matter: models that answer with less can serve all the same.
+const LARGE_LIMITS: RangeInclusive<u64> = 8_193..=MOST_TOKENS as u64;
 
 /// The request in chat's schema.
 ///
@@ -52,8 +55,9 @@ fn field(
 ) -> Result<(), ApiError> {
     match key {
         _ if read::is_shared(key) => drop(chat.insert(key.to_owned(), value)),
-        // Clients must send a limit here, and many send the largest there is: that is no wish.
-        "max_tokens" if value.as_u64().is_some_and(|most| most > LARGE_LIMIT) => {
+        // Clients must send a limit here, and many send the largest there is: that is no wish. What is no limit is left
+        // to be refused with chat's.
+        "max_tokens" if value.as_u64().is_some_and(|most| LARGE_LIMITS.contains(&most)) => {
             own.insert("max_tokens".into(), value);
         }
         "max_tokens" => drop(chat.insert("max_tokens".into(), value)),

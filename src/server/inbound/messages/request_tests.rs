@@ -113,6 +113,27 @@ fn a_limit_that_only_says_as_much_as_you_like_excludes_nobody() {
         (large.get("max_tokens"), &large["anthropic"]["max_tokens"]),
         (None, &json!(32_000))
     );
+    assert_eq!(with(1_000_000_000).get("max_tokens"), None);
+}
+
+#[test]
+fn a_limit_that_is_none_is_refused_as_in_chat() {
+    for most in [
+        json!(1_000_000_001),
+        json!(1_000_000_000_000_u64),
+        json!(1e30),
+        json!(0),
+        json!(-1),
+    ] {
+        let body =
+            json!({"model": "auto", "max_tokens": most, "messages": [{"role": "user", "content": "x"}]});
+        let refused = request::parse(chat(body.to_string().as_bytes()).unwrap()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`max_tokens` must be a whole number from 1 to 1000000000",
+            "{most}"
+        );
+    }
 }
 
 #[test]
