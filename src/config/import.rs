@@ -199,27 +199,36 @@ fn block(id: &str, entry: &Value) -> Result<String, &'static str> {
 /// Our names of rates with dollars per million tokens.
 type Rates = Vec<(&'static str, String)>;
 
-/// The rates of short prompts, and those above so many tokens.
+/// The rates of short prompts, and those above so many tokens. A list says both, whatever else the entry says.
 fn price(entry: &Value) -> (Rates, Vec<(u64, Rates)>) {
-    let mut base = rates(entry, "");
-    let mut tiers: Vec<(u64, Rates)> = TIERS
-        .iter()
-        .map(|(suffix, above)| (*above, rates(entry, suffix)))
-        .collect();
-    for block in entry
-        .get(TIER_LIST)
-        .and_then(Value::as_array)
+    let mut list = listed(entry);
+    if !list.is_empty() {
+        // The lowest range is where prompts begin, be it written as 0 or 1.
+        let (_, base) = list.remove(0);
+        return (base, list);
+    }
+    let tiers = TIERS.iter().map(|(suffix, above)| (*above, rates(entry, suffix)));
+    (
+        rates(entry, ""),
+        tiers.filter(|(_, rates)| !rates.is_empty()).collect(),
+    )
+}
+
+/// The rates of a list by where their ranges begin, in increasing order, each beginning once.
+fn listed(entry: &Value) -> Vec<(u64, Rates)> {
+    let blocks = entry.get(TIER_LIST).and_then(Value::as_array);
+    let mut list: Vec<(u64, Rates)> = blocks
         .into_iter()
         .flatten()
-    {
-        match block.get("range").and_then(|range| amount(range.get(0)?)) {
-            Some(above) if above >= 1.0 => tiers.push((above as u64, rates(block, ""))),
-            Some(_) => base = rates(block, ""),
-            None => {}
-        }
-    }
-    tiers.retain(|(_, rates)| !rates.is_empty());
-    (base, tiers)
+        .filter_map(|block| {
+            let above = amount(block.get("range")?.get(0)?)?;
+            Some((above as u64, rates(block, "")))
+        })
+        .filter(|(_, rates)| !rates.is_empty())
+        .collect();
+    list.sort_by_key(|(above, _)| *above);
+    list.dedup_by_key(|(above, _)| *above);
+    list
 }
 
 fn tier((above, rates): &(u64, Rates)) -> String {
@@ -291,6 +300,13 @@ mod tests {
           {"range": [0, 32e3], "input_cost_per_token": 3e-07, "output_cost_per_token": 1.5e-06},
           {"range": [32e3, 128e3], "input_cost_per_token": 5e-07, "output_cost_per_token": 2.5e-06},
           {"range": [128e3, 1e6], "input_cost_per_token": 8e-07, "output_cost_per_token": 4e-06}]},
+      "dashscope/both-ways": {"litellm_provider": "dashscope", "mode": "chat", "max_input_tokens": 997952,
+        "input_cost_per_token": 9e-06, "output_cost_per_token": 9e-06,
+        "input_cost_per_token_above_128k_tokens": 9e-06, "output_cost_per_token_above_256k_tokens": 9e-06,
+        "tiered_pricing": [
+          {"range": [128e3, 1e6], "input_cost_per_token": 8e-07, "output_cost_per_token": 4e-06},
+          {"range": [1, 128e3], "input_cost_per_token": 3e-07, "output_cost_per_token": 1.5e-06},
+          {"range": [128e3, 2e6], "input_cost_per_token": 9e-06, "output_cost_per_token": 9e-06}]},
       "mistral/in-words": {"litellm_provider": "mistral", "mode": "chat", "max_input_tokens": 32e3,
         "input_cost_per_token": "1e-07", "output_cost_per_token": "0.0000003"},
       "by-the-second": {"litellm_provider": "openai", "mode": "chat", "max_input_tokens": 1000,
@@ -311,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_imported_is_a_sound_configuration() {
         let imported = imported(&[]);
-        assert_eq!(imported.models, 4);
+        assert_eq!(imported.models, 5);
         let keys = |name: &str| name.ends_with("_API_KEY").then(|| "k".to_owned());
         let config =
             parse(&imported.toml, Source::Text, &keys).unwrap_or_else(|problems| panic!("{problems}"));
@@ -335,6 +351,10 @@ mod tests {
         let coder = "qwen/qwen3-coder-flash";
         assert_eq!(cost(coder, 10_000), Usd::from_nanos(4_500_000));
         assert_eq!(cost(coder, 100_000), Usd::from_nanos(52_500_000));
+        // A list beside other ways to say a price, from 1 token on and not in order: it holds alone.
+        let both = "qwen/both-ways";
+        assert_eq!(cost(both, 10_000), Usd::from_nanos(4_500_000));
+        assert_eq!(cost(both, 200_000), Usd::from_nanos(164_000_000));
         // 1 000 * 0.1 + 1 000 * 0.3 micro-dollars.
         assert_eq!(cost("mistral/in-words", 1_000), Usd::from_nanos(400_000));
     }
