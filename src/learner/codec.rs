@@ -41,7 +41,7 @@ pub struct KeptOption {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Written by another version.
-    #[error("the context has format {found}; this version reads {CONTEXT_FORMAT}")]
+    #[error("the context has format {found}; this version reads {} to {}", KNOWN.start(), KNOWN.end())]
     Format {
         /// The format found.
         found: u32,
@@ -281,12 +281,72 @@ mod tests {
             kind(CONTEXT_FORMAT, &bytes),
             Some(ContentKind::Text(TextClass::Cjk))
         );
-        let first = decode(1, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(
-            (first.kind, first.options.len()),
-            (None, 2),
-            "logs of the first format are read"
-        );
-        assert_eq!(decode(7, &bytes), Err(CodecError::Format { found: 7 }));
+    }
+
+    /// One decision, byte by byte, as each format wrote it.
+    fn written(format: u32) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, 0, 0, 0, 0x29, 0x40, 1]; // 12.5, the static mix
+        bytes.extend([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]); // version 3: 1 and -2
+        bytes.extend([9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x3f]); // version 9: 0.5
+        bytes.extend([1, 0, 0, 0, 0, 0, 0x7a, 0x43]); // one option: 250 ms
+        bytes.extend([0, 0, 0, 0x3f, 0, 0, 0x80, 0x3e, 0, 0, 0, 0x3e, 0, 0, 0, 0x40, 1]); // 0.5, 0.25, 0.125, 2, capable
+        if format > 2 {
+            bytes.extend([2, 0, 7, 0, 0, 2]); // two words: 7 and 512
+        }
+        if format > 1 {
+            bytes.push(3); // CJK text
+        }
+        bytes
+    }
+
+    #[test]
+    fn logs_of_each_format_are_read() {
+        let cjk = Some(ContentKind::Text(TextClass::Cjk));
+        let cases = [(1, &[][..], None), (2, &[], cjk), (3, &[7, 512], cjk)];
+        assert_eq!(cases.len(), CONTEXT_FORMAT as usize, "each format has its case");
+        for (format, words, content) in cases {
+            let bytes = written(format);
+            let expected = Kept {
+                features: Features {
+                    text: [1.0, -2.0].into(),
+                    text_version: 3,
+                    embedding: Some([0.5].into()),
+                    embedding_version: 9,
+                    words: WordSet::new(words.iter().copied()),
+                },
+                lambda: 12.5,
+                strategy: crate::policy::Strategy::StaticMix,
+                options: vec![KeptOption {
+                    latency_ms: 250.0,
+                    score: ArmScore {
+                        mean: 0.5,
+                        sd: 0.25,
+                        cost_usd: 0.125,
+                        value: 2.0,
+                        capable: true,
+                    },
+                }],
+                kind: content,
+            };
+            assert_eq!(decode(format, &bytes).as_ref(), Ok(&expected), "format {format}");
+            assert_eq!(kind(format, &bytes), content, "format {format}");
+            let cut = &bytes[..bytes.len() - 1];
+            assert_eq!(decode(format, cut), Err(CodecError::Damaged), "format {format}");
+            if format == CONTEXT_FORMAT {
+                assert_eq!(encode(&expected), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn other_formats_are_refused_with_those_that_are_read() {
+        for format in [0, 4, 7] {
+            let refused = decode(format, &written(CONTEXT_FORMAT)).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                format!("the context has format {format}; this version reads 1 to 3")
+            );
+            assert_eq!(kind(format, &written(CONTEXT_FORMAT)), None);
+        }
     }
 }
