@@ -33,7 +33,7 @@ pub use prices::from_json as prices_from_json;
 pub use problem::{Problem, Problems};
 pub use providers::{DEFAULT_CONNECT_TIMEOUT_MS, Provider, ProviderKind, Secret};
 pub use routes::{AutoExperiments, CacheRule, Hedge, Objective, QualityRule, Route, SemanticRule};
-pub use server::{Embedding, EmbeddingModel, Log, LogFormat, Server, SessionRule};
+pub use server::{Embedding, EmbeddingModel, Log, LogFormat, Server, SessionRule, is_host_name};
 
 use crate::arm::{Arm, ArmId};
 use crate::pricing::PriceBook;

@@ -187,13 +187,19 @@ pub(super) fn server(
     })
 }
 
+/// Whether this can be the whole name of a host, without its last dot.
+#[must_use]
+pub fn is_host_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !name.is_empty() && name.chars().all(plain)
+}
+
 /// Names of hosts, each whole: a pattern would let in names that somebody else can take.
 fn hosts(section: &Section<'_>) -> Vec<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let mut names = Vec::new();
     for (text, place) in section.strings("allowed_hosts").unwrap_or_default() {
         let name = text.strip_suffix('.').unwrap_or(&text);
-        if !name.is_empty() && name.chars().all(plain) {
+        if is_host_name(name) {
             names.push(name.to_ascii_lowercase());
         } else {
             section.ledger().report_at(

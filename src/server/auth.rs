@@ -8,6 +8,7 @@ use http::uri::Authority;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
+use crate::config::is_host_name;
 use crate::failure::FailureKind;
 use crate::server::error::ApiError;
 
@@ -128,12 +129,21 @@ impl ClientKeys {
         if listed || is_no_site(name) || name.parse::<IpAddr>().is_ok() {
             return Ok(());
         }
+        let why = if is_host_name(name) {
+            format!(
+                "and not as {name:?}: a web page could have its own name point here. If that name is yours, such as a proxy's \
+                 in front, set `server.allowed_hosts = [{name:?}]`;"
+            )
+        } else {
+            "but the `Host` header of this request holds none of these, nor any other name of a host. Have the client, or \
+             the proxy in front, send the name or address that it reaches this router by;"
+                .to_owned()
+        };
         Err(ApiError::new(
             FailureKind::PermissionDenied,
             format!(
                 "Without a client key this router is reached by an IP address or by a name of this machine or its network, \
-                 and not as {name:?}: a web page could have its own name point here. If that name is yours, such as a proxy's in front, set \
-                 `server.allowed_hosts = [{name:?}]`; or set a client key (`server.api_keys_env`) and send it."
+                 {why} or set a client key (`server.api_keys_env`) and send it."
             ),
         ))
     }
@@ -230,7 +240,6 @@ mod tests {
             "internal.evil.test",
             "127.0.0.1.evil.test:8080",
             "sub.llm.example.test",
-            "",
         ] {
             let error = refusal(&open, host).unwrap_or_else(|| panic!("{host} was let in"));
             assert_eq!(error.kind, FailureKind::PermissionDenied);
@@ -245,6 +254,16 @@ mod tests {
             told.contains("`server.allowed_hosts = [\"evil.test\"]`"),
             "{told}"
         );
+        // What the configuration would refuse is not recommended.
+        for host in ["", ".", ":8080", "*.example.test", "m\u{fc}nchen.test"] {
+            let told = refusal(&open, host).unwrap_or_else(|| panic!("{host} was let in"));
+            assert_eq!(told.kind, FailureKind::PermissionDenied);
+            let told = told.message;
+            assert!(
+                !told.contains("allowed_hosts") && told.contains("`Host` header"),
+                "{told}"
+            );
+        }
         for host in [
             "127.0.0.1:8080",
             "192.168.1.7",
