@@ -131,12 +131,10 @@ impl Feedback {
             (None, Some(id)) => Target::Episode(id),
             (None, None) => return Err(FeedbackError::NoId),
         };
-        let score = either(fields, "score", "value")?.ok_or(FeedbackError::NoScore)?;
-        either(fields, "metric", "metric_name")?;
         Ok(Self {
             target,
-            metric: first_text(fields, &["metric", "metric_name"])?.unwrap_or_else(|| QUALITY.into()),
-            score: number(score)?,
+            metric: either(fields, "metric", "metric_name", text)?.unwrap_or_else(|| QUALITY.into()),
+            score: either(fields, "score", "value", number)?.ok_or(FeedbackError::NoScore)?,
             rater: text(fields, "rater")?.unwrap_or_else(|| ANONYMOUS.into()),
             comment: text(fields, "comment")?,
             tags: match fields.get("tags") {
@@ -200,7 +198,10 @@ const FIELDS: [&str; 13] = [
 ];
 
 /// A score: a number in [0,1] or a boolean. JSON has no NaN; a huge number is out of range like any other.
-fn number(score: &Value) -> Result<f64, FeedbackError> {
+fn number(fields: &Map<String, Value>, field: &'static str) -> Result<Option<f64>, FeedbackError> {
+    let Some(score) = fields.get(field).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
     let value = match score {
         Value::Bool(good) => f64::from(u8::from(*good)),
         Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
@@ -212,7 +213,7 @@ fn number(score: &Value) -> Result<f64, FeedbackError> {
         }
     };
     if (0.0..=1.0).contains(&value) {
-        Ok(value)
+        Ok(Some(value))
     } else {
         Err(FeedbackError::OutOfRange {
             score: score.to_string(),
@@ -220,14 +221,14 @@ fn number(score: &Value) -> Result<f64, FeedbackError> {
     }
 }
 
-/// What is given under either name of a field.
-fn either<'a>(
-    fields: &'a Map<String, Value>,
+/// What `read` finds under either name of a field.
+fn either<T: PartialEq>(
+    fields: &Map<String, Value>,
     field: &'static str,
     other: &'static str,
-) -> Result<Option<&'a Value>, FeedbackError> {
-    let given = |name| fields.get(name).filter(|value| !value.is_null());
-    match (given(field), given(other)) {
+    read: impl Fn(&Map<String, Value>, &'static str) -> Result<Option<T>, FeedbackError>,
+) -> Result<Option<T>, FeedbackError> {
+    match (read(fields, field)?, read(fields, other)?) {
         (Some(one), Some(two)) if one != two => Err(FeedbackError::Contradiction { field, other }),
         (one, two) => Ok(one.or(two)),
     }
@@ -300,6 +301,20 @@ mod tests {
                 .score,
             0.5
         );
+        for (score, value) in [
+            (json!(1), json!(1.0)),
+            (json!(true), json!(1)),
+            (json!(0.0), json!(false)),
+        ] {
+            assert!(
+                read(json!({"id": "x", "score": score, "value": value})).is_ok(),
+                "{score} is {value}"
+            );
+        }
+        assert!(matches!(
+            read(json!({"id": "x", "score": true, "value": 0})),
+            Err(FeedbackError::Contradiction { field: "score", .. })
+        ));
         assert_eq!(
             read(json!({"id": "x", "score": null, "value": 0.5}))
                 .unwrap()
