@@ -234,15 +234,6 @@ fn either<T: PartialEq>(
     }
 }
 
-fn first_text(fields: &Map<String, Value>, names: &[&'static str]) -> Result<Option<String>, FeedbackError> {
-    for name in names {
-        if let Some(value) = text(fields, name)? {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
 fn text(fields: &Map<String, Value>, field: &'static str) -> Result<Option<String>, FeedbackError> {
     match fields.get(field) {
         None | Some(Value::Null) => Ok(None),
