@@ -156,6 +156,7 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<App> {
     if let Source::File(path) = source {
         tokio::spawn(reload::watch(Arc::downgrade(&app), path));
     }
+    let told = told_to_stop()?;
     say(&format!("listening on http://{address}"))?;
     let load = if args.demo {
         let newcomer = demo_config(args, demo::config_toml)?;
@@ -170,7 +171,7 @@ async fn serve(args: &ServeArgs, config: Config) -> anyhow::Result<App> {
     };
     let stopping = Arc::clone(&app);
     let stop = async move {
-        told_to_stop().await;
+        told.await;
         // The demo's own load first: it would find nobody to ask, and say so on its screen.
         if let Some(load) = load {
             load.abort();
@@ -219,20 +220,25 @@ async fn demonstrate(app: App, settings: LoadSettings, newcomer: Config) {
     }
 }
 
-/// SIGINT or SIGTERM.
-async fn told_to_stop() {
+/// Waits for SIGINT or SIGTERM, from the call on: whoever reads the address may tell the program to stop at once, before
+/// anything waits.
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()> + Send> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
             }
-            return;
-        }
+        })
     }
-    let _ = tokio::signal::ctrl_c().await;
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 /// The address is the first line of standard output, so that whoever starts the program can read it there.
