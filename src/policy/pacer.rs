@@ -65,11 +65,12 @@ impl Pacer {
     }
 
     /// The most that the next call may come to for the latest 200 requests to stay within their budget, with a little
-    /// over it.
+    /// over it: of those, this one's share, where `routers` share the traffic.
     #[must_use]
-    pub fn room(&self, budget_usd: f64) -> f64 {
-        let latest: f64 = self.window.iter().sum();
-        (WINDOW_USE * WINDOW as f64 * budget_usd - latest).max(0.0)
+    pub fn room(&self, budget_usd: f64, routers: u32) -> f64 {
+        let own = WINDOW / (routers.max(1) as usize).min(WINDOW);
+        let latest: f64 = self.window.iter().rev().take(own - 1).sum();
+        (WINDOW_USE * own as f64 * budget_usd - latest).max(0.0)
     }
 
     /// Spent over allowed since the last known change.
@@ -101,12 +102,15 @@ mod tests {
     #[test]
     fn a_window_that_is_nearly_spent_has_no_room_for_a_dear_call() {
         let mut pacer = Pacer::default();
-        assert!((pacer.room(1.5) - 321.0).abs() < 1e-9);
+        assert!((pacer.room(1.5, 1) - 321.0).abs() < 1e-9);
         (0..300).for_each(|_| pacer.record(1.0, true, 1.0));
         // 199 of the latest count; 214 may be spent.
-        assert!((pacer.room(1.0) - 15.0).abs() < 1e-9);
+        assert!((pacer.room(1.0, 1) - 15.0).abs() < 1e-9);
+        // One of two routers has a window of a hundred, 107 to be spent of it; of a thousand each has one request.
+        assert!((pacer.room(1.0, 2) - 8.0).abs() < 1e-9);
+        assert!((pacer.room(1.0, 1_000) - 1.07).abs() < 1e-9);
         (0..50).for_each(|_| pacer.record(2.0, true, 1.0));
-        assert_eq!(pacer.room(1.0), 0.0);
+        assert_eq!(pacer.room(1.0, 1), 0.0);
     }
 
     #[test]
@@ -125,9 +129,9 @@ mod tests {
         let mut pacer = Pacer::default();
         (0..500).for_each(|_| pacer.record(0.1, true, 1.0));
         assert!(pacer.allowance(1.0) > 1.1);
-        let room = pacer.room(1.0);
+        let room = pacer.room(1.0, 1);
         pacer.restart();
         assert_eq!(pacer.allowance(1.0), 1.0);
-        assert_eq!(pacer.room(1.0), room, "what was spent stays spent");
+        assert_eq!(pacer.room(1.0, 1), room, "what was spent stays spent");
     }
 }

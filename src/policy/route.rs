@@ -65,6 +65,8 @@ pub struct RouteSettings {
     /// Thompson noise on what the weights leave open of the mean quality over recent prompts of an arm without a prior of
     /// its own, in standard deviations.
     pub level_noise: f64,
+    /// Routers that share the traffic and the budget, each with an account of its own.
+    pub routers: u32,
     /// Whether the contextual scores serve from the start (a seed has proven them).
     pub proven: bool,
     /// Whether the guard may put the static mix in charge.
@@ -89,6 +91,7 @@ impl Default for RouteSettings {
             weights_noise: 0.05,
             drift_noise: 0.5,
             level_noise: 0.7,
+            routers: 1,
             proven: true,
             guarded: true,
         }

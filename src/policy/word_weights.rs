@@ -4,7 +4,8 @@
 //! A prompt with the n word buckets J is z with z_j = 1 / sqrt(n) for j in J. Its words add sum_J m_j / sqrt(n) to what
 //! is expected, with the variance sum_J v_j / n in units of the noise of one observation. Weights learn from what sets a
 //! prompt apart from the mean prompt of its arm: they move along z less [`MeanWords`]. Else an arm whose answers all grow
-//! longer would teach the words of its prompts to be long, for every arm.
+//! longer would teach the words of its prompts to be long, for every arm. The mean has a share of nearly every word, so its
+//! part waits for a few calls ([`WordWeights::centre`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -147,17 +148,13 @@ impl WordWeights {
     }
 
     /// Takes an observation in that was `error` above what was expected of everything, where `spread` is the variance of
-    /// everything that was expected and of the noise: the gain of each weight is v_j (z_j - usual_j) / spread.
-    pub fn learn(&mut self, words: &[u16], usual: &MeanWords, error: f64, spread: f64) {
+    /// everything that was expected and of the noise: weights of its words move by v_j z_j error / spread.
+    pub fn learn(&mut self, words: &[u16], error: f64, spread: f64) {
         if !(error.is_finite() && spread.is_finite() && spread > 0.0) {
             return;
         }
         let each = 1.0 / (words.len().max(1) as f64).sqrt();
-        let (gain, shrink) = ((error / spread) as f32, (each * each / spread) as f32);
-        for ((mean, variance), usual) in self.mean.iter_mut().zip(&self.variance).zip(&usual.mean) {
-            *mean -= variance * usual * gain;
-        }
-        let step = each as f32 * gain;
+        let (step, shrink) = ((each * error / spread) as f32, (each * each / spread) as f32);
         let least = self.prior * LEAST_SHARE;
         for &bucket in words {
             let place = usize::from(bucket);
@@ -169,14 +166,28 @@ impl WordWeights {
     }
 }
 
-/// Calls that the mean of an arm's prompts remembers.
+impl WordWeights {
+    /// Takes off what [`WordWeights::learn`] moved along the `usual` prompt: `owed` is the sum of error / spread since this
+    /// was done last.
+    pub fn centre(&mut self, usual: &MeanWords, owed: f64) {
+        if usual.calls == 0.0 || !owed.is_finite() {
+            return;
+        }
+        let gain = owed as f32 / usual.calls;
+        for ((mean, variance), sum) in self.mean.iter_mut().zip(&self.variance).zip(&usual.sum) {
+            *mean -= variance * sum * gain;
+        }
+    }
+}
+
+/// Prompts of an arm at which the mean of them begins to forget: the older half counts half.
 const MEMORY: f32 = 1000.0;
 
-/// The mean of z over the prompts of an arm, itself included.
+/// The mean of z over the prompts of an arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WrittenMean", into = "WrittenMean")]
 pub struct MeanWords {
-    mean: Vec<f32>,
+    sum: Vec<f32>,
     calls: f32,
 }
 
@@ -186,13 +197,13 @@ struct WrittenMean {
     calls: f32,
     buckets: Vec<u16>,
     #[serde(with = "packed::singles")]
-    mean: Vec<f32>,
+    sum: Vec<f32>,
 }
 
 impl Default for MeanWords {
     fn default() -> Self {
         Self {
-            mean: vec![0.0; WORD_SET_BUCKETS],
+            sum: vec![0.0; WORD_SET_BUCKETS],
             calls: 0.0,
         }
     }
@@ -207,13 +218,15 @@ impl MeanWords {
 
     /// Takes the words of a prompt in.
     pub fn note(&mut self, words: &[u16]) {
-        self.calls = (self.calls + 1.0).min(MEMORY);
-        let gain = 1.0 / self.calls;
-        self.mean.iter_mut().for_each(|mean| *mean -= gain * *mean);
-        let each = gain / (words.len().max(1) as f32).sqrt();
+        if self.calls >= MEMORY {
+            self.calls *= 0.5;
+            self.sum.iter_mut().for_each(|sum| *sum *= 0.5);
+        }
+        self.calls += 1.0;
+        let each = 1.0 / (words.len().max(1) as f32).sqrt();
         for bucket in words {
-            if let Some(mean) = self.mean.get_mut(usize::from(*bucket)) {
-                *mean += each;
+            if let Some(sum) = self.sum.get_mut(usize::from(*bucket)) {
+                *sum += each;
             }
         }
     }
@@ -221,28 +234,28 @@ impl MeanWords {
 
 impl From<MeanWords> for WrittenMean {
     fn from(words: MeanWords) -> Self {
-        let seen = (0..).zip(words.mean).filter(|(_, mean)| *mean != 0.0);
-        let (buckets, mean) = seen.unzip();
+        let seen = (0..).zip(words.sum).filter(|(_, sum)| *sum != 0.0);
+        let (buckets, sum) = seen.unzip();
         Self {
             calls: words.calls,
             buckets,
-            mean,
+            sum,
         }
     }
 }
 
 impl From<WrittenMean> for MeanWords {
-    /// What is no share, and buckets that there are not, are left out.
+    /// What is no sum of shares, and buckets that there are not, are left out.
     fn from(written: WrittenMean) -> Self {
         let mut words = Self {
             calls: written.calls.clamp(0.0, MEMORY),
             ..Self::default()
         };
-        for (bucket, share) in written.buckets.into_iter().zip(written.mean) {
-            if let Some(mean) = words.mean.get_mut(usize::from(bucket))
-                && (0.0..=1.0).contains(&share)
+        for (bucket, share) in written.buckets.into_iter().zip(written.sum) {
+            if let Some(sum) = words.sum.get_mut(usize::from(bucket))
+                && (0.0..=words.calls).contains(&share)
             {
-                *mean = share;
+                *sum = share;
             }
         }
         words
@@ -262,17 +275,40 @@ mod tests {
         let mut weights = WordWeights::new(0.5);
         // Four words: z = 1/2 each, the variance of their sum is 0.5, that of everything 2.
         assert!((weights.variance(&[1, 2, 3, 4]) - 0.5).abs() < 1e-6);
-        let none = MeanWords::default();
-        weights.learn(&[1, 2, 3, 4], &none, 1.0, 2.0);
+        weights.learn(&[1, 2, 3, 4], 1.0, 2.0);
         // Each moves by 0.5 * 0.5 / 2 = 1/8, which adds 4 * 1/8 * 1/2 = 1/4.
         assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
         // And keeps 0.5 - 0.25 * 0.25 / 2 = 0.46875.
         assert!((weights.variance(&[1]) - 0.46875).abs() < 1e-6);
         assert_eq!(weights.expect(&[9]), 0.0);
         assert_eq!(weights.expect(&[]), 0.0);
-        weights.learn(&[1], &none, f64::NAN, 1.0);
-        weights.learn(&[u16::MAX], &none, 1.0, 1.0);
+        weights.learn(&[1], f64::NAN, 1.0);
+        weights.learn(&[u16::MAX], 1.0, 1.0);
         assert!((weights.expect(&[1, 2, 3, 4]) - 0.25).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_usual_moves_nothing() {
+        let mut usual = MeanWords::default();
+        usual.note(&[1, 2, 3, 4]);
+        usual.note(&[1, 5, 6, 7]);
+        let mut weights = WordWeights::new(0.5);
+        weights.learn(&[1, 2, 3, 4], 1.0, 2.0);
+        weights.learn(&[1, 5, 6, 7], 1.0, 2.0);
+        // Word 1 is in every prompt: moved by 1/8 and then by .46875 * .5 / 2, and back by the variance left, .44128, times
+        // 1/2 times what is owed, 1.
+        let left = 0.125 + 0.117_187_5 - 0.441_284_2 * 0.5;
+        weights.centre(&usual, 1.0);
+        assert!(
+            (weights.expect(&[1]) - left).abs() < 1e-5,
+            "{}",
+            weights.expect(&[1])
+        );
+        weights.centre(&MeanWords::default(), 1.0);
+        assert!(
+            (weights.expect(&[1]) - left).abs() < 1e-5,
+            "no prompt is usual yet"
+        );
     }
 
     /// Sixty words with known weights, prompts of ten of them, noise of .3.
@@ -308,7 +344,8 @@ mod tests {
             usual.note(words);
             let error = target - level - learning.expect(words);
             let spread = 1.0 + learning.variance(words);
-            learning.learn(words, &usual, error, spread);
+            learning.learn(words, error, spread);
+            learning.centre(&usual, error / spread);
             level += 0.02 * error;
         }
         let fresh: Vec<(Vec<u16>, f64)> = fresh
@@ -331,7 +368,7 @@ mod tests {
         usual.note(&[5, 9]);
         let text = serde_json::to_string(&usual).unwrap();
         assert_eq!(serde_json::from_str::<MeanWords>(&text).unwrap(), usual);
-        weights.learn(&[5, 6], &MeanWords::default(), 0.7, 1.3);
+        weights.learn(&[5, 6], 0.7, 1.3);
         let text = serde_json::to_string(&weights).unwrap();
         assert!(text.len() < 200, "two words: {text}");
         assert_eq!(serde_json::from_str::<WordWeights>(&text).unwrap(), weights);

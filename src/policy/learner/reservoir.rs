@@ -292,7 +292,7 @@ impl ContextualLearner {
         RouteView {
             settings: state.settings.clone(),
             solution: state.solution.clone(),
-            room_usd: budget.map(|budget| pacer.room(budget)),
+            room_usd: budget.map(|budget| pacer.room(budget, state.settings.routers)),
             static_mix: mix.into_iter().map(named).collect(),
             exploration: self.exploration(&state.settings),
             contextual: state.memory.guard.contextual() || !state.settings.guarded,

@@ -8,7 +8,7 @@ use crate::arm::ArmId;
 use crate::policy::category_table::Categories;
 use crate::policy::linear::LinearPrior;
 use crate::policy::linucb::{LinUcbSettings, UcbPrior};
-use crate::policy::route::Objective;
+use crate::policy::route::{Objective, RouteSettings};
 use crate::policy::seed::{CATEGORY_SHRINKAGE, LabelledOutcome, SeedBuilder};
 use crate::policy::{
     ArmFacts, CategoryTable, ContextualLearner, EpsilonGreedy, Fixed, Learner, LinUcb, Random, View,
@@ -134,7 +134,13 @@ fn contextual(
         typical_cost_usd: typical_cost(trial, model),
     });
     learner.ensure_arms(&arms.collect::<Vec<_>>());
-    learner.ensure_route(ROUTE, settings.route.clone());
+    learner.ensure_route(
+        ROUTE,
+        RouteSettings {
+            routers: trial.world.replicas.count as u32,
+            ..settings.route.clone()
+        },
+    );
     // The latest 512 seed prompts stand for the traffic to come.
     let skip = rows.len().saturating_sub(512);
     for (place, prompt) in trial.seed.prompts.iter().enumerate().skip(skip) {
