@@ -4,47 +4,88 @@
 //! right singular vectors V of the training prompts (Deerwester et al. 1990; hashing after Weinberger et al. 2009).
 //! Numbers count by their length only: which number it is does not make a prompt hard.
 
+use std::array;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::artefact::{Artefact, ArtefactError};
-use super::numeric::{dampened, from_bf16, standardise};
+use super::numeric::{dampened, standardise};
 
 /// Number of hash buckets.
 pub const BUCKETS: usize = 1 << 15;
 const WORD_BYTES: usize = 24;
 
 /// Counts of hashed n-grams, gathered word by word.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NGrams {
-    buckets: Vec<u16>,
+    /// A bit for each bucket that is filled: they come out in order, and nothing need be sorted.
+    filled: Box<[u64; BUCKETS / 64]>,
+    /// Filled buckets.
+    distinct: usize,
+    /// Buckets that were filled before, once for each time.
+    again: Vec<u16>,
     previous: u64,
+}
+
+impl Default for NGrams {
+    fn default() -> Self {
+        Self {
+            filled: Box::new([0; BUCKETS / 64]),
+            distinct: 0,
+            again: Vec::new(),
+            previous: 0,
+        }
+    }
 }
 
 impl NGrams {
     /// Takes the next word in, and gives its hash.
     pub fn push(&mut self, word: &str) -> WordHash {
         let hash = WordHash::of(word);
-        self.buckets.push(hash.bucket());
+        self.fill(hash.bucket());
         if self.previous != 0 {
             let pair = (self.previous.rotate_left(21) ^ hash.value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            self.buckets.push((pair >> 49) as u16);
+            self.fill((pair >> 49) as u16);
         }
         self.previous = hash.value;
         hash
     }
 
+    fn fill(&mut self, bucket: u16) {
+        let (group, bit) = (usize::from(bucket / 64), 1 << (bucket % 64));
+        if self.filled[group] & bit == 0 {
+            self.filled[group] |= bit;
+            self.distinct += 1;
+        } else {
+            self.again.push(bucket);
+        }
+    }
+
     /// Forgets the words, and keeps the room that they took.
     pub(super) fn clear(&mut self) {
-        self.buckets.clear();
+        self.filled.fill(0);
+        self.distinct = 0;
+        self.again.clear();
         self.previous = 0;
     }
 
     /// Each bucket once with 1 + ln of its count, in increasing order of buckets.
     pub fn weights(&mut self) -> Vec<(u16, f32)> {
-        self.buckets.sort_unstable();
-        let mut weights = Vec::with_capacity(self.buckets.len());
-        let runs = self.buckets.chunk_by(|a, b| a == b);
-        weights.extend(runs.map(|run| (run[0], dampened(run.len()))));
+        self.again.sort_unstable();
+        let mut again = self.again.iter().copied().peekable();
+        let mut weights = Vec::with_capacity(self.distinct);
+        for (group, &bits) in (0..).zip(&*self.filled) {
+            let mut bits = bits;
+            while bits != 0 {
+                let bucket = group * 64 + bits.trailing_zeros() as u16;
+                bits &= bits - 1;
+                let mut count = 1;
+                while again.next_if_eq(&bucket).is_some() {
+                    count += 1;
+                }
+                weights.push((bucket, dampened(count)));
+            }
+        }
         weights
     }
 }
@@ -100,12 +141,54 @@ pub(super) struct HashProjection {
 #[repr(align(64))]
 struct Bucket {
     idf: f32,
-    /// Row of the basis, in bfloat16; zero beyond the width.
-    loadings: [u16; WIDEST],
+    /// Row of the basis, in bfloat16, two values to a word: the first half of the row in the upper halves, the second
+    /// in the lower ones. A mask and a shift make floats of them, four at a time. Zero beyond the width.
+    loadings: [[u32; LANE]; LANES],
 }
 
-/// The widest basis that fits into a line.
-const WIDEST: usize = 28;
+/// Words that one register holds.
+const LANE: usize = 4;
+const LANES: usize = 3;
+/// The widest basis that there is room for.
+const WIDEST: usize = 2 * HALF;
+const HALF: usize = LANE * LANES;
+
+impl Bucket {
+    /// `row` is at most [`WIDEST`] long.
+    fn new(idf: f32, row: &[u16]) -> Self {
+        let value = |place: usize| row.get(place).map_or(0, |value| u32::from(*value));
+        let word = |place| value(place) << 16 | value(place + HALF);
+        Self {
+            idf,
+            loadings: array::from_fn(|lane| array::from_fn(|i| word(LANE * lane + i))),
+        }
+    }
+}
+
+/// Sums over buckets: of the first half of their rows, and of the second.
+#[derive(Default)]
+struct Sums {
+    first: [[f32; LANE]; LANES],
+    second: [[f32; LANE]; LANES],
+}
+
+impl Sums {
+    #[inline]
+    fn add(&mut self, weight: f32, bucket: &Bucket) {
+        for lane in 0..LANES {
+            for i in 0..LANE {
+                let word = bucket.loadings[lane][i];
+                self.first[lane][i] += weight * f32::from_bits(word & 0xffff_0000);
+                self.second[lane][i] += weight * f32::from_bits(word << 16);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = f32> {
+        let halves = self.first.as_flattened().iter().chain(self.second.as_flattened());
+        halves.copied()
+    }
+}
 
 impl HashProjection {
     pub(super) fn read(artefact: &Artefact) -> Result<Self, ArtefactError> {
@@ -118,11 +201,8 @@ impl HashProjection {
         }
         let basis = artefact.words_u16("hash.basis", BUCKETS, width)?;
         let idf = artefact.floats("hash.idf", 1, BUCKETS)?;
-        let bucket = |(bucket, idf)| {
-            let mut loadings = [0; WIDEST];
-            loadings[..width].copy_from_slice(&basis[bucket * width..][..width]);
-            Bucket { idf, loadings }
-        };
+        let row = |bucket: usize| &basis[bucket * width..][..width];
+        let bucket = |(bucket, idf)| Bucket::new(idf, row(bucket));
         Ok(Self {
             buckets: idf.into_iter().enumerate().map(bucket).collect(),
             mean: artefact.floats("hash.mean", 1, width)?,
@@ -145,11 +225,9 @@ impl HashProjection {
             *weight *= self.buckets[usize::from(*bucket)].idf;
             squares += *weight * *weight;
         }
-        let mut sums = [0.0_f32; WIDEST];
+        let mut sums = Sums::default();
         for (bucket, weight) in weights {
-            for (sum, loading) in sums.iter_mut().zip(&self.buckets[usize::from(bucket)].loadings) {
-                *sum += weight * from_bf16(*loading);
-            }
+            sums.add(weight, &self.buckets[usize::from(bucket)]);
         }
         let norm = if squares > 0.0 { squares.sqrt() } else { 1.0 };
         let sums = sums.iter().zip(&self.mean).zip(&self.scale);
@@ -159,6 +237,7 @@ impl HashProjection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::numeric::to_bf16;
     use super::*;
 
     fn weights(words: &[&str]) -> Vec<(u16, f32)> {
@@ -177,6 +256,17 @@ mod tests {
         let thrice = weights(&["a", "a", "a"]);
         assert!(thrice.contains(&(once[0].0, 1.0 + 3.0_f32.ln())));
         assert_ne!(weights(&["a", "b"]), weights(&["b", "a"]));
+    }
+
+    #[test]
+    fn rows_come_back_from_their_words() {
+        let row: Vec<u16> = (0..20).map(|place| to_bf16(place as f32 - 7.5)).collect();
+        let mut sums = Sums::default();
+        sums.add(2.0, &Bucket::new(1.0, &row));
+        let sums: Vec<f32> = sums.iter().collect();
+        let expected: Vec<f32> = (0..20).map(|place| 2.0 * (place as f32 - 7.5)).collect();
+        assert_eq!(sums[..20], expected);
+        assert_eq!(sums[20..], [0.0; 4]);
     }
 
     #[test]

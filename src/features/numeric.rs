@@ -14,6 +14,24 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
 }
 
+/// How many of `bytes` are of a kind. Sums of single bytes vectorise; a block holds no more than such a sum can.
+#[inline]
+pub(super) fn count(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
+    count_pairs(bytes, bytes, |byte, _| is_one(byte))
+}
+
+/// How many pairs of bytes in the same place of `a` and `b` are of a kind.
+#[inline]
+pub(super) fn count_pairs(a: &[u8], b: &[u8], is_one: impl Fn(u8, u8) -> bool) -> usize {
+    const BLOCK: usize = u8::MAX as usize;
+    let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK));
+    let in_block = |(a, b): (&[u8], &[u8])| {
+        let ones = a.iter().zip(b).map(|(a, b)| u8::from(is_one(*a, *b)));
+        usize::from(ones.sum::<u8>())
+    };
+    blocks.map(in_block).sum()
+}
+
 /// What so many of a kind count for, at least one: 1 + ln n. Most are one, which takes no logarithm.
 pub(super) fn dampened(count: usize) -> f32 {
     if count == 1 {
@@ -42,12 +60,6 @@ pub(super) fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value /= total);
 }
 
-/// A bfloat16 as a float: the upper half of its bits.
-#[inline]
-pub(super) fn from_bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
 /// The bfloat16 nearest to a finite float.
 #[must_use]
 pub fn to_bf16(value: f32) -> u16 {
@@ -70,9 +82,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn counts_pass_the_bounds_of_blocks() {
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1000).collect();
+        assert_eq!(count(&bytes, |_| true), 1000);
+        assert_eq!(count(&bytes, |byte| byte < 10), 40);
+        assert_eq!(count_pairs(&bytes, &bytes[1..], |a, b| a > b), 3);
+        assert_eq!(count(&[], |_| true), 0);
+    }
+
+    #[test]
     fn bfloat16_rounds_to_nearest() {
         for value in [0.0, 1.0, -0.337, 1e-20, -3e8] {
-            let back = from_bf16(to_bf16(value));
+            // The upper half of a float's bits.
+            let back = f32::from_bits(u32::from(to_bf16(value)) << 16);
             assert!(
                 (back - value).abs() <= value.abs() / 256.0,
                 "{value} became {back}"

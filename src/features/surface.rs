@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
+use super::numeric::{count, count_pairs};
 use super::prompt::PromptText;
 use crate::request::{ChatRequest, Part};
 
@@ -57,19 +58,18 @@ impl Surface {
         let text = prompt.words();
         let bytes = text.as_bytes();
         let length = bytes.len().max(1) as f32;
-        let count = |wanted: u8| bytes.iter().filter(|byte| **byte == wanted).count() as f32;
-        let words = text.split_ascii_whitespace().count() as f32;
-        let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count() as f32;
+        let count_of = |wanted: u8| count(bytes, |byte| byte == wanted) as f32;
+        let digits = count(bytes, |byte| byte.is_ascii_digit()) as f32;
         let code = FINDERS.iter().any(|mark| mark.find(bytes).is_some());
         Self([
             (prompt.bytes() as f32).ln_1p(),
-            words / length,
-            count(b'\n').ln_1p(),
+            words(bytes) as f32 / length,
+            count_of(b'\n').ln_1p(),
             digits / length,
             f32::from(u8::from(code)),
             f32::from(u8::from(options(text) >= 2)),
-            count(b'?').ln_1p(),
-            count(b'=').ln_1p(),
+            count_of(b'?').ln_1p(),
+            count_of(b'=').ln_1p(),
             0.0,
             0.0,
             0.0,
@@ -103,6 +103,15 @@ impl Surface {
     #[must_use]
     pub fn values(&self) -> &[f32; SURFACE] {
         &self.0
+    }
+}
+
+/// Runs of what is no space.
+fn words(bytes: &[u8]) -> usize {
+    let begins = |byte: u8, before: u8| before.is_ascii_whitespace() & !byte.is_ascii_whitespace();
+    match bytes {
+        [] => 0,
+        [first, rest @ ..] => usize::from(begins(*first, b' ')) + count_pairs(rest, bytes, begins),
     }
 }
 
@@ -155,6 +164,13 @@ mod tests {
             1.0
         );
         assert_eq!(Surface::plain(&PromptText::plain("define it")).values()[4], 0.0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_are_what_stands_between_spaces(text in "[a ,\\n\\té]{0,600}") {
+            assert_eq!(words(text.as_bytes()), text.split_ascii_whitespace().count());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, Url};
+use reqwest::{Method, Request, Response, Url};
 
 use super::fault::{self, Answered, Wire};
 use super::settings::{ProviderError, ProviderSettings, WireFormat};
@@ -69,7 +69,8 @@ fn proxies() -> Result<Vec<reqwest::Proxy>, reqwest::Error> {
 pub(super) struct Link {
     pub(super) wire: Wire,
     http: reqwest::Client,
-    headers: HeaderMap,
+    headers_for_json: HeaderMap,
+    headers_for_events: HeaderMap,
     pub(super) max_response_bytes: usize,
 }
 
@@ -89,12 +90,14 @@ pub(super) enum Expect {
 
 impl Link {
     pub(super) fn new(settings: &ProviderSettings, http: reqwest::Client) -> Result<Self, ProviderError> {
+        let headers = headers(settings)?;
         Ok(Self {
             wire: Wire {
                 provider: Arc::from(settings.name.as_str()),
             },
             http,
-            headers: headers(settings)?,
+            headers_for_json: accepting("application/json", &headers),
+            headers_for_events: accepting("text/event-stream", &headers),
             max_response_bytes: settings.max_response_bytes,
         })
     }
@@ -126,18 +129,14 @@ impl Link {
 
     /// Sends `body` and resolves once a 2xx answer of any kind has begun.
     async fn send(&self, url: &Url, body: Bytes, expect: Expect) -> Result<Response, AttemptError> {
-        let accept = match expect {
-            Expect::Json => "application/json",
-            Expect::Events => "text/event-stream",
+        let headers = match expect {
+            Expect::Json => &self.headers_for_json,
+            Expect::Events => &self.headers_for_events,
         };
-        let sent = self
-            .http
-            .post(url.clone())
-            .headers(self.headers.clone())
-            .header(ACCEPT, HeaderValue::from_static(accept))
-            .body(body)
-            .send()
-            .await;
+        let mut request = Request::new(Method::POST, url.clone());
+        *request.headers_mut() = headers.clone();
+        *request.body_mut() = Some(body.into());
+        let sent = self.http.execute(request).await;
         let response = sent.map_err(|error| fault::transport(&self.wire, &error))?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
@@ -227,6 +226,13 @@ fn is_json(response: &Response) -> bool {
     let kind = response.headers().get(CONTENT_TYPE);
     kind.and_then(|kind| kind.to_str().ok())
         .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+}
+
+/// `headers`, and what kind of answer is asked for.
+fn accepting(kind: &'static str, headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.insert(ACCEPT, HeaderValue::from_static(kind));
+    headers
 }
 
 fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {

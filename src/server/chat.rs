@@ -60,7 +60,8 @@ pub(super) async fn ask(
     }
     let scope = format!("{} {path}", client.0);
     let answer = answer(Arc::clone(&app), client, headers.clone(), body.clone());
-    idempotency::once(&app, &scope, &headers, &body, answer).await
+    // Few requests come this way, and all would carry the room for it.
+    Box::pin(idempotency::once(&app, &scope, &headers, &body, answer)).await
 }
 
 async fn answer(app: App, client: Client, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {

@@ -76,10 +76,6 @@ fn pack(word: &str) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn lowest_bytes(count: usize) -> u64 {
-    u64::MAX >> (64 - 8 * count.clamp(1, KEY))
-}
-
 /// The commonest words, each with a bit per language of [`COMMON`] that it is common in.
 static WORDS: LazyLock<Words> = LazyLock::new(Words::new);
 
@@ -164,35 +160,70 @@ fn by_script(text: &str) -> Option<&'static str> {
 }
 
 fn by_words(text: &str) -> Option<&'static str> {
-    let mut votes = [0usize; COMMON.len()];
+    let mut votes = Votes::default();
     WORDS.fetch();
-    for word in text
-        .split(|c: char| !c.is_alphabetic())
-        .filter(|word| (1..=KEY).contains(&word.len()))
-    {
-        let key = if word.is_ascii() {
-            // Only letters are here: their lower case is one bit away.
-            pack(word) | (pack("        ") & lowest_bytes(word.len()))
-        } else {
-            pack(&word.to_lowercase())
-        };
-        let languages = WORDS.of(key);
-        if languages == 0 {
-            continue;
-        }
-        for (language, vote) in votes.iter_mut().enumerate() {
-            *vote += usize::from((languages >> language) & 1);
+    if text.is_ascii() {
+        ascii_words(text.as_bytes(), |key| votes.add(WORDS.of(key)));
+    } else {
+        let words = text.split(|c: char| !c.is_alphabetic());
+        for word in words.filter(|word| (1..=KEY).contains(&word.len())) {
+            votes.add(WORDS.of(pack(&word.to_lowercase())));
         }
     }
-    let best = *votes.iter().max()?;
-    let mut leaders = COMMON.iter().zip(&votes).filter(|(_, votes)| **votes == best);
-    let ((code, _), _) = leaders.next()?;
-    (best >= LEAST_WORDS && leaders.next().is_none()).then_some(*code)
+    votes.winner()
+}
+
+/// Gives each word of at most [`KEY`] letters in lower case, as [`pack`] has it.
+fn ascii_words(text: &[u8], mut visit: impl FnMut(u64)) {
+    let (mut key, mut length) = (0, 0);
+    for byte in text {
+        if byte.is_ascii_alphabetic() {
+            // The lower case of a letter is one bit away. What goes beyond the key is never asked for.
+            key |= u64::from(byte | 0x20).wrapping_shl(8 * length);
+            length += 1;
+            continue;
+        }
+        if is_key(length) {
+            visit(key);
+        }
+        (key, length) = (0, 0);
+    }
+    if is_key(length) {
+        visit(key);
+    }
+}
+
+/// Whether a word of so many letters has a key.
+const fn is_key(length: u32) -> bool {
+    length > 0 && length as usize <= KEY
+}
+
+/// Words heard for each language of [`COMMON`].
+#[derive(Default)]
+struct Votes([usize; COMMON.len()]);
+
+impl Votes {
+    /// Counts a word for the languages whose bits are set.
+    fn add(&mut self, languages: u8) {
+        if languages != 0 {
+            for (language, vote) in self.0.iter_mut().enumerate() {
+                *vote += usize::from((languages >> language) & 1);
+            }
+        }
+    }
+
+    /// The language with the most words, if those are enough and no other has as many.
+    fn winner(&self) -> Option<&'static str> {
+        let best = *self.0.iter().max()?;
+        let mut leaders = COMMON.iter().zip(&self.0).filter(|(_, votes)| **votes == best);
+        let ((code, _), _) = leaders.next()?;
+        (best >= LEAST_WORDS && leaders.next().is_none()).then_some(*code)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::{KEY, ascii_words, of, pack};
 
     #[test]
     fn common_languages_are_told_apart() {
@@ -221,6 +252,18 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(of(text), language, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_of_ascii_are_those_of_any_text(text in "[a-zA-Z ,.]{0,80}") {
+            let mut keys = Vec::new();
+            ascii_words(text.as_bytes(), |key| keys.push(key));
+            let words = text.split(|c: char| !c.is_alphabetic());
+            let words = words.filter(|word| (1..=KEY).contains(&word.len()));
+            let expected: Vec<u64> = words.map(|word| pack(&word.to_lowercase())).collect();
+            assert_eq!(keys, expected);
         }
     }
 }

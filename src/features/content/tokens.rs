@@ -4,6 +4,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 use crate::content::{TextClass, TextFacts};
+use crate::features::numeric::count;
 
 /// Texts up to this long are counted whole; of longer ones, [`WINDOWS`] windows of [`WINDOW`] bytes.
 const WHOLE: usize = 16 << 10;
@@ -210,16 +211,25 @@ fn class(bytes: &[u8], counts: &Counts) -> TextClass {
     }
     let begin = bytes.trim_ascii_start();
     let sample = &begin[..begin.len().min(2 << 10)];
-    let share = |wanted: &[u8]| {
-        sample.iter().filter(|b| wanted.contains(b)).count() as f64 / sample.len().max(1) as f64
-    };
-    if matches!(begin.first(), Some(b'{' | b'[')) && share(b"\":,{}[]") > 0.12 {
+    let share = |wanted: fn(u8) -> bool| count(sample, wanted) as f64 / sample.len().max(1) as f64;
+    if matches!(begin.first(), Some(b'{' | b'[')) && share(is_json_mark) > 0.12 {
         return TextClass::Json;
     }
-    if sample.len() >= 40 && counts.lines > 0.0 && share(b"{}();=<>_[]") > 0.06 {
+    if sample.len() >= 40 && counts.lines > 0.0 && share(is_code_mark) > 0.06 {
         return TextClass::Code;
     }
     TextClass::Prose
+}
+
+const fn is_json_mark(byte: u8) -> bool {
+    matches!(byte, b'"' | b':' | b',' | b'{' | b'}' | b'[' | b']')
+}
+
+const fn is_code_mark(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'{' | b'}' | b'(' | b')' | b';' | b'=' | b'<' | b'>' | b'_' | b'[' | b']'
+    )
 }
 
 /// Bytes of a value written as JSON without spaces, escapes not counted.
