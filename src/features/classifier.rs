@@ -16,15 +16,17 @@ use super::text::Words;
 /// Kind of the artefact that holds a classifier.
 pub const CLASSIFIER: &str = "classifier";
 
-/// Weights of a feature for some classes.
-type Lane = [f32; LANE];
+/// Weights of one feature for every class, in lanes that a register holds; zeros fill the last one up. Rows of a length
+/// that is known when this is compiled are summed without a loop.
+type Row = [[f32; LANE]; LANES];
 const LANE: usize = 4;
+const LANES: usize = Category::ALL.len().div_ceil(LANE);
 
 /// A linear classifier over features of known length.
 #[derive(Clone, Debug)]
 pub struct Classifier {
-    /// For each feature its weight for every class, in whole [`Lane`]s.
-    weights: Vec<Lane>,
+    /// A row for each feature.
+    weights: Vec<Row>,
     biases: Vec<f32>,
     classes: Vec<Category>,
     least: f32,
@@ -67,6 +69,9 @@ impl Classifier {
             .split('\n')
             .map(|name| name.parse().map_err(|_| wrong("classes")))
             .collect::<Result<_, _>>()?;
+        if classes.len() > Category::ALL.len() {
+            return Err(wrong("classes"));
+        }
         let inputs = artefact.shape("weights").map_or(0, |(_, columns)| columns);
         Ok(Self {
             weights: by_feature(&artefact.floats("weights", classes.len(), inputs)?, inputs),
@@ -116,17 +121,10 @@ impl Classifier {
     /// Has the weights of features that lie far apart come from memory, for all of them at once: one after another,
     /// each would be waited for.
     fn fetch(&self, places: impl Iterator<Item = usize>) {
-        let lanes = self.lanes();
         for place in places {
-            if let [first, .., last] = &self.weights[place * lanes..][..lanes] {
-                black_box((first[0], last[LANE - 1]));
-            }
+            let row = &self.weights[place];
+            black_box((row[0][0], row[LANES - 1][LANE - 1]));
         }
-    }
-
-    /// Lanes of one feature.
-    fn lanes(&self) -> usize {
-        self.classes.len().div_ceil(LANE)
     }
 
     fn name(&self, values: Option<impl Iterator<Item = (usize, f32)>>) -> Classified {
@@ -139,15 +137,15 @@ impl Classifier {
                 probabilities,
             };
         };
-        let lanes = self.lanes();
-        let mut sums = vec![[0.0; LANE]; lanes];
-        for (place, value) in values {
-            for (sum, weights) in sums.iter_mut().zip(&self.weights[place * lanes..]) {
-                for (sum, weight) in sum.iter_mut().zip(weights) {
-                    *sum += value * weight;
+        let mut sums: Row = Default::default();
+        values.for_each(|(place, value)| {
+            let row = &self.weights[place];
+            for lane in 0..LANES {
+                for i in 0..LANE {
+                    sums[lane][i] += value * row[lane][i];
                 }
             }
-        }
+        });
         let sums = sums.as_flattened().iter().zip(&self.biases);
         let mut scores: Vec<f32> = sums.map(|(sum, bias)| sum + bias).collect();
         softmax(&mut scores);
@@ -172,13 +170,11 @@ impl Classifier {
 }
 
 /// Rows of weights by class, turned to rows by feature: of most features the value is 0, and nothing need be read.
-fn by_feature(rows: &[f32], inputs: usize) -> Vec<Lane> {
-    let classes = rows.len().checked_div(inputs).unwrap_or(0);
-    let lanes = classes.div_ceil(LANE);
-    let mut turned = vec![[0.0; LANE]; inputs * lanes];
+fn by_feature(rows: &[f32], inputs: usize) -> Vec<Row> {
+    let mut turned: Vec<Row> = vec![Default::default(); inputs];
     for (class, row) in rows.chunks_exact(inputs.max(1)).enumerate() {
-        for (place, weight) in row.iter().enumerate() {
-            turned[place * lanes + class / LANE][class % LANE] = *weight;
+        for (feature, weight) in turned.iter_mut().zip(row) {
+            feature[class / LANE][class % LANE] = *weight;
         }
     }
     turned

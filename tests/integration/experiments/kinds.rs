@@ -138,23 +138,28 @@ async fn a_table_of_categories_is_gone_by_until_it_is_undone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_look_at_prompts_is_gone_by_until_it_is_undone() {
     let house = shipped("features:text", "features:none").await;
-    // What the router expects of a model is alike for every prompt where it looks at none.
-    let expected = async |prompt: &str, category: &str| {
+    // What the router expects of the models is alike for every prompt where it looks at none. Of one that was scored
+    // alike on all prompts it may be nearly so in any case; of all of them it is not.
+    let expected = async |prompt: &str, category: &str| -> Vec<f64> {
         let body = json!({
             "model": "auto", "routing": {"explore": false, "category": category},
             "messages": [{"role": "user", "content": prompt}],
         });
         let (_, route) = house.post("/v1/route", &body).await;
-        let mut candidates = route["candidates"].as_array().unwrap().iter();
-        let of = candidates.find(|one| one["model"] == LLAMA).unwrap();
-        of["expected_quality"].as_f64().unwrap()
+        let candidates = route["candidates"].as_array().unwrap().iter();
+        candidates
+            .map(|one| one["expected_quality"].as_f64().unwrap())
+            .collect()
     };
-    let both = async || (expected(EASY, "maths").await, expected(HARD, "reasoning").await);
-    let (easy, hard) = both().await;
-    assert!((easy - hard).abs() < 1e-9, "{easy} {hard}");
+    let apart = async || {
+        let (easy, hard) = (expected(EASY, "maths").await, expected(HARD, "reasoning").await);
+        assert!(easy.len() > 1 && easy.len() == hard.len(), "{easy:?} {hard:?}");
+        let pairs = easy.iter().zip(&hard);
+        pairs.map(|(easy, hard)| (easy - hard).abs()).fold(0.0, f64::max)
+    };
+    assert!(apart().await < 1e-9);
     undo(&house, "ab").await;
-    let (easy, hard) = both().await;
-    assert!((easy - hard).abs() > 1e-3, "{easy} {hard}");
+    assert!(apart().await > 1e-3);
     house.close().await;
 }
 
