@@ -36,22 +36,17 @@ pub fn headers(headers: &mut HeaderMap, decided: &Decided, served: &Served, expe
 pub fn decision_headers(headers: &mut HeaderMap, decided: &Decided, experiment: Option<&str>) {
     put(headers, DECISION_ID, &decided.id);
     put(headers, "x-router-strategy", &decided.strategy);
-    headers.insert("x-router-propensity", propensity(decided.decision.propensity));
+    put(
+        headers,
+        "x-router-propensity",
+        &format!("{:.6}", decided.decision.propensity),
+    );
     if let Some(category) = &decided.category {
         put(headers, "x-router-category", category);
     }
     if let Some(experiment) = experiment {
         put(headers, "x-router-experiment", experiment);
     }
-}
-
-/// A probability with six digits. Most are 1: writing out a float is long work for that.
-fn propensity(probability: f64) -> HeaderValue {
-    if probability == 1.0 {
-        return HeaderValue::from_static("1.000000");
-    }
-    let text = format!("{probability:.6}");
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0.000000"))
 }
 
 /// Puts a header whose value we made; one that cannot be a header is left out.

@@ -18,10 +18,11 @@ pub fn set_aside(data_dir: &Path, name: &str) -> Result<PathBuf, StoreError> {
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         .map_err(|error| StoreError::from_sql(&path, &error))?;
     drop(connection);
-    let folder = std::iter::once(data_dir.join(name))
-        .chain((2_u32..).map(|number| data_dir.join(format!("{name}-{number}"))))
-        .find(|folder| !folder.join(FILE).exists())
-        .unwrap_or_else(|| data_dir.join(name));
+    let (mut folder, mut number) = (data_dir.join(name), 1_u64);
+    while folder.join(FILE).exists() {
+        number += 1;
+        folder = data_dir.join(format!("{name}-{number}"));
+    }
     let aside = folder.join(FILE);
     let moved = std::fs::create_dir_all(&folder).and_then(|()| std::fs::rename(&path, &aside));
     moved.map_err(|error| StoreError::from_io(&aside, &error))?;
